@@ -1,0 +1,165 @@
+"""Settings of a training run, and the presets: data only, no JAX.
+
+Each field's text is its command-line help. Package functions never take a `Config`;
+the scripts unpack it.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Literal
+
+PresetName = Literal["quick", "long", "paper"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptureConfig:
+    """Which part of a capture is used, and how."""
+
+    width: int = 275
+    """Width in pixels at which images are decoded; the height follows the aspect."""
+    frame_stride: int = 0
+    """Use every n-th video frame; 0 picks the stride that leaves about 24 a second."""
+    held_out_sequence: str = "FREE"
+    """Sequence never trained on: the self-reenactment test."""
+    held_out_camera: str = "222200037"
+    """Camera never trained on: the novel-view test."""
+    ignore_cameras: tuple[str, ...] = ()
+    """Serials to leave out everywhere."""
+    ignore_sequences: tuple[str, ...] = ()
+    """Sequences (name or prefix) to leave out."""
+    cache_dir: Path | None = None
+    """Where decoded frames are kept; default: $NPGA_CACHE, else ~/.cache/npga_jax."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianConfig:
+    """The canonical cloud."""
+
+    capacity: int = 24_000
+    """Slots for Gaussians; fixed during a run."""
+    init_frames: int = 4
+    """Point clouds used at the start: those of the most neutral training frames."""
+    feature_dim: int = 8
+    """Length of each Gaussian's latent feature vector."""
+    sh_degree: int = 0
+    """Degree of the view-dependent colour, 0 to 3."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DetailConfig:
+    """G, the detail network."""
+
+    hidden: int = 64
+    """Width of the hidden layers."""
+    layers: int = 4
+    """Number of hidden layers."""
+    octaves: int = 4
+    """Octaves of the positional encoding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms."""
+
+    l1: float = 0.8
+    ssim: float = 0.2
+    alpha: float = 0.1
+    residual: float = 0.01
+    """Squared size of the detail network's residuals, in their own output scales."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Adam step sizes per group; the first two decay exponentially over the run."""
+
+    means: float = 1.6e-4
+    """Metres per step."""
+    detail: float = 2e-3
+    coarse: float = 5e-5
+    quats: float = 1e-3
+    log_scales: float = 5e-3
+    logit_opacities: float = 5e-2
+    sh: float = 2.5e-3
+    features: float = 2.5e-3
+    final_fraction: float = 0.05
+    """Step sizes of means and networks at the end, as a fraction of the start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Train a drivable Gaussian head avatar from a multi-view capture."""
+
+    subject: str = "demo"
+    """Participant id as the folder is called ("074"), or "demo" for the packaged one."""
+    data_root: Path | None = None
+    """Folder that holds the subjects; default: $NPGA_DATA."""
+    output: Path | None = None
+    """Run folder; default: runs/<subject>/<time>."""
+    preset: PresetName = "quick"
+    """quick: 2 CPU cores; long: the same for hours; paper: one large GPU."""
+    steps: int = 4_000
+    """Optimiser steps of the whole run."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    resume: bool = False
+    """Continue what is in --output."""
+    seed: int = 0
+    """Seed of initialisation and of the order of the frames."""
+    views_per_step: int = 2
+    """Cameras rendered per step, all of one timestep; a multiple of the devices."""
+    num_devices: int = 0
+    """Devices to train on; 0: all of them (on a CPU: one per core, at most 4)."""
+    max_isects: int = 0
+    """Capacity for tile intersections per view; 0: measured at the start, and grown."""
+    log_every: int = 20
+    """Steps between progress lines."""
+    preview_every: int = 500
+    """Steps between preview pictures."""
+    evaluate: bool = True
+    """Evaluate and write videos at the end."""
+    capture: CaptureConfig = CaptureConfig()
+    gaussians: GaussianConfig = GaussianConfig()
+    detail: DetailConfig = DetailConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "quick": TrainConfig(),
+    "long": TrainConfig(
+        preset="long",
+        steps=30_000,
+        save_every=1_000,
+        capture=CaptureConfig(width=550),
+        gaussians=GaussianConfig(capacity=50_000, init_frames=8),
+    ),
+    "paper": TrainConfig(
+        preset="paper",
+        steps=200_000,
+        save_every=5_000,
+        views_per_step=4,
+        preview_every=5_000,
+        log_every=100,
+        capture=CaptureConfig(width=550),
+        gaussians=GaussianConfig(capacity=250_000, init_frames=24),
+        detail=DetailConfig(hidden=256, layers=6),
+        optim=OptimConfig(detail=5e-4, final_fraction=0.01),
+    ),
+}
+
+
+def preset_from_argv(argv: list[str] | None = None) -> TrainConfig:
+    """Finds `--preset NAME` before parsing, so that it can supply the defaults.
+
+    An unknown or missing name yields the quick preset: the parser that runs next
+    names the mistake.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    name = "quick"
+    for i, word in enumerate(argv):
+        if word == "--preset" and i + 1 < len(argv):
+            name = argv[i + 1]
+        elif word.startswith("--preset="):
+            name = word.split("=", 1)[1]
+    return PRESETS.get(name, PRESETS["quick"])

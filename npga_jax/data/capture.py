@@ -1,0 +1,133 @@
+"""What every capture looks like to the rest of the project, whatever its layout.
+
+Normal form: OpenCV axes, world-to-camera, metres, intrinsics in pixels of the image
+that is returned. Pixel (0, 0) covers [0, 1] x [0, 1]: its centre is at (0.5, 0.5), so
+changing the resolution is a pure scaling of the first two rows of K.
+"""
+
+import abc
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from npga_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Camera:
+    """A pinhole camera of one frame."""
+
+    K: np.ndarray  # [3, 3] float32, pixels of the returned image
+    world2cam: np.ndarray  # [4, 4] float32, OpenCV, metres
+    width: int
+    height: int
+    camera_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Timestep:
+    """One moment of a capture, seen by all cameras at once."""
+
+    index: int  # counts 0, 1, 2, ... through the whole capture
+    sequence: str
+    frame_id: int  # frame of the raw video
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Driving:
+    """What drives the avatar at one timestep."""
+
+    expr: np.ndarray  # [E] float32
+    world_from_head: np.ndarray  # [4, 4] float32, similarity; both sides in metres
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PointCloud:
+    """Points on the surface at one timestep."""
+
+    xyz: np.ndarray  # [P, 3] float32, world, metres
+    rgb: np.ndarray  # [P, 3] float32 in [0, 1]
+    normals: np.ndarray | None  # [P, 3] float32, world; zero where unknown
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Capture(abc.ABC):
+    """Calibrated videos of one person, with driving codes.
+
+    A reader of a layout subclasses this and answers for one timestep and camera at a
+    time. Cameras are asked for per timestep because some layouts move them between
+    sequences.
+    """
+
+    subject: str
+    root: Path
+    fps: float  # timesteps a second: the video's rate divided by `frame_stride`
+    frame_stride: int
+    width: int
+    height: int
+    sequences: tuple[str, ...]
+    cameras: tuple[str, ...]
+    timesteps: tuple[Timestep, ...]
+    expr_names: tuple[str, ...]
+    driving_model: str
+    notes: tuple[str, ...]  # sentences about what was ignored or is missing
+
+    @property
+    def expr_dim(self) -> int:
+        """Length of the expression code."""
+        return len(self.expr_names)
+
+    @abc.abstractmethod
+    def camera(self, timestep: Timestep, camera_id: str) -> Camera:
+        """The calibrated camera at this timestep."""
+
+    @abc.abstractmethod
+    def rgb(self, timestep: Timestep, camera_id: str) -> np.ndarray:
+        """[H, W, 3] uint8, colour-calibrated, with the background still in it."""
+
+    @abc.abstractmethod
+    def alpha(self, timestep: Timestep, camera_id: str) -> np.ndarray | None:
+        """[H, W] uint8, 255 on the person; None if the capture has no mattes."""
+
+    @abc.abstractmethod
+    def labels(self, timestep: Timestep, camera_id: str) -> np.ndarray | None:
+        """[H, W] uint8 in facer numbering (`segmentation`), or None."""
+
+    @abc.abstractmethod
+    def driving(self, timestep: Timestep) -> Driving:
+        """The expression code and head pose."""
+
+    @abc.abstractmethod
+    def points(self, timestep: Timestep) -> PointCloud | None:
+        """The frame's point cloud, or None if there is no file for it."""
+
+
+def match_sequences(sequences: tuple[str, ...], prefix: str) -> tuple[str, ...]:
+    """Finds sequences by name or prefix, because their full names are not stable.
+
+    A prefix that ends where a word of the name ends wins: "SEN-1" is not "SEN-10"
+    where there is a "SEN-1-...", and "EXP" is all the EXP sequences.
+    """
+    words = tuple(s for s in sequences if s == prefix or s.startswith(f"{prefix}-"))
+    return words or tuple(s for s in sequences if prefix and s.startswith(prefix))
+
+
+def find_sequence(sequences: tuple[str, ...], prefix: str) -> str:
+    """Finds the one sequence that `prefix` means.
+
+    Raises:
+        InputError: if there is none, or more than one.
+    """
+    found = match_sequences(sequences, prefix)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"sequence '{prefix}' is ambiguous: it could be {', '.join(found)}. "
+            "Give more of the name."
+        )
+    raise InputError(
+        f"there is no sequence '{prefix}' in this capture; it has "
+        f"{', '.join(sequences) or 'none'}."
+    )

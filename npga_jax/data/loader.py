@@ -1,0 +1,135 @@
+"""Feeds training: which views a step sees, and their arrays, a little ahead of time."""
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+from npga_jax.data.capture import Capture, Timestep
+from npga_jax.data.splits import Views
+from npga_jax.errors import InputError
+from npga_jax.types import Batch
+
+_POLL_SECONDS = 0.1
+
+
+def plan_step(
+    step: int, *, seed: int, train: tuple[Views, ...], views_per_step: int
+) -> tuple[Timestep, tuple[str, ...]]:
+    """Chooses the views of a step.
+
+    Every timestep comes once an epoch. The choice depends on `seed` and `step` alone,
+    so a run that is resumed sees what it would have seen.
+
+    Args:
+        step: Counts from 0 through the whole run.
+        seed: Seed of the order.
+        train: The training views.
+        views_per_step: Cameras to draw, without replacement.
+
+    Returns:
+        The timestep and the cameras.
+
+    Raises:
+        InputError: if the timestep has fewer cameras than that.
+    """
+    epoch, position = divmod(step, len(train))
+    order = np.random.default_rng((seed, epoch)).permutation(len(train))
+    timestep, cameras = train[order[position]]
+    if not 1 <= views_per_step <= len(cameras):
+        raise InputError(
+            f"--views-per-step {views_per_step}: there are {len(cameras)} training "
+            "cameras to draw from; pass a number from 1 to that."
+        )
+    rng = np.random.default_rng((seed, epoch, position))
+    chosen = rng.choice(len(cameras), views_per_step, replace=False)
+    return timestep, tuple(cameras[i] for i in chosen)
+
+
+def load_batch(capture: Capture, timestep: Timestep, cameras: tuple[str, ...]) -> Batch:
+    """Reads the views of one timestep.
+
+    Args:
+        capture: The capture.
+        timestep: The moment.
+        cameras: B serials.
+
+    Returns:
+        NumPy arrays. Where there is no matte, the whole image counts as the person.
+    """
+    views = [capture.camera(timestep, c) for c in cameras]
+    mattes = [capture.alpha(timestep, c) for c in cameras]
+    opaque = np.full((capture.height, capture.width), 255, np.uint8)
+    driving = capture.driving(timestep)
+    return Batch(
+        rgb=np.stack([capture.rgb(timestep, c) for c in cameras]),
+        alpha=np.stack([opaque if m is None else m for m in mattes]),
+        viewmats=np.stack([v.world2cam for v in views]),
+        Ks=np.stack([v.K for v in views]),
+        world_from_head=driving.world_from_head,
+        expr=driving.expr,
+    )
+
+
+def prefetch(
+    capture: Capture,
+    train: tuple[Views, ...],
+    *,
+    seed: int,
+    views_per_step: int,
+    start_step: int,
+    num_steps: int,
+    depth: int = 2,
+) -> Iterator[tuple[int, Batch]]:
+    """Loads batches ahead of time, in one thread.
+
+    Nothing is kept: at most `depth` batches wait, and one is being loaded. The thread
+    ends with the generator; an exception in it is raised here.
+
+    Args:
+        capture: The capture.
+        train: The training views.
+        seed: Seed of the order.
+        views_per_step: Cameras of a batch.
+        start_step: First step.
+        num_steps: How many steps to yield: `start_step` up to, but without,
+            `start_step + num_steps`.
+        depth: Batches that may wait.
+
+    Yields:
+        The step and its batch.
+    """
+    ready: queue.Queue[tuple[int, Batch] | BaseException] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: tuple[int, Batch] | BaseException) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+
+    def load() -> None:
+        try:
+            for step in range(start_step, start_step + num_steps):
+                if stop.is_set():
+                    return
+                timestep, cameras = plan_step(
+                    step, seed=seed, train=train, views_per_step=views_per_step
+                )
+                put((step, load_batch(capture, timestep, cameras)))
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=load, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        for _ in range(num_steps):
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

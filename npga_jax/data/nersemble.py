@@ -1,0 +1,163 @@
+"""Reads captures in the NeRSemble v2 layout, with driving codes beside the videos."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from npga_jax.config import CaptureConfig
+from npga_jax.data import video, video_cache
+from npga_jax.data.capture import Camera, Capture, Driving, PointCloud, Timestep
+from npga_jax.data.driving import DrivingFile
+from npga_jax.data.nersemble_survey import EntryKey, Survey, survey_nersemble
+from npga_jax.data.pcd import read_pcd
+from npga_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class NersembleCapture(Capture):
+    """A capture whose frames are in the cache, or are decoded when asked for."""
+
+    views: dict[str, Camera]
+    tracks: dict[str, DrivingFile]
+    entries: dict[EntryKey, video_cache.Entry]
+    is_decoded: bool  # All of it; else every read makes sure of its own file.
+
+    def camera(self, timestep: Timestep, camera_id: str) -> Camera:
+        """The camera; in this layout it never moves."""
+        if camera_id not in self.views:
+            raise InputError(
+                f"subject {self.subject} has no camera {camera_id} at frame "
+                f"{timestep.frame_id} of {timestep.sequence}; it has "
+                f"{', '.join(self.views)}."
+            )
+        return self.views[camera_id]
+
+    def rgb(self, timestep: Timestep, camera_id: str) -> np.ndarray:
+        """[H, W, 3] uint8, background still in it."""
+        image = self._frame(timestep, camera_id, "rgb")
+        if image is None:
+            raise InputError(
+                f"subject {self.subject} has no video of camera {camera_id} in "
+                f"{timestep.sequence}."
+            )
+        return image
+
+    def alpha(self, timestep: Timestep, camera_id: str) -> np.ndarray | None:
+        """[H, W] uint8, or None without a matte."""
+        return self._frame(timestep, camera_id, "alpha")
+
+    def labels(self, timestep: Timestep, camera_id: str) -> np.ndarray | None:
+        """[H, W] uint8 in facer numbering, or None without a map."""
+        return self._frame(timestep, camera_id, "labels")
+
+    def driving(self, timestep: Timestep) -> Driving:
+        """The tracker's code and pose."""
+        track = self.tracks[timestep.sequence]
+        row = int(np.searchsorted(track.frame_id, timestep.frame_id))
+        return Driving(track.expr[row], track.world_from_head[row])
+
+    def points(self, timestep: Timestep) -> PointCloud | None:
+        """The point cloud of the raw frame, or None without a file."""
+        path = self.points_path(timestep)
+        return read_pcd(path) if path.is_file() else None
+
+    def points_path(self, timestep: Timestep) -> Path:
+        """Where the frame's point cloud would be."""
+        folder = self.root / "sequences" / timestep.sequence / "pointclouds"
+        return folder / f"frame_{timestep.frame_id:05d}.pcd"
+
+    def _frame(
+        self, timestep: Timestep, camera_id: str, kind: video.Kind
+    ) -> np.ndarray | None:
+        entry = self.entries.get((timestep.sequence, camera_id, kind))
+        if entry is None:
+            return None
+        if not self.is_decoded and video_cache.num_source_frames(entry) is None:
+            num_frames = video.probe(entry.source, kind).num_frames
+            video_cache.fill_cache([entry], [num_frames], progress=False)
+        return video_cache.read_frame(entry, timestep.frame_id // self.frame_stride)
+
+
+def open_nersemble(
+    root: Path,
+    subject: str,
+    cfg: CaptureConfig,
+    *,
+    progress: bool = True,
+    decode: bool = True,
+) -> NersembleCapture:
+    """Opens a capture, and decodes what is not in the cache yet.
+
+    Args:
+        root: Holds the subjects (or `nvs/` with the subjects).
+        subject: Name of the subject's folder.
+        cfg: What to use of it.
+        progress: Whether to say on stderr what is done.
+        decode: False to decode no more than the files that are read from later: for
+            captures that only drive, and to look at a few frames.
+
+    Raises:
+        InputError: for the first thing that is wrong with the capture.
+    """
+    survey = survey_nersemble(root, subject, cfg)
+    _raise_problems(survey)
+    if progress and not cfg.frame_stride:
+        print(
+            f"subject {subject}: videos at {survey.video_fps:g} fps, using every "
+            f"{ordinal(survey.stride)} frame (--capture.frame-stride)",
+            file=sys.stderr,
+        )
+    if decode and survey.missing:
+        video_cache.fill_cache(
+            [survey.entries[key] for key in survey.missing],
+            [survey.num_frames.get(key, 0) for key in survey.missing],
+            progress=progress,
+        )
+        survey = survey_nersemble(root, subject, cfg)  # Now with true frame counts.
+        _raise_problems(survey)
+    return capture_from_survey(survey)
+
+
+def capture_from_survey(survey: Survey) -> NersembleCapture:
+    """Makes a capture of a survey that found no problem."""
+    track = survey.tracks[survey.sequences[0]]
+    return NersembleCapture(
+        subject=survey.subject,
+        root=survey.folder,
+        fps=survey.video_fps / survey.stride,
+        frame_stride=survey.stride,
+        width=survey.size[0],
+        height=survey.size[1],
+        sequences=survey.sequences,
+        cameras=survey.cameras,
+        timesteps=survey.timesteps,
+        expr_names=track.expr_names,
+        driving_model=track.model,
+        notes=tuple(survey.notes),
+        views=survey.views,
+        tracks=survey.tracks,
+        entries=survey.entries,
+        is_decoded=not survey.missing,
+    )
+
+
+def ordinal(number: int) -> str:
+    """'1st', '2nd', '3rd', '4th'."""
+    is_teen = 10 <= number % 100 <= 20
+    suffix = "th" if is_teen else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
+
+
+def _raise_problems(survey: Survey) -> None:
+    if not survey.problems:
+        return
+    more = len(survey.problems) - 1
+    rest = (
+        f" ({more} more problem{'s' if more > 1 else ''}: see "
+        "experiments/check_data.py)"
+        if more
+        else ""
+    )
+    raise InputError(survey.problems[0] + rest)

@@ -1,0 +1,269 @@
+"""Looks through a capture in the NeRSemble layout without decoding a video.
+
+All that is wrong is collected, so that a person can mend it in one go.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from npga_jax.config import CaptureConfig
+from npga_jax.data import video, video_cache
+from npga_jax.data.calibration import (
+    Calibration,
+    load_calibration,
+    load_color_calibration,
+    make_camera,
+)
+from npga_jax.data.capture import Camera, Timestep, match_sequences
+from npga_jax.data.driving import DrivingFile, find_driving_file, load_driving
+from npga_jax.errors import InputError
+
+_SEQUENCE_NAME = re.compile(r"((EXP|EMO|SEN)-\d+|FREE|HAIR|GLASSES)(-.*)?")
+_BACKGROUND = "BACKGROUND"
+_TARGET_FPS = 24.0
+_FILES: dict[video.Kind, tuple[str, str]] = {
+    "rgb": ("images", ".mp4"),
+    "alpha": ("alpha_maps", ".mp4"),
+    "labels": ("segmentation", ".npz"),
+}
+
+T = TypeVar("T")
+EntryKey = tuple[str, str, video.Kind]
+"""(sequence, camera, kind)."""
+
+
+@dataclasses.dataclass(eq=False)
+class Survey:
+    """What was found; fields keep their defaults behind a problem that hides them."""
+
+    subject: str
+    folder: Path
+    calibration: Calibration | None = None
+    is_color_calibrated: bool = False
+    sequences: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    video_size: tuple[int, int] = (0, 0)  # (W, H)
+    size: tuple[int, int] = (0, 0)  # (W, H) of the images that are used
+    video_fps: float = 0.0
+    stride: int = 1
+    views: dict[str, Camera] = dataclasses.field(default_factory=dict)
+    tracks: dict[str, DrivingFile] = dataclasses.field(default_factory=dict)
+    entries: dict[EntryKey, video_cache.Entry] = dataclasses.field(default_factory=dict)
+    num_frames: dict[EntryKey, int] = dataclasses.field(default_factory=dict)
+    missing: list[EntryKey] = dataclasses.field(default_factory=list)  # not in cache
+    timesteps: tuple[Timestep, ...] = ()
+    notes: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+    def attempt(self, function: Callable[..., T], *args: object) -> T | None:
+        """Calls a function; an InputError becomes a problem, and the result None."""
+        try:
+            return function(*args)
+        except InputError as error:
+            self.problems.append(str(error))
+            return None
+
+
+def survey_nersemble(root: Path, subject: str, cfg: CaptureConfig) -> Survey:
+    """Looks through the folder `root / subject`.
+
+    Opens headers only, and those only of files that are not in the cache yet.
+
+    Args:
+        root: Holds the subjects (or `nvs/` with the subjects).
+        subject: Name of the subject's folder.
+        cfg: What to use of it.
+
+    Returns:
+        What was found, with all problems in it; never raises for what is on disk.
+    """
+    folder = root / subject
+    if not folder.is_dir() and (root / "nvs" / subject).is_dir():
+        folder = root / "nvs" / subject
+    survey = Survey(subject, folder.resolve())
+    if cfg.width < 1 or cfg.frame_stride < 0:
+        survey.problems.append(
+            f"--capture.width {cfg.width} and --capture.frame-stride "
+            f"{cfg.frame_stride}: expected a width of at least 1 and a stride of at "
+            "least 0."
+        )
+        return survey
+    survey.sequences = find_sequences(survey, cfg.ignore_sequences)
+    survey.calibration = survey.attempt(
+        load_calibration, survey.folder / "calibration" / "camera_params.json"
+    )
+    survey.cameras = find_cameras(survey, cfg.ignore_cameras)
+    find_tracks(survey)
+    if not survey.cameras or not _probe_first_video(survey, cfg):
+        return survey
+    for camera_id in survey.cameras if survey.calibration else ():
+        camera = survey.attempt(
+            make_camera, survey.calibration, camera_id, survey.video_size, survey.size
+        )
+        if camera:
+            survey.views[camera_id] = camera
+    _list_entries(survey, cfg)
+    _find_timesteps(survey)
+    return survey
+
+
+
+
+
+
+def _probe_first_video(survey: Survey, cfg: CaptureConfig) -> bool:
+    """Finds out the resolution and the stride; False if that is impossible."""
+    info = None
+    for sequence in survey.sequences:
+        for camera in survey.cameras:
+            path = source_path(survey.folder, sequence, camera, "rgb")
+            try:
+                info = info or (video.probe(path, "rgb") if path.is_file() else None)
+            except InputError:
+                continue  # It is reported when its turn comes.
+    if info is None:
+        survey.problems.append(
+            f"none of the videos in {survey.folder} can be opened. Download them again."
+        )
+        return False
+    survey.video_size, survey.video_fps = (info.width, info.height), info.fps
+    if cfg.width > info.width:
+        survey.problems.append(
+            f"--capture.width {cfg.width} is more than the videos have "
+            f"({info.width}x{info.height}). Pass --capture.width {info.width} or less."
+        )
+        return False
+    if not cfg.frame_stride and not info.fps:
+        survey.problems.append(
+            f"the videos in {survey.folder} do not state their frame rate. Say which "
+            "frames to use with --capture.frame-stride."
+        )
+        return False
+    survey.stride = cfg.frame_stride or max(1, round(info.fps / _TARGET_FPS))
+    survey.size = (cfg.width, max(1, round(info.height * cfg.width / info.width)))
+    return True
+
+
+def _list_entries(survey: Survey, cfg: CaptureConfig) -> None:
+    """Lists the files to decode, and measures those that are not in the cache."""
+    colors = survey.attempt(
+        load_color_calibration,
+        survey.folder / "calibration" / "color_calibration.json",
+    )
+    uncalibrated = [c for c in survey.cameras if c not in (colors or {})]
+    survey.is_color_calibrated = bool(colors)
+    if colors and uncalibrated:
+        survey.problems.append(
+            f"color_calibration.json lacks {', '.join(uncalibrated)}. Complete it, or "
+            f"pass --capture.ignore-cameras {' '.join(uncalibrated)}."
+        )
+    cache = video_cache.cache_folder(
+        cfg.cache_dir, survey.subject, survey.folder, survey.size[0], survey.stride
+    )
+    for sequence in survey.sequences:
+        for kind in _FILES:
+            paths = {
+                c: source_path(survey.folder, sequence, c, kind) for c in survey.cameras
+            }
+            have = {c: path for c, path in paths.items() if path.is_file()}
+            _report_lacking(survey, sequence, kind, [c for c in paths if c not in have])
+            for camera, path in have.items():
+                survey.entries[sequence, camera, kind] = video_cache.Entry(
+                    source=path,
+                    kind=kind,
+                    array=cache / sequence / f"cam_{camera}.{kind}.npy",
+                    width=survey.size[0],
+                    height=survey.size[1],
+                    stride=survey.stride,
+                    ccm=(colors or {}).get(camera) if kind == "rgb" else None,
+                )
+    for key, entry in survey.entries.items():
+        count = video_cache.num_source_frames(entry)
+        if count is None:
+            survey.missing.append(key)
+            count = survey.attempt(_measure, entry, survey.video_size)
+        if count:
+            survey.num_frames[key] = count
+
+
+def _report_lacking(
+    survey: Survey, sequence: str, kind: video.Kind, lacking: list[str]
+) -> None:
+    """Says what it means that a sequence lacks a kind of file."""
+    where = _FILES[kind][0]
+    if not lacking or kind == "rgb":  # Videos that lack are reported with the cameras.
+        return
+    if len(lacking) < len(survey.cameras) and kind == "alpha":
+        survey.problems.append(
+            f"{sequence}/{where} lacks {', '.join(lacking)} but has other cameras. "
+            f"Supply them, or pass --capture.ignore-cameras {' '.join(lacking)}."
+        )
+        return
+    effect = {
+        "alpha": "the background counts as part of the person",
+        "labels": "no metrics by region there",
+    }[kind]
+    survey.notes.append(
+        f"{sequence} has no {where} for {count_things(lacking, 'camera')}: {effect}."
+    )
+
+
+def _measure(entry: video_cache.Entry, video_size: tuple[int, int]) -> int:
+    """Number of frames that a source states.
+
+    Raises:
+        InputError: if it cannot be opened, or is a video of another size.
+    """
+    info = video.probe(entry.source, entry.kind)
+    if entry.kind == "rgb" and (info.width, info.height) != video_size:
+        raise InputError(
+            f"{entry.source} is {info.width}x{info.height}, but other videos are "
+            f"{video_size[0]}x{video_size[1]}. Use videos of one size."
+        )
+    return info.num_frames
+
+
+def _find_timesteps(survey: Survey) -> None:
+    """Keeps the frames that have both images and a driving code."""
+    timesteps: list[Timestep] = []
+    for sequence in survey.sequences:
+        counts = {k: n for k, n in survey.num_frames.items() if k[0] == sequence}
+        track = survey.tracks.get(sequence)
+        if not counts or track is None:
+            continue
+        short, long = (
+            min(counts, key=counts.__getitem__),
+            max(counts, key=counts.__getitem__),
+        )
+        if counts[long] - counts[short] > 1:
+            survey.problems.append(
+                f"{survey.entries[short].source} has {counts[short]} frames, but "
+                f"{survey.entries[long].source} has {counts[long]}: they must not "
+                "differ by more than 1. Make or download the shorter one again."
+            )
+        frames = range(0, counts[short], survey.stride)
+        coded = set(track.frame_id.tolist())
+        kept = [f for f in frames if f in coded]
+        if not kept:
+            survey.problems.append(
+                f"no frame of {sequence} that is used (0, {survey.stride}, "
+                f"{2 * survey.stride}, ... below {counts[short]}) has a driving code: "
+                f"its codes are for frames {min(coded)} to {max(coded)}. Set "
+                "--capture.frame-stride to match, or track the sequence again."
+            )
+        elif len(kept) < len(frames):
+            survey.notes.append(
+                f"{count_things(range(len(frames) - len(kept)), 'frame')} of {sequence} "
+                f"(of {len(frames)}) without a driving code: left out."
+            )
+        if max(coded) >= counts[long]:
+            survey.notes.append(
+                f"The driving codes of {sequence} reach frame {max(coded)}, but its "
+                f"videos have {counts[short]} frames."
+            )
+        for frame_id in kept:
+            timesteps.append(Timestep(len(timesteps), sequence, frame_id))
+    survey.timesteps = tuple(timesteps)

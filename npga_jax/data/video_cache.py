@@ -1,0 +1,294 @@
+"""Decodes videos once, to raw frames on disk that are read back one at a time.
+
+Each source file becomes one .npy array [T, H, W(, 3)] uint8 and, written last, a .json
+that says what it was made from. Only an array whose .json matches is ever trusted.
+Frames are appended to a plain file, not to a memory map: a full disk is then an error
+that can be explained, not a crash, and resident memory stays flat.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from npga_jax.data import video
+from npga_jax.data.color import apply_color_calibration
+from npga_jax.errors import InputError
+
+_FORMAT_VERSION = 1
+_STALE_AFTER = 600.0  # Seconds after which an unfinished file has no writer any more.
+_KNOBS = (
+    "Point --capture.cache-dir at a larger disk, or take less with a larger "
+    "--capture.frame-stride or a smaller --capture.width."
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """One source file and the array that it becomes."""
+
+    source: Path
+    kind: video.Kind
+    array: Path  # the .npy
+    width: int
+    height: int
+    stride: int
+    ccm: np.ndarray | None = None  # [3, n] colour calibration, for rgb only
+
+    @property
+    def sidecar(self) -> Path:
+        """The .json beside the array."""
+        return self.array.with_suffix(".json")
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one frame."""
+        channels = (3,) if self.kind == "rgb" else ()
+        return (self.height, self.width, *channels)
+
+
+def cache_folder(
+    base: Path | None, subject: str, root: Path, width: int, stride: int
+) -> Path:
+    """Chooses the folder for a subject's frames.
+
+    Args:
+        base: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
+        subject: Name of the subject.
+        root: Where the subject's data is: two copies do not share frames.
+        width: Of the frames.
+        stride: Of the frames.
+    """
+    if base is None:
+        base = Path(os.environ.get("NPGA_CACHE") or "~/.cache/npga_jax")
+    digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:10]
+    return base.expanduser() / f"{subject}-{digest}" / f"w{width}-s{stride}"
+
+
+def num_source_frames(entry: Entry) -> int | None:
+    """The source's true number of frames, or None if it is not in the cache."""
+    try:
+        stored = json.loads(entry.sidecar.read_text(encoding="utf-8"))
+        is_whole = entry.array.stat().st_size == stored["array_size"]
+        if stored["fingerprint"] == _fingerprint(entry) and is_whole:
+            return int(stored["num_source_frames"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def bytes_needed(entry: Entry, num_frames: int) -> int:
+    """Disk need of an entry whose source has `num_frames` frames."""
+    return -(-num_frames // entry.stride) * int(np.prod(entry.frame_shape))
+
+
+def fill_cache(
+    entries: Sequence[Entry], num_frames: Sequence[int], *, progress: bool = True
+) -> None:
+    """Decodes entries that are not in the cache.
+
+    Args:
+        entries: What to decode.
+        num_frames: What the sources' headers say of their length.
+        progress: Whether to say on stderr what is needed and how far it is.
+
+    Raises:
+        InputError: if the disk is too small or not writable, or a source is damaged.
+    """
+    if not entries:
+        return
+    folder = Path(os.path.commonpath([str(e.array.parent) for e in entries]))
+    need = sum(bytes_needed(e, n) for e, n in zip(entries, num_frames, strict=True))
+    _make_folder(folder)
+    _remove_stale(folder)
+    free = shutil.disk_usage(folder).free
+    if progress:
+        print(
+            f"decoding {len(entries)} files into {folder}: takes {format_bytes(need)} "
+            f"of {format_bytes(free)} free",
+            file=sys.stderr,
+        )
+    if need > free:
+        raise InputError(
+            f"decoded frames need {format_bytes(need)}, but only {format_bytes(free)} "
+            f"are free in {folder}. {_KNOBS}"
+        )
+    report = _make_reporter(sum(num_frames)) if progress else lambda _: None
+    for entry in entries:
+        _fill_entry(entry, report)
+    if progress:
+        report(-1)
+
+
+def read_frame(entry: Entry, index: int) -> np.ndarray:
+    """Reads one frame of an entry that is in the cache.
+
+    Nothing stays open or mapped; repeated reads come from the page cache.
+
+    Args:
+        entry: The entry.
+        index: Of the frame among those kept: raw frame // stride.
+
+    Returns:
+        [H, W, 3] or [H, W] uint8, a copy.
+
+    Raises:
+        InputError: if the array has gone, or has no such frame.
+    """
+    try:
+        return np.array(np.load(entry.array, mmap_mode="r")[index])
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(
+            f"cached frame {index} of {entry.array} cannot be read ({error}). Start "
+            "again: what is missing is decoded anew."
+        ) from error
+
+
+def format_bytes(count: int) -> str:
+    """Bytes for people: '1.2 GB'."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.1f} MB"
+
+
+def _fingerprint(entry: Entry) -> dict[str, Any]:
+    """Everything the array depends on."""
+    stat = entry.source.stat()
+    ccm = None
+    if entry.ccm is not None:
+        ccm = hashlib.sha256(entry.ccm.astype("<f8").tobytes()).hexdigest()
+    return {
+        "format": _FORMAT_VERSION,
+        "source_size": stat.st_size,
+        "source_mtime_ns": stat.st_mtime_ns,
+        "stride": entry.stride,
+        "width": entry.width,
+        "height": entry.height,
+        "color_calibration": ccm,
+    }
+
+
+def _fill_entry(entry: Entry, report: Callable[[int], None]) -> None:
+    """Decodes one source; leaves either a whole array or none."""
+    _make_folder(entry.array.parent)
+    fingerprint = _fingerprint(entry)  # Of before: a change meanwhile is noticed.
+    part = entry.array.with_name(f"{entry.array.name}.{os.getpid()}.part")
+    with _explain_disk_errors(entry.array.parent):
+        entry.sidecar.unlink(missing_ok=True)
+        try:
+            with open(part, "wb") as file:
+                num_source = _write_frames(entry, file, report)
+            array_size = part.stat().st_size
+            os.replace(part, entry.array)
+        finally:
+            part.unlink(missing_ok=True)
+        content = {
+            "fingerprint": fingerprint,
+            "num_source_frames": num_source,
+            "array_size": array_size,
+        }
+        try:
+            part.write_text(json.dumps(content), encoding="utf-8")
+            os.replace(part, entry.sidecar)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _write_frames(entry: Entry, file: BinaryIO, report: Callable[[int], None]) -> int:
+    num_kept = 0
+
+    def write_frame(frame: np.ndarray) -> None:
+        nonlocal num_kept
+        frame = video.resize(frame, entry.kind, entry.width, entry.height)
+        if entry.ccm is not None:
+            frame = apply_color_calibration(frame, entry.ccm)
+        file.write(np.ascontiguousarray(frame).data)
+        num_kept += 1
+        report(entry.stride)
+
+    _write_header(file, 0, entry.frame_shape)
+    start = file.tell()
+    num_source = video.decode(entry.source, entry.kind, entry.stride, write_frame)
+    file.seek(0)
+    _write_header(file, num_kept, entry.frame_shape)
+    # NumPy pads headers so that the first axis can grow in place.
+    assert file.tell() == start
+    return num_source
+
+
+def _write_header(file: BinaryIO, num_frames: int, shape: tuple[int, ...]) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (num_frames, *shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+@contextlib.contextmanager
+def _explain_disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"the disk filled up while decoding into {folder}. {_KNOBS}"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError(
+                f"decoded frames cannot be written to {folder} ({error.strerror}). "
+                "Choose another place with --capture.cache-dir."
+            ) from error
+        raise
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(folder, os.W_OK)
+        reason = "not writable"
+    except OSError as error:
+        is_writable, reason = False, error.strerror or str(error)
+    if not is_writable:
+        raise InputError(
+            f"decoded frames cannot be written to {folder} ({reason}). Choose another "
+            "place with --capture.cache-dir."
+        )
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes what killed processes left; a living one writes all the time."""
+    for part in folder.rglob("*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _STALE_AFTER:
+                part.unlink()
+
+
+def _make_reporter(total: int) -> Callable[[int], None]:
+    """Returns a function that counts frames and shows progress; -1 ends it."""
+    is_tty = sys.stderr.isatty()
+    pause = 0.2 if is_tty else 5.0
+    start = shown = time.monotonic()
+    done = 0
+
+    def report(num_frames: int) -> None:
+        nonlocal done, shown
+        done = done + num_frames if num_frames >= 0 else total
+        now = time.monotonic()
+        if num_frames >= 0 and now - shown < pause:
+            return
+        shown = now
+        share = min(done / max(total, 1), 1.0)
+        left = (now - start) * (1 - share) / max(share, 1e-6)
+        what = f"{now - start:.0f} s" if num_frames < 0 else f"{left:.0f} s left"
+        line = f"decoding: {min(done, total)}/{total} frames, {what}"
+        end = "" if is_tty and num_frames >= 0 else "\n"
+        print(f"\r{line:<60}" if is_tty else line, end=end, file=sys.stderr, flush=True)
+
+    return report
