@@ -96,7 +96,11 @@ def isect_tiles(
     marks = jnp.zeros(max_isects, jnp.int32).at[target].max(ranks, mode="drop")
     rank = jax.lax.cummax(marks)
     packed = jnp.stack(
-        [starts, tile_min[order, 0] + tile_min[order, 1] * tile_width, extent[order, 0]],
+        [
+            starts,
+            tile_min[order, 0] + tile_min[order, 1] * tile_width,
+            extent[order, 0],
+        ],
         axis=-1,
     )[rank]
     slot = jnp.arange(max_isects, dtype=jnp.int32)
@@ -113,10 +117,10 @@ def isect_tiles(
         keys = jnp.sort(keys)
         sorted_rank = (keys & jnp.uint32((1 << rank_bits) - 1)).astype(jnp.int32)
         bounds = jnp.arange(num_tiles + 1, dtype=jnp.uint32) << rank_bits
-        offsets = jnp.searchsorted(keys, bounds, method="sort")
+        offsets = jnp.searchsorted(keys, bounds)
     else:
         tile, sorted_rank = jax.lax.sort((tile, rank), num_keys=2)
-        offsets = jnp.searchsorted(tile, jnp.arange(num_tiles + 1), method="sort")
+        offsets = jnp.searchsorted(tile, jnp.arange(num_tiles + 1))
     return TileLists(
         flatten_ids=order[sorted_rank],
         isect_offsets=offsets.astype(jnp.int32),
