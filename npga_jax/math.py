@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def safe_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
-    """Scales the last axis to unit length; a zero vector stays zero, gradient finite."""
+    """Scales the last axis to unit length; zero stays zero, with a finite gradient."""
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
 
 
@@ -13,14 +13,14 @@ def quat_to_rotmat(quats: jax.Array) -> jax.Array:
     """Rotation matrices of quaternions.
 
     Args:
-      quats: [..., 4] wxyz, any norm; zero gives the identity.
+      quats: [..., 4] wxyz, any norm; below 1e-6 it is taken for the identity.
 
     Returns:
       [..., 3, 3].
     """
     w, x, y, z = jnp.moveaxis(quats, -1, 0)
     norm2 = w * w + x * x + y * y + z * z
-    s = 2.0 / jnp.where(norm2 > 1e-24, norm2, 1.0)
+    s = 2.0 / jnp.where(norm2 > 1e-12, norm2, 1.0)
     rows = [
         1 - s * (y * y + z * z),
         s * (x * y - w * z),

@@ -123,7 +123,10 @@ def find_driving_file(sequence_folder: Path, name: str | None = None) -> Path:
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array")
+        with archive:
             return {key: archive[key] for key in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"there is no driving file {path}.") from error

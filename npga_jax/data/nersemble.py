@@ -105,19 +105,35 @@ def open_nersemble(
     _raise_problems(survey)
     if progress and not cfg.frame_stride:
         print(
-            f"subject {subject}: videos at {survey.video_fps:g} fps, using every "
-            f"{ordinal(survey.stride)} frame (--capture.frame-stride)",
+            f"subject {subject}: videos at {survey.video_fps:g} fps, frame stride "
+            f"{survey.stride} (--capture.frame-stride)",
             file=sys.stderr,
         )
-    if decode and survey.missing:
-        video_cache.fill_cache(
-            [survey.entries[key] for key in survey.missing],
-            [survey.num_frames.get(key, 0) for key in survey.missing],
-            progress=progress,
-        )
-        survey = survey_nersemble(root, subject, cfg)  # Now with true frame counts.
+    if decode:
+        survey = decode_all(survey, root, cfg, progress=progress)
         _raise_problems(survey)
     return capture_from_survey(survey)
+
+
+def decode_all(
+    survey: Survey, root: Path, cfg: CaptureConfig, *, progress: bool = True
+) -> Survey:
+    """Decodes what a survey found missing in the cache.
+
+    Returns:
+        A new survey, which knows the true numbers of frames.
+
+    Raises:
+        InputError: if the disk is too small, or a file is damaged.
+    """
+    if not survey.missing:
+        return survey
+    video_cache.fill_cache(
+        [survey.entries[key] for key in survey.missing],
+        [survey.num_frames.get(key, 0) for key in survey.missing],
+        progress=progress,
+    )
+    return survey_nersemble(root, survey.subject, cfg)
 
 
 def capture_from_survey(survey: Survey) -> NersembleCapture:
@@ -141,13 +157,6 @@ def capture_from_survey(survey: Survey) -> NersembleCapture:
         entries=survey.entries,
         is_decoded=not survey.missing,
     )
-
-
-def ordinal(number: int) -> str:
-    """'1st', '2nd', '3rd', '4th'."""
-    is_teen = 10 <= number % 100 <= 20
-    suffix = "th" if is_teen else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
 
 
 def _raise_problems(survey: Survey) -> None:

@@ -1,96 +1,174 @@
+"""Which files a capture in the NeRSemble layout has, and which of them it lacks."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+from npga_jax.data import video
+from npga_jax.data.capture import match_sequences
+from npga_jax.data.driving import DrivingFile, find_driving_file, load_driving
+from npga_jax.errors import InputError
+
+_SEQUENCE_NAME = re.compile(r"((EXP|EMO|SEN)-\d+|FREE|HAIR|GLASSES)(-.*)?")
+_BACKGROUND = "BACKGROUND"
+
+FILES: dict[video.Kind, tuple[str, str]] = {
+    "rgb": ("images", ".mp4"),
+    "alpha": ("alpha_maps", ".mp4"),
+    "labels": ("segmentation", ".npz"),
+}
+"""Folder and suffix of each kind of file that is there per camera."""
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Findings:
+    """Sentences for people: what is only worth knowing, and what must be mended."""
+
+    notes: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+    def attempt(self, function: Callable[..., T], *args: object) -> T | None:
+        """Calls a function; an InputError becomes a problem, and the result None."""
+        try:
+            return function(*args)
+        except InputError as error:
+            self.problems.append(str(error))
+            return None
+
+
 def source_path(folder: Path, sequence: str, camera_id: str, kind: video.Kind) -> Path:
     """Where a camera's video or label maps are."""
-    where, suffix = _FILES[kind]
+    where, suffix = FILES[kind]
     return folder / "sequences" / sequence / where / f"cam_{camera_id}{suffix}"
 
 
-def find_sequences(survey: Survey, ignored: Iterable[str]) -> tuple[str, ...]:
-    parent = survey.folder / "sequences"
-    folders = (
-        sorted(p for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
-    )
+def find_sequences(
+    folder: Path, ignored: tuple[str, ...], findings: Findings
+) -> tuple[str, ...]:
+    """Lists the sequences that have videos, less the ignored (names or prefixes)."""
+    parent = folder / "sequences"
     found = []
-    for folder in folders:
-        if folder.name == _BACKGROUND:
+    for path in sorted(parent.iterdir()) if parent.is_dir() else []:
+        if not path.is_dir() or path.name == _BACKGROUND:
             continue
-        if not _SEQUENCE_NAME.fullmatch(folder.name):
-            survey.notes.append(f"{folder.name} is not a NeRSemble sequence: ignored.")
-        elif not any((folder / "images").glob("cam_*.mp4")):
-            survey.notes.append(f"{folder.name} has no images/cam_*.mp4: ignored.")
+        if not _SEQUENCE_NAME.fullmatch(path.name):
+            findings.notes.append(f"{path.name} is not a NeRSemble sequence: ignored.")
+        elif not any((path / "images").glob("cam_*.mp4")):
+            findings.notes.append(f"{path.name} has no images/cam_*.mp4: ignored.")
         else:
-            found.append(folder.name)
+            found.append(path.name)
     for prefix in ignored:
         left_out = match_sequences(tuple(found), prefix)
         if not left_out:
-            survey.notes.append(f"There is no sequence '{prefix}' to ignore.")
+            findings.notes.append(f"There is no sequence '{prefix}' to ignore.")
         found = [s for s in found if s not in left_out]
     if not found:
-        survey.problems.append(
+        findings.problems.append(
             f"there is no sequence with videos in {parent}. Expected folders such as "
             "EXP-5-mouth/images/cam_222200037.mp4."
         )
     return tuple(found)
 
 
-def find_cameras(survey: Survey, ignored: tuple[str, ...]) -> tuple[str, ...]:
-    """Lists cameras that are in every sequence, in the calibration's order."""
+def find_cameras(
+    folder: Path,
+    sequences: tuple[str, ...],
+    calibrated: tuple[str, ...],
+    ignored: tuple[str, ...],
+    findings: Findings,
+) -> tuple[str, ...]:
+    """Lists the cameras that have videos, in the order of the calibration.
+
+    A camera that lacks a video in only some of the sequences is a problem.
+    """
     present = {
         sequence: {
             path.stem.removeprefix("cam_")
-            for path in (survey.folder / "sequences" / sequence / "images").glob(
-                "cam_*.mp4"
-            )
+            for path in (folder / "sequences" / sequence / "images").glob("cam_*.mp4")
         }
-        for sequence in survey.sequences
+        for sequence in sequences
     }
     seen = set().union(*present.values())
-    calibrated = tuple(survey.calibration.world2cam) if survey.calibration else ()
-    for serial in ignored:
-        if serial not in seen and serial not in calibrated:
-            survey.notes.append(f"There is no camera '{serial}' to ignore.")
     listed = [*calibrated, *sorted(seen - set(calibrated))]
+    for serial in ignored:
+        if serial not in listed:
+            findings.notes.append(f"There is no camera '{serial}' to ignore.")
     cameras = [c for c in listed if c in seen and c not in ignored]
     unused = [c for c in listed if c not in seen and c not in ignored]
     if unused and cameras:
-        survey.notes.append(
+        findings.notes.append(
             f"{count_things(unused, 'calibrated camera')} without any video: "
             f"{', '.join(unused)}."
         )
     for camera in cameras:
-        lacking = [s for s in survey.sequences if camera not in present[s]]
+        lacking = [s for s in sequences if camera not in present[s]]
         if lacking:
-            survey.problems.append(
+            others = set(sequences) - set(lacking)
+            findings.problems.append(
                 f"camera {camera} has no video in {', '.join(lacking)} but has one in "
-                f"{count_things(set(present) - set(lacking), 'other sequence')}: "
-                f"{source_path(survey.folder, lacking[0], camera, 'rgb')} is missing. "
+                f"{count_things(others, 'other sequence')}: "
+                f"{source_path(folder, lacking[0], camera, 'rgb')} is missing. "
                 f"Supply it, or pass --capture.ignore-cameras {camera} or "
                 f"--capture.ignore-sequences {' '.join(lacking)}."
             )
-    if not cameras and survey.sequences:
-        survey.problems.append(
-            f"no camera of {survey.folder} is left: all that have videos are ignored."
+    if sequences and not cameras:
+        findings.problems.append(
+            f"no camera of {folder} is left: all that have videos are ignored."
         )
     return tuple(cameras)
 
 
-def find_tracks(survey: Survey) -> None:
-    first = None
-    for sequence in survey.sequences:
-        folder = survey.folder / "sequences" / sequence
-        path = survey.attempt(find_driving_file, folder)
-        track = survey.attempt(load_driving, path) if path else None
+def find_tracks(
+    folder: Path, sequences: tuple[str, ...], findings: Findings
+) -> dict[str, DrivingFile]:
+    """Reads the driving codes of every sequence; all must be of one model."""
+    tracks: dict[str, DrivingFile] = {}
+    for sequence in sequences:
+        path = findings.attempt(find_driving_file, folder / "sequences" / sequence)
+        track = findings.attempt(load_driving, path) if path else None
         if track is None:
             continue
-        first = first or track
+        first = next(iter(tracks.values()), track)
         if (track.model, track.expr_names) != (first.model, first.expr_names):
-            survey.problems.append(
+            findings.problems.append(
                 f"{path} has {len(track.expr_names)} codes of model '{track.model}', "
                 f"unlike other sequences ({len(first.expr_names)} of "
                 f"'{first.model}'). Track all sequences with the same model."
             )
-        survey.tracks[sequence] = track
+        tracks[sequence] = track
+    return tracks
 
 
-def count_things(things: "Iterable[object]", noun: str) -> str:
-    number = len(list(things))
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def report_lacking(
+    sequence: str,
+    kind: video.Kind,
+    lacking: list[str],
+    num_cameras: int,
+    findings: Findings,
+) -> None:
+    """Says what it means that cameras of a sequence lack mattes or label maps."""
+    where = FILES[kind][0]
+    if not lacking or kind == "rgb":  # Videos that lack are reported with the cameras.
+        return
+    if kind == "alpha" and len(lacking) < num_cameras:
+        findings.problems.append(
+            f"{sequence}/{where} lacks {', '.join(lacking)} but has other cameras. "
+            f"Supply them, or pass --capture.ignore-cameras {' '.join(lacking)}."
+        )
+        return
+    effect = {
+        "alpha": "the background counts as part of the person",
+        "labels": "no metrics by region there",
+    }[kind]
+    findings.notes.append(
+        f"{sequence} has no {where} for {count_things(lacking, 'camera')}: {effect}."
+    )
+
+
+def count_things(things: Collection[object], noun: str) -> str:
+    """'1 camera', '2 cameras'."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

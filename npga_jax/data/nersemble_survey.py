@@ -4,10 +4,7 @@ All that is wrong is collected, so that a person can mend it in one go.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from npga_jax.config import CaptureConfig
 from npga_jax.data import video, video_cache
@@ -17,26 +14,28 @@ from npga_jax.data.calibration import (
     load_color_calibration,
     make_camera,
 )
-from npga_jax.data.capture import Camera, Timestep, match_sequences
-from npga_jax.data.driving import DrivingFile, find_driving_file, load_driving
+from npga_jax.data.capture import Camera, Timestep
+from npga_jax.data.driving import DrivingFile
+from npga_jax.data.nersemble_files import (
+    FILES,
+    Findings,
+    count_things,
+    find_cameras,
+    find_sequences,
+    find_tracks,
+    report_lacking,
+    source_path,
+)
 from npga_jax.errors import InputError
 
-_SEQUENCE_NAME = re.compile(r"((EXP|EMO|SEN)-\d+|FREE|HAIR|GLASSES)(-.*)?")
-_BACKGROUND = "BACKGROUND"
 _TARGET_FPS = 24.0
-_FILES: dict[video.Kind, tuple[str, str]] = {
-    "rgb": ("images", ".mp4"),
-    "alpha": ("alpha_maps", ".mp4"),
-    "labels": ("segmentation", ".npz"),
-}
 
-T = TypeVar("T")
 EntryKey = tuple[str, str, video.Kind]
 """(sequence, camera, kind)."""
 
 
-@dataclasses.dataclass(eq=False)
-class Survey:
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Survey(Findings):
     """What was found; fields keep their defaults behind a problem that hides them."""
 
     subject: str
@@ -55,16 +54,6 @@ class Survey:
     num_frames: dict[EntryKey, int] = dataclasses.field(default_factory=dict)
     missing: list[EntryKey] = dataclasses.field(default_factory=list)  # not in cache
     timesteps: tuple[Timestep, ...] = ()
-    notes: list[str] = dataclasses.field(default_factory=list)
-    problems: list[str] = dataclasses.field(default_factory=list)
-
-    def attempt(self, function: Callable[..., T], *args: object) -> T | None:
-        """Calls a function; an InputError becomes a problem, and the result None."""
-        try:
-            return function(*args)
-        except InputError as error:
-            self.problems.append(str(error))
-            return None
 
 
 def survey_nersemble(root: Path, subject: str, cfg: CaptureConfig) -> Survey:
@@ -83,7 +72,7 @@ def survey_nersemble(root: Path, subject: str, cfg: CaptureConfig) -> Survey:
     folder = root / subject
     if not folder.is_dir() and (root / "nvs" / subject).is_dir():
         folder = root / "nvs" / subject
-    survey = Survey(subject, folder.resolve())
+    survey = Survey(subject=subject, folder=folder.resolve())
     if cfg.width < 1 or cfg.frame_stride < 0:
         survey.problems.append(
             f"--capture.width {cfg.width} and --capture.frame-stride "
@@ -91,12 +80,15 @@ def survey_nersemble(root: Path, subject: str, cfg: CaptureConfig) -> Survey:
             "least 0."
         )
         return survey
-    survey.sequences = find_sequences(survey, cfg.ignore_sequences)
+    survey.sequences = find_sequences(survey.folder, cfg.ignore_sequences, survey)
     survey.calibration = survey.attempt(
         load_calibration, survey.folder / "calibration" / "camera_params.json"
     )
-    survey.cameras = find_cameras(survey, cfg.ignore_cameras)
-    find_tracks(survey)
+    calibrated = tuple(survey.calibration.world2cam) if survey.calibration else ()
+    survey.cameras = find_cameras(
+        survey.folder, survey.sequences, calibrated, cfg.ignore_cameras, survey
+    )
+    survey.tracks = find_tracks(survey.folder, survey.sequences, survey)
     if not survey.cameras or not _probe_first_video(survey, cfg):
         return survey
     for camera_id in survey.cameras if survey.calibration else ():
@@ -106,12 +98,9 @@ def survey_nersemble(root: Path, subject: str, cfg: CaptureConfig) -> Survey:
         if camera:
             survey.views[camera_id] = camera
     _list_entries(survey, cfg)
+    _measure_entries(survey)
     _find_timesteps(survey)
     return survey
-
-
-
-
 
 
 def _probe_first_video(survey: Survey, cfg: CaptureConfig) -> bool:
@@ -126,7 +115,8 @@ def _probe_first_video(survey: Survey, cfg: CaptureConfig) -> bool:
                 continue  # It is reported when its turn comes.
     if info is None:
         survey.problems.append(
-            f"none of the videos in {survey.folder} can be opened. Download them again."
+            f"none of the videos in {survey.folder} can be opened: they are cut short "
+            "or damaged. Copy or download them again."
         )
         return False
     survey.video_size, survey.video_fps = (info.width, info.height), info.fps
@@ -136,10 +126,10 @@ def _probe_first_video(survey: Survey, cfg: CaptureConfig) -> bool:
             f"({info.width}x{info.height}). Pass --capture.width {info.width} or less."
         )
         return False
-    if not cfg.frame_stride and not info.fps:
+    if not info.fps:
         survey.problems.append(
-            f"the videos in {survey.folder} do not state their frame rate. Say which "
-            "frames to use with --capture.frame-stride."
+            f"the videos in {survey.folder} do not state their frame rate. Write them "
+            "again with one."
         )
         return False
     survey.stride = cfg.frame_stride or max(1, round(info.fps / _TARGET_FPS))
@@ -148,29 +138,27 @@ def _probe_first_video(survey: Survey, cfg: CaptureConfig) -> bool:
 
 
 def _list_entries(survey: Survey, cfg: CaptureConfig) -> None:
-    """Lists the files to decode, and measures those that are not in the cache."""
-    colors = survey.attempt(
-        load_color_calibration,
-        survey.folder / "calibration" / "color_calibration.json",
-    )
-    uncalibrated = [c for c in survey.cameras if c not in (colors or {})]
+    """Lists the files to decode and where their frames go."""
+    path = survey.folder / "calibration" / "color_calibration.json"
+    colors = survey.attempt(load_color_calibration, path) or {}
     survey.is_color_calibrated = bool(colors)
+    uncalibrated = [c for c in survey.cameras if c not in colors]
     if colors and uncalibrated:
         survey.problems.append(
-            f"color_calibration.json lacks {', '.join(uncalibrated)}. Complete it, or "
-            f"pass --capture.ignore-cameras {' '.join(uncalibrated)}."
+            f"{path} lacks {', '.join(uncalibrated)}. Complete it, or pass "
+            f"--capture.ignore-cameras {' '.join(uncalibrated)}."
         )
     cache = video_cache.cache_folder(
         cfg.cache_dir, survey.subject, survey.folder, survey.size[0], survey.stride
     )
     for sequence in survey.sequences:
-        for kind in _FILES:
-            paths = {
-                c: source_path(survey.folder, sequence, c, kind) for c in survey.cameras
-            }
-            have = {c: path for c, path in paths.items() if path.is_file()}
-            _report_lacking(survey, sequence, kind, [c for c in paths if c not in have])
-            for camera, path in have.items():
+        for kind in FILES:
+            lacking = []
+            for camera in survey.cameras:
+                path = source_path(survey.folder, sequence, camera, kind)
+                if not path.is_file():
+                    lacking.append(camera)
+                    continue
                 survey.entries[sequence, camera, kind] = video_cache.Entry(
                     source=path,
                     kind=kind,
@@ -178,41 +166,24 @@ def _list_entries(survey: Survey, cfg: CaptureConfig) -> None:
                     width=survey.size[0],
                     height=survey.size[1],
                     stride=survey.stride,
-                    ccm=(colors or {}).get(camera) if kind == "rgb" else None,
+                    ccm=colors.get(camera) if kind == "rgb" else None,
                 )
+            report_lacking(sequence, kind, lacking, len(survey.cameras), survey)
+
+
+def _measure_entries(survey: Survey) -> None:
+    """Counts frames: those in the cache, or else what the sources' headers say."""
     for key, entry in survey.entries.items():
         count = video_cache.num_source_frames(entry)
         if count is None:
             survey.missing.append(key)
-            count = survey.attempt(_measure, entry, survey.video_size)
+            count = survey.attempt(_stated_frames, entry, survey.video_size)
         if count:
             survey.num_frames[key] = count
 
 
-def _report_lacking(
-    survey: Survey, sequence: str, kind: video.Kind, lacking: list[str]
-) -> None:
-    """Says what it means that a sequence lacks a kind of file."""
-    where = _FILES[kind][0]
-    if not lacking or kind == "rgb":  # Videos that lack are reported with the cameras.
-        return
-    if len(lacking) < len(survey.cameras) and kind == "alpha":
-        survey.problems.append(
-            f"{sequence}/{where} lacks {', '.join(lacking)} but has other cameras. "
-            f"Supply them, or pass --capture.ignore-cameras {' '.join(lacking)}."
-        )
-        return
-    effect = {
-        "alpha": "the background counts as part of the person",
-        "labels": "no metrics by region there",
-    }[kind]
-    survey.notes.append(
-        f"{sequence} has no {where} for {count_things(lacking, 'camera')}: {effect}."
-    )
-
-
-def _measure(entry: video_cache.Entry, video_size: tuple[int, int]) -> int:
-    """Number of frames that a source states.
+def _stated_frames(entry: video_cache.Entry, video_size: tuple[int, int]) -> int:
+    """Number of frames that a source states; 0 if it does not.
 
     Raises:
         InputError: if it cannot be opened, or is a video of another size.
@@ -231,39 +202,43 @@ def _find_timesteps(survey: Survey) -> None:
     timesteps: list[Timestep] = []
     for sequence in survey.sequences:
         counts = {k: n for k, n in survey.num_frames.items() if k[0] == sequence}
-        track = survey.tracks.get(sequence)
-        if not counts or track is None:
+        if not counts or sequence not in survey.tracks:
             continue
-        short, long = (
-            min(counts, key=counts.__getitem__),
-            max(counts, key=counts.__getitem__),
-        )
-        if counts[long] - counts[short] > 1:
-            survey.problems.append(
-                f"{survey.entries[short].source} has {counts[short]} frames, but "
-                f"{survey.entries[long].source} has {counts[long]}: they must not "
-                "differ by more than 1. Make or download the shorter one again."
-            )
-        frames = range(0, counts[short], survey.stride)
-        coded = set(track.frame_id.tolist())
+        num_frames = _common_length(survey, counts)
+        frames = range(0, num_frames, survey.stride)
+        coded = set(survey.tracks[sequence].frame_id.tolist())
         kept = [f for f in frames if f in coded]
+        uncoded = [f for f in frames if f not in coded]
         if not kept:
             survey.problems.append(
-                f"no frame of {sequence} that is used (0, {survey.stride}, "
-                f"{2 * survey.stride}, ... below {counts[short]}) has a driving code: "
-                f"its codes are for frames {min(coded)} to {max(coded)}. Set "
+                f"no frame of {sequence} that is used (every frame below {num_frames} "
+                f"that is a multiple of {survey.stride}) has a driving code: its codes "
+                f"are for frames {min(coded)} to {max(coded)}. Set "
                 "--capture.frame-stride to match, or track the sequence again."
             )
-        elif len(kept) < len(frames):
+        elif uncoded:
             survey.notes.append(
-                f"{count_things(range(len(frames) - len(kept)), 'frame')} of {sequence} "
-                f"(of {len(frames)}) without a driving code: left out."
+                f"{count_things(uncoded, 'frame')} of {sequence} (of {len(frames)}) "
+                "without a driving code: left out."
             )
-        if max(coded) >= counts[long]:
+        if max(coded) > num_frames:
             survey.notes.append(
                 f"The driving codes of {sequence} reach frame {max(coded)}, but its "
-                f"videos have {counts[short]} frames."
+                f"videos have {num_frames} frames."
             )
         for frame_id in kept:
             timesteps.append(Timestep(len(timesteps), sequence, frame_id))
     survey.timesteps = tuple(timesteps)
+
+
+def _common_length(survey: Survey, counts: dict[EntryKey, int]) -> int:
+    """Frames that all files of a sequence have; they may differ by one."""
+    short = min(counts, key=counts.__getitem__)
+    long = max(counts, key=counts.__getitem__)
+    if counts[long] - counts[short] > 1:
+        survey.problems.append(
+            f"{survey.entries[short].source} has {counts[short]} frames, but "
+            f"{survey.entries[long].source} has {counts[long]}: they must not differ "
+            "by more than 1. Make or download the shorter one again."
+        )
+    return counts[short]

@@ -66,9 +66,8 @@ def _read_columns(header: dict[str, list[str]], body: bytes) -> dict[str, np.nda
     """Reads every field into an array [P] (or [P, count])."""
     names = header["FIELDS"]
     counts = [int(c) for c in header.get("COUNT", ["1"] * len(names))]
-    formats = [f"<{t.lower()}{s}" for t, s in zip(header["TYPE"], header["SIZE"])]
-    if not len(names) == len(counts) == len(formats):
-        raise ValueError("its header lists fields, sizes and counts that do not match")
+    types = zip(header["TYPE"], header["SIZE"], strict=True)
+    formats = [f"<{letter.lower()}{size}" for letter, size in types]
     if "POINTS" in header:
         num_points = int(header["POINTS"][0])
     else:
@@ -77,9 +76,8 @@ def _read_columns(header: dict[str, list[str]], body: bytes) -> dict[str, np.nda
         raise ValueError(f"it declares {num_points} points")
     # Padding fields share the name "_"; numpy wants names to differ.
     unique = [n if n != "_" else f"_{i}" for i, n in enumerate(names)]
-    point = np.dtype(
-        [(n, f, (c,) if c > 1 else ()) for n, f, c in zip(unique, formats, counts)]
-    )
+    fields = zip(unique, formats, counts, strict=True)
+    point = np.dtype([(n, f, (c,) if c > 1 else ()) for n, f, c in fields])
     kind = header["DATA"][0].lower()
     if kind == "ascii":
         return _read_ascii(body, point, num_points)
@@ -115,7 +113,7 @@ def _read_ascii(body: bytes, point: np.dtype, num_points: int) -> dict[str, np.n
         raise ValueError(f"it is cut short ({whole} of {num_points} points)")
     table = values[:wanted].reshape(num_points, sum(widths))
     columns, start = {}, 0
-    for name, width in zip(point.names, widths):
+    for name, width in zip(point.names, widths, strict=True):
         column = table[:, start : start + width].astype(point[name].base)
         columns[name] = column.reshape(num_points, *point[name].shape)
         start += width

@@ -43,13 +43,13 @@ def probe(path: Path, kind: Kind) -> VideoInfo:
             return VideoInfo(width, height, 0.0, num_frames)
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+            stream = _video_stream(path, container)
             fps = float(stream.average_rate or 0)
             num_frames = stream.frames
             if not num_frames and container.duration and fps:
                 num_frames = round(container.duration / av.time_base * fps)
             return VideoInfo(stream.width, stream.height, fps, num_frames)
-    except (av.FFmpegError, IndexError) as error:
+    except av.FFmpegError as error:
         raise _unreadable(path, 0, error) from error
 
 
@@ -81,16 +81,20 @@ def decode(
     num_frames, num_stated = 0, 0
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+            stream = _video_stream(path, container)
             stream.thread_type = "AUTO"
             num_stated = stream.frames
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise _unreadable(path, num_frames, None)
-                if num_frames % stride == 0:
-                    on_frame(frame.to_ndarray(format=_PIXEL_FORMATS[kind]))
-                num_frames += 1
-    except (av.FFmpegError, IndexError) as error:
+            for packet in container.demux(stream):
+                # The decoder would paper over a packet that is cut short.
+                if packet.is_corrupt:
+                    raise _unreadable(path, num_frames, None, num_stated)
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise _unreadable(path, num_frames, None, num_stated)
+                    if num_frames % stride == 0:
+                        on_frame(frame.to_ndarray(format=_PIXEL_FORMATS[kind]))
+                    num_frames += 1
+    except av.FFmpegError as error:
         raise _unreadable(path, num_frames, error) from error
     if num_frames == 0 or num_frames < num_stated - 1:
         raise _unreadable(path, num_frames, None, num_stated)
@@ -167,6 +171,14 @@ class _LabelMaps:
     def __exit__(self, *_: object) -> None:
         self._member.close()
         self._archive.close()
+
+
+def _video_stream(
+    path: Path, container: av.container.InputContainer
+) -> av.video.stream.VideoStream:
+    if not container.streams.video:
+        raise _unreadable(path, 0, None)
+    return container.streams.video[0]
 
 
 def _unreadable(

@@ -12,6 +12,8 @@ from npga_jax.types import RenderOutput
 
 __all__ = ["Blocking", "rasterization", "rasterization_reference"]
 
+_DEFAULT_BLOCKING = Blocking()
+
 
 def _composite_tiled(projected, colors, *, width, height, max_isects, blocking):
     lists = tiles.isect_tiles(
@@ -55,7 +57,7 @@ def _rasterize(
     near_plane=0.01,
     far_plane=1e10,
     antialiased=False,
-    blocking=Blocking(),
+    blocking=_DEFAULT_BLOCKING,
 ) -> RenderOutput:
     n, num_cameras = means.shape[0], viewmats.shape[0]
     chex.assert_shape(means, (n, 3))
@@ -67,8 +69,11 @@ def _rasterize(
     chex.assert_axis_dimension(colors, 0, n)
     num_channels = 3 if colors.ndim == 3 else colors.shape[1]
     if backgrounds is None:
-        backgrounds = jnp.zeros((num_cameras, num_channels))
+        backgrounds = jnp.zeros((num_cameras, num_channels), colors.dtype)
     chex.assert_shape(backgrounds, (num_cameras, num_channels))
+    # A Gaussian without a usable colour is culled and counted, like the others.
+    shown = jnp.all(projection.is_usable(colors).reshape(n, -1), axis=-1)
+    opacities = jnp.where(shown, opacities, jnp.inf)
 
     def one_camera(camera):
         viewmat, K, background = camera
@@ -88,13 +93,13 @@ def _rasterize(
         )
         visible = projected.radii[:, :1] > 0
         if colors.ndim == 3:
-            center = -viewmat[:3, :3].T @ viewmat[:3, 3]
+            center = -jnp.sum(viewmat[:3, :3] * viewmat[:3, 3:], axis=0)
             offsets = jnp.where(visible, means - center, 1.0)
             channels = eval_sh(colors, safe_normalize(offsets))
         else:
             channels = colors
         # Culled rows may hold NaN: they take no part, not even as 0 * NaN.
-        channels = jnp.where(visible & jnp.isfinite(channels), channels, 0.0)
+        channels = jnp.where(visible, channels, 0.0)
         if render_depth:
             depth_channel = jnp.where(visible, projected.depths[:, None], 0.0)
             channels = jnp.concatenate([channels, depth_channel], axis=-1)
@@ -146,7 +151,7 @@ def rasterization(
     near_plane: float = 0.01,
     far_plane: float = 1e10,
     antialiased: bool = False,
-    blocking: Blocking = Blocking(),
+    blocking: Blocking = _DEFAULT_BLOCKING,
 ) -> RenderOutput:
     """Renders Gaussians into C cameras, one after the other; differentiable.
 

@@ -30,6 +30,11 @@ UNROLLED_CHANNELS = 8
 """Up to here channels are summed one by one; beyond, by matrix products."""
 
 
+# Accelerators would otherwise round the factors to fewer bits.
+_dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+_einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
 class Blocking(NamedTuple):
     """Static sizes of the work, per platform."""
 
@@ -70,7 +75,7 @@ def _pixel_offsets(tile_size: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _chunk_rows(k, table, lists, starts, ends, tiles, tile_width, blocking):
-    """Rows of the k-th chunk of each list, centred on the tile: 6 x [G, B] and [G, B, F]."""
+    """Rows of each list's k-th chunk, relative to the tile: 6 x [G, B], [G, B, F]."""
     slot = starts + k * blocking.chunk + jnp.arange(blocking.chunk)[:, None]  # [G, B]
     live = slot < ends
     ids = lists.flatten_ids[jnp.minimum(slot, lists.flatten_ids.shape[0] - 1)]
@@ -93,7 +98,7 @@ def _alphas(geometry, px, py):
 
 
 def _absorb(transmittance, alpha):
-    """One Gaussian's step: new transmittance (0 once finished), weight, and activity."""
+    """One Gaussian's step: transmittance (0 once finished), weight, and activity."""
     weight = transmittance * alpha
     after = transmittance - weight
     active = after > TRANSMITTANCE_THRESHOLD
@@ -127,7 +132,7 @@ def _forward_group(work, *, table, lists, tile_width, num_channels, blocking):
             transmittance, weights = jax.lax.scan(
                 lambda t, a: _absorb(t, a)[:2], transmittance, alpha
             )
-            colors = colors + jnp.einsum("gbp,gbf->bpf", weights, rows)
+            colors = colors + _einsum("gbp,gbf->bpf", weights, rows)
             total = total + jnp.sum(weights, axis=0)
         return k + 1, transmittance, total, colors
 
@@ -137,10 +142,11 @@ def _forward_group(work, *, table, lists, tile_width, num_channels, blocking):
 
     shape = (blocking.group, num_pixels)
     if num_channels <= UNROLLED_CHANNELS:
-        colors = (jnp.zeros(shape),) * num_channels
+        colors = (jnp.zeros(shape, table.dtype),) * num_channels
     else:
-        colors = jnp.zeros((*shape, num_channels))
-    state = (jnp.int32(0), jnp.ones(shape), jnp.zeros(shape), colors)
+        colors = jnp.zeros((*shape, num_channels), table.dtype)
+    ones, zeros = jnp.ones(shape, table.dtype), jnp.zeros(shape, table.dtype)
+    state = (jnp.int32(0), ones, zeros, colors)
     num_chunks, _, total, colors = jax.lax.while_loop(unfinished, one_chunk, state)
     if num_channels <= UNROLLED_CHANNELS:
         colors = jnp.stack(colors, axis=-1)
@@ -167,7 +173,7 @@ def _backward_group(
         if num_channels <= UNROLLED_CHANNELS:
             shade = sum(rows[..., f, None] * grads[f] for f in range(num_channels))
         else:
-            shade = jnp.einsum("gbf,fbp->gbp", rows, grads)
+            shade = _einsum("gbf,fbp->gbp", rows, grads)
 
         def step(carry, inputs):
             t, r = carry
@@ -183,11 +189,7 @@ def _backward_group(
         )
         shape = (blocking.chunk * blocking.group, px.shape[0])
         m0, m1, m2, m3, m4, m5 = jnp.moveaxis(
-            jnp.dot(
-                grad_power.reshape(shape),
-                monomials,
-                precision=jax.lax.Precision.HIGHEST,
-            ).reshape(blocking.chunk, blocking.group, 6),
+            _dot(grad_power.reshape(shape), monomials).reshape(*ids.shape, 6),
             -1,
             0,
         )
@@ -208,7 +210,7 @@ def _backward_group(
         if num_channels <= UNROLLED_CHANNELS:
             ones = jnp.ones((px.shape[0],))
             columns += [
-                jnp.dot((weights * grads[f]).reshape(shape), ones).reshape(ids.shape)
+                _dot((weights * grads[f]).reshape(shape), ones).reshape(ids.shape)
                 for f in range(num_channels)
             ]
             update = jnp.stack(columns, axis=-1)
@@ -216,7 +218,7 @@ def _backward_group(
             update = jnp.concatenate(
                 [
                     jnp.stack(columns, axis=-1),
-                    jnp.einsum("gbp,fbp->gbf", weights, grads),
+                    _einsum("gbp,fbp->gbf", weights, grads),
                 ],
                 axis=-1,
             )

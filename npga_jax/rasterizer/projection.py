@@ -5,6 +5,7 @@ then fuses the whole projection into a few vectorised passes. Sources: Zwicker e
 "EWA Splatting" (2002); vocabulary and conventions of gsplat.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,9 @@ import jax.numpy as jnp
 
 ALPHA_THRESHOLD = 1.0 / 255.0
 """Contributions below one grey level are skipped, as in 3DGS."""
+
+MAX_MAGNITUDE = 1e15
+"""Larger input counts as invalid: its squares and cubes would overflow float32."""
 
 MAX_SCREEN_SCALE = 1e8
 """Pixels; a larger splat would overflow float32 determinants and counts as invalid."""
@@ -28,16 +32,17 @@ class Projection(NamedTuple):
     invalid: jax.Array  # [N] bool, culled for being NaN, infinite or absurdly large
 
 
-def _finite(*columns: jax.Array) -> jax.Array:
-    ok = jnp.isfinite(columns[0])
+def is_usable(*columns: jax.Array) -> jax.Array:
+    """Whether a row is free of NaN, infinite and absurdly large numbers."""
+    ok = jnp.abs(columns[0]) < MAX_MAGNITUDE
     for column in columns[1:]:
-        ok &= jnp.isfinite(column)
+        ok &= jnp.abs(column) < MAX_MAGNITUDE
     return ok
 
 
 def project_gaussians(
     means: jax.Array,  # [N, 3] world
-    quats: jax.Array,  # [N, 4] wxyz, any norm
+    quats: jax.Array,  # [N, 4] wxyz, any norm; the identity below 1e-6
     scales: jax.Array,  # [N, 3]
     opacities: jax.Array,  # [N]
     viewmat: jax.Array,  # [4, 4] world-to-camera, OpenCV
@@ -64,7 +69,7 @@ def project_gaussians(
       Projection; `invalid` marks NaN, infinite and absurdly large input.
     """
     columns = [*means.T, *quats.T, *scales.T, opacities]
-    usable = _finite(*columns)
+    usable = is_usable(*columns)
     columns = [jnp.where(usable, column, 0.0) for column in columns]
     mx, my, mz, qw, qx, qy, qz, s0, s1, s2, opacity = columns
 
@@ -92,24 +97,32 @@ def project_gaussians(
 
     # Rows of J @ W, where J is the projection's Jacobian and W the camera rotation.
     gx, gy = fx * inv_z, fy * inv_z
-    row_x = [gx * (v[0, i] - jx * v[2, i]) for i in range(3)]
-    row_y = [gy * (v[1, i] - jy * v[2, i]) for i in range(3)]
+    rows = (
+        [gx * (v[0, i] - jx * v[2, i]) for i in range(3)],
+        [gy * (v[1, i] - jy * v[2, i]) for i in range(3)],
+    )
 
     norm2 = qw * qw + qx * qx + qy * qy + qz * qz
-    k = 2.0 / jnp.where(norm2 > 1e-24, norm2, 1.0)
+    k = 2.0 / jnp.where(norm2 > 1e-12, norm2, 1.0)
     rotation = (
         (1 - k * (qy * qy + qz * qz), k * (qx * qy - qw * qz), k * (qx * qz + qw * qy)),
         (k * (qx * qy + qw * qz), 1 - k * (qx * qx + qz * qz), k * (qy * qz - qw * qx)),
         (k * (qx * qz - qw * qy), k * (qy * qz + qw * qx), 1 - k * (qx * qx + qy * qy)),
     )
-    c00 = c01 = c11 = jnp.zeros_like(tx)
-    for j, s in enumerate((s0, s1, s2)):
-        ax = (sum(row_x[i] * rotation[i][j] for i in range(3))) * s
-        ay = (sum(row_y[i] * rotation[i][j] for i in range(3))) * s
-        c00, c01, c11 = c00 + ax * ax, c01 + ax * ay, c11 + ay * ay
-    det_before = jnp.maximum(c00 * c11 - c01 * c01, 0.0)
+    # The splat's axes on the screen: columns of J @ W @ R @ S.
+    axes = [
+        tuple(sum(row[i] * rotation[i][j] for i in range(3)) * s for row in rows)
+        for j, s in enumerate((s0, s1, s2))
+    ]
+    c00, c01, c11 = (
+        sum(axis[i] * axis[j] for axis in axes) for i, j in ((0, 0), (0, 1), (1, 1))
+    )
+    # Cauchy-Binet: as a sum of squares the determinant does not cancel for needles.
+    det_before = sum(
+        (a[0] * b[1] - a[1] * b[0]) ** 2 for a, b in itertools.combinations(axes, 2)
+    )
+    det = jnp.maximum(det_before + eps2d * (c00 + c11 + eps2d), 1e-12)
     c00, c11 = c00 + eps2d, c11 + eps2d
-    det = jnp.maximum(c00 * c11 - c01 * c01, 1e-12)
     inv_det = 1.0 / det
     if antialiased:
         opacity = opacity * jnp.sqrt(jnp.maximum(det_before * inv_det, 1e-10))

@@ -3,7 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from npga_jax.rasterizer.compositing import MAX_ALPHA, Blocking
+from npga_jax.rasterizer.compositing import (
+    MAX_ALPHA,
+    TRANSMITTANCE_THRESHOLD,
+    Blocking,
+)
 from npga_jax.rasterizer.projection import ALPHA_THRESHOLD, Projection
 from npga_jax.rasterizer.tiles import TileLists
 
@@ -37,6 +41,9 @@ def composite_dense(
     alpha = opacities[:, None, None] * jnp.exp(-jnp.maximum(sigma, 0.0))
     shown = (alpha >= ALPHA_THRESHOLD) & visible[:, None, None]
     alpha = jnp.where(shown, jnp.minimum(alpha, MAX_ALPHA), 0.0)
+    # A pixel ends before the first Gaussian that would leave too little light.
+    active = jnp.cumprod(1.0 - alpha, axis=0) > TRANSMITTANCE_THRESHOLD
+    alpha = jnp.where(active, alpha, 0.0)
     after = jnp.cumprod(1.0 - alpha, axis=0)
     before = jnp.concatenate([jnp.ones_like(after[:1]), after[:-1]], axis=0)
     image = jnp.einsum("nhw,nf->hwf", before * alpha, colors)

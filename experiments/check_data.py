@@ -1,0 +1,209 @@
+"""Says what is in a capture and what is wrong with it, and draws a contact sheet."""
+
+import collections
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from npga_jax import cli
+from npga_jax.config import CaptureConfig
+from npga_jax.data import video_cache
+from npga_jax.data.capture import Camera, Capture, PointCloud, Timestep
+from npga_jax.data.location import locate_subject
+from npga_jax.data.nersemble import NersembleCapture, capture_from_survey, decode_all
+from npga_jax.data.nersemble_survey import Survey, survey_nersemble
+from npga_jax.errors import InputError
+
+_NUM_VIEWS = 4
+_POINT_COLOR = np.array([0, 255, 90], np.float32)
+_POINT_OPACITY = 0.75
+_MIN_SHARE_INSIDE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckConfig:
+    """Check a capture before training on it."""
+
+    subject: str = "demo"
+    """Participant id as the folder is called ("074"); "demo" is the packaged one."""
+    data_root: Path | None = None
+    """Folder that holds the subjects; default: $NPGA_DATA."""
+    output: Path | None = None
+    """Where contact_sheet.png goes; default: check_data/<subject>."""
+    decode: bool = False
+    """Also decode every video into the cache: finds those that are cut short."""
+    capture: CaptureConfig = CaptureConfig()
+
+
+def main(cfg: CheckConfig) -> None:
+    root, name = locate_subject(cfg.subject, cfg.data_root)
+    survey = survey_nersemble(root, name, cfg.capture)
+    if cfg.decode and not survey.problems:
+        survey = decode_all(survey, root, cfg.capture)
+    print_survey(survey)
+    if survey.problems:
+        count = len(survey.problems)
+        plural = "s" if count > 1 else ""
+        raise InputError(
+            f"{count} problem{plural} with subject {cfg.subject}, listed above, to "
+            "be mended before training."
+        )
+    capture = capture_from_survey(survey)
+    output = cfg.output or Path("check_data") / cfg.subject
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "contact_sheet.png"
+    sheet = draw_contact_sheet(capture)
+    if sheet is None:
+        print("\nno point cloud for any frame: no contact sheet")
+    else:
+        sheet.save(path)
+        print(f"\nwrote {path}: look whether the points lie on the head")
+
+
+def print_survey(survey: Survey) -> None:
+    """Prints what was found, what is missing, and what is wrong."""
+    print(f"subject      {survey.subject} in {survey.folder}")
+    print(f"cameras      {len(survey.cameras)}: {', '.join(survey.cameras)}")
+    if survey.stride and survey.video_fps:
+        width, height = survey.video_size
+        print(
+            f"videos       {width}x{height} at {survey.video_fps:g} fps, used at "
+            f"{survey.size[0]}x{survey.size[1]}, frame stride {survey.stride}"
+        )
+    print(f"colours      {'' if survey.is_color_calibrated else 'not '}calibrated")
+    track = next(iter(survey.tracks.values()), None)
+    if track:
+        print(f"codes        {len(track.expr_names)} of model '{track.model}'")
+    used = collections.Counter(t.sequence for t in survey.timesteps)
+    kinds = collections.Counter((s, kind) for s, _, kind in survey.entries)
+    print(f"sequences    {len(survey.sequences)}, {sum(used.values())} frames used")
+    print(
+        f"  {'name':<32}{'frames':>7}{'codes':>7}{'points':>7}{'rgb':>5}{'alpha':>7}"
+        f"{'labels':>8}"
+    )
+    for sequence in survey.sequences:
+        folder = survey.folder / "sequences" / sequence / "pointclouds"
+        track = survey.tracks.get(sequence)
+        print(
+            f"  {sequence:<32}{used[sequence]:>7}"
+            f"{len(track.frame_id) if track else 0:>7}"
+            f"{len(list(folder.glob('frame_*.pcd'))):>7}{kinds[sequence, 'rgb']:>5}"
+            f"{kinds[sequence, 'alpha']:>7}{kinds[sequence, 'labels']:>8}"
+        )
+    need = sum(
+        video_cache.bytes_needed(survey.entries[key], survey.num_frames.get(key, 0))
+        for key in survey.missing
+    )
+    if survey.entries:
+        have = len(survey.entries) - len(survey.missing)
+        place = next(iter(survey.entries.values())).array.parent.parent
+        print(
+            f"cache        {have} of {len(survey.entries)} files decoded; the rest "
+            f"takes {video_cache.format_bytes(need)} in {place}"
+        )
+    for title, sentences in (("notes", survey.notes), ("PROBLEMS", survey.problems)):
+        if sentences:
+            print(f"\n{title}")
+            for sentence in sentences:
+                print(f"  - {sentence}")
+
+
+def draw_contact_sheet(capture: NersembleCapture) -> Image.Image | None:
+    """Draws the point cloud of a neutral frame into cameras spread over the arc.
+
+    Each camera's image is shown as it is and, to its right, with the points.
+    """
+    timestep = find_neutral(capture)
+    if timestep is None:
+        return None
+    points = capture.points(timestep)
+    tiles = []
+    for camera_id in spread_cameras(capture, timestep):
+        camera = capture.camera(timestep, camera_id)
+        image = capture.rgb(timestep, camera_id)
+        drawn, share = draw_points(image, points, camera)
+        label = f"{camera_id}  {share:.0%} of points in the image"
+        if share < _MIN_SHARE_INSIDE:
+            print(
+                f"WARNING: only {share:.0%} of the points are seen by camera "
+                f"{camera_id}: are points and calibration in metres of one world?"
+            )
+        tiles.append(label_image(np.concatenate([image, drawn], axis=1), label))
+    rows = [np.concatenate(tiles[i : i + 2], axis=1) for i in range(0, len(tiles), 2)]
+    widest = max(row.shape[1] for row in rows)
+    rows = [np.pad(r, ((0, 0), (0, widest - r.shape[1]), (0, 0))) for r in rows]
+    title = f"{capture.subject}  {timestep.sequence}  frame {timestep.frame_id}"
+    return Image.fromarray(label_image(np.concatenate(rows), title, y=16))
+
+
+def find_neutral(capture: NersembleCapture) -> Timestep | None:
+    """The frame with the smallest expression code among those with points."""
+    with_points = [t for t in capture.timesteps if capture.points_path(t).is_file()]
+    return min(
+        with_points,
+        key=lambda t: float(np.linalg.norm(capture.driving(t).expr)),
+        default=None,
+    )
+
+
+def spread_cameras(capture: Capture, timestep: Timestep) -> list[str]:
+    """Picks cameras from one end of the arc to the other."""
+
+    def place_on_arc(camera_id: str) -> float:
+        matrix = capture.camera(timestep, camera_id).world2cam
+        return float((-matrix[:3, :3].T @ matrix[:3, 3])[0])
+
+    ordered = sorted(capture.cameras, key=place_on_arc)
+    count = min(_NUM_VIEWS, len(ordered))
+    return [
+        ordered[i] for i in np.linspace(0, len(ordered) - 1, count).round().astype(int)
+    ]
+
+
+def draw_points(
+    image: np.ndarray, points: PointCloud, camera: Camera
+) -> tuple[np.ndarray, float]:
+    """Blends the points that face the camera into an image.
+
+    Args:
+        image: [H, W, 3] uint8.
+        points: P points; without normals, all count as facing the camera.
+        camera: The camera of the image.
+
+    Returns:
+        [H, W, 3] uint8, and the share of all points that is inside the image.
+    """
+    xyz = points.xyz @ camera.world2cam[:3, :3].T + camera.world2cam[:3, 3]
+    faces_camera = np.ones(len(xyz), bool)
+    if points.normals is not None:
+        normals = points.normals @ camera.world2cam[:3, :3].T
+        faces_camera = (normals * xyz).sum(-1) < 0
+    xy = (xyz @ camera.K.T)[:, :2] / np.maximum(xyz[:, 2:], 1e-9)
+    column, row = np.floor(xy).astype(np.int64).T
+    is_inside = (
+        (xyz[:, 2] > 0)
+        & (column >= 0)
+        & (column < camera.width)
+        & (row >= 0)
+        & (row < camera.height)
+    )
+    shown = is_inside & faces_camera
+    out = image.astype(np.float32)
+    at = row[shown], column[shown]
+    out[at] = (1 - _POINT_OPACITY) * out[at] + _POINT_OPACITY * _POINT_COLOR
+    return out.astype(np.uint8), float(is_inside.mean())
+
+
+def label_image(image: np.ndarray, text: str, y: int = 2) -> np.ndarray:
+    """Writes a line into the upper left corner."""
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle(draw.textbbox((4, y), text), fill=(255, 255, 255))
+    draw.text((4, y), text, fill=(0, 0, 0))
+    return np.asarray(canvas)
+
+
+if __name__ == "__main__":
+    cli.run(main, CheckConfig)

@@ -1,0 +1,137 @@
+"""From settings and a capture to the pieces of a run: the one place that joins them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from npga_jax.avatar import (
+    DetailFn,
+    deform_gaussians,
+    head_viewmats,
+    init_gaussians,
+    render_views,
+)
+from npga_jax.config import TrainConfig
+from npga_jax.data.capture import Capture
+from npga_jax.data.loader import load_batch, plan_step
+from npga_jax.data.splits import Views
+from npga_jax.deformation import detail_residuals, init_detail
+from npga_jax.initialization import gather_points, most_neutral
+from npga_jax.losses import LossWeights
+from npga_jax.optim import GroupRates, make_optimizer
+from npga_jax.training import TrainState, init_train_state, make_train_step
+from npga_jax.types import AvatarParams, Batch
+
+ISECTS_HEADROOM = 1.5
+ISECTS_GRANULE = 16_384
+
+
+def make_detail_fn(cfg: TrainConfig) -> DetailFn:
+    """G with the settings bound."""
+    return partial(detail_residuals, octaves=cfg.detail.octaves)
+
+
+def make_run_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
+    """The optimiser with the settings bound."""
+    rates = GroupRates(**{k: getattr(cfg.optim, k) for k in GroupRates._fields})
+    return make_optimizer(rates, cfg.steps)
+
+
+def initial_state(cfg: TrainConfig, capture: Capture, train: Sequence[Views]):
+    """State before the first step, from the clouds of the most neutral frames."""
+    timesteps = most_neutral(
+        capture, [v.timestep for v in train], cfg.gaussians.init_frames
+    )
+    means, rgb, spacing = gather_points(
+        capture, timesteps, max_points=cfg.gaussians.capacity, seed=cfg.seed
+    )
+    return state_from_points(cfg, means, rgb, spacing, num_expr=capture.expr_dim)
+
+
+def state_from_points(cfg, means, rgb, spacing, *, num_expr: int) -> TrainState:
+    """State whose Gaussians sit on points [P, 3] in the head frame."""
+    cloud_key, detail_key = jax.random.split(jax.random.key(cfg.seed))
+    gaussians, alive = init_gaussians(
+        jnp.asarray(means),
+        jnp.asarray(rgb),
+        jnp.asarray(spacing),
+        capacity=cfg.gaussians.capacity,
+        num_features=cfg.gaussians.feature_dim,
+        sh_degree=cfg.gaussians.sh_degree,
+        key=cloud_key,
+    )
+    detail = init_detail(
+        detail_key,
+        num_features=cfg.gaussians.feature_dim,
+        num_expr=num_expr,
+        hidden=cfg.detail.hidden,
+        layers=cfg.detail.layers,
+        octaves=cfg.detail.octaves,
+    )
+    params = AvatarParams(gaussians=gaussians, detail=detail, coarse={})
+    return init_train_state(params, alive, make_run_optimizer(cfg))
+
+
+def state_template(cfg: TrainConfig, num_expr: int) -> TrainState:
+    """Shapes and types of the state, without computing it."""
+    point = np.zeros((1, 3), np.float32)
+    return jax.eval_shape(
+        lambda: state_from_points(
+            cfg, point, point, np.ones(1, np.float32), num_expr=num_expr
+        )
+    )
+
+
+def make_run_step(
+    cfg: TrainConfig, capture: Capture, *, max_isects: int, axis_name: str | None
+) -> Callable:
+    """The training step with the settings bound."""
+    return make_train_step(
+        optimizer=make_run_optimizer(cfg),
+        width=capture.width,
+        height=capture.height,
+        max_isects=max_isects,
+        detail_fn=make_detail_fn(cfg),
+        loss_weights=LossWeights(cfg.loss.l1, cfg.loss.ssim, cfg.loss.alpha),
+        residual_weight=cfg.loss.residual,
+        axis_name=axis_name,
+    )
+
+
+def padded_capacity(num_isects: int) -> int:
+    """A capacity with headroom for this many intersections."""
+    granules = -(-int(num_isects * ISECTS_HEADROOM) // ISECTS_GRANULE)
+    return max(granules, 1) * ISECTS_GRANULE
+
+
+def measure_isects(
+    cfg: TrainConfig, capture: Capture, train: Sequence[Views], state: TrainState
+) -> int:
+    """Largest number of intersections over a few training views."""
+
+    @jax.jit
+    def count(params, alive, batch: Batch):
+        splats, _ = deform_gaussians(
+            params, alive, batch.expr, detail_fn=make_detail_fn(cfg)
+        )
+        out = render_views(
+            splats,
+            head_viewmats(batch.viewmats, batch.world_from_head),
+            batch.Ks,
+            width=capture.width,
+            height=capture.height,
+            max_isects=1,
+        )
+        return jnp.max(out.num_isects)
+
+    views = min(4, len(train[0].cameras))
+    largest = 0
+    for step in range(2):
+        plan = plan_step(step, seed=cfg.seed, train=train, views_per_step=views)
+        batch = load_batch(capture, *plan)
+        largest = max(largest, int(count(state.params, state.alive, batch)))
+    return largest

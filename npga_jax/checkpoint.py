@@ -1,0 +1,138 @@
+"""Training states on disk, through Orbax: whole or not there at all."""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+from orbax.checkpoint import v1 as ocp
+
+from npga_jax.errors import InputError
+from npga_jax.training import TrainState
+
+FORMAT_VERSION = 1
+KEPT = 3
+"""Checkpoints that stay on disk: the latest ones."""
+
+
+def _checkpointer(folder: Path, **options) -> ocp.training.Checkpointer:
+    # Orbax insists on absolute paths.
+    return ocp.training.Checkpointer(folder.resolve(), **options)
+
+
+def latest_step(folder: Path) -> int | None:
+    """Step of the newest complete checkpoint, or None if there is none."""
+    if not folder.is_dir():
+        return None
+    with _checkpointer(folder) as checkpointer:
+        latest = checkpointer.latest
+        return None if latest is None else latest.step
+
+
+def save_state(folder: Path, state: TrainState, metadata: dict[str, Any]) -> None:
+    """Writes a checkpoint named by its step; returns when it is safely on disk.
+
+    It is written beside and renamed at the end, so that a kill or a full disk at any
+    moment leaves the earlier checkpoints as they were.
+
+    Raises:
+      InputError: if the disk is full or the folder cannot be written.
+    """
+    step = int(state.step)
+    try:
+        with _checkpointer(
+            folder,
+            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
+            cleanup_tmp_directories=True,
+        ) as checkpointer:
+            checkpointer.save(
+                step,
+                state,
+                overwrite=True,
+                custom_metadata={"format_version": FORMAT_VERSION, **metadata},
+            )
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        raise InputError(
+            f"no space left to save step {step} under {folder}; earlier checkpoints "
+            "are intact. Free some space and go on with --resume."
+        ) from error
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Looks for ENOSPC in an exception and its causes; writer threads reword it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        text = str(error)
+        if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def load_state(
+    folder: Path, step: int, template: TrainState, sharding: Sharding
+) -> tuple[TrainState, dict[str, Any]]:
+    """Reads a checkpoint into the template's structure.
+
+    Args:
+      template: shapes and types, as `jax.eval_shape` gives them.
+      sharding: where the arrays go.
+
+    Returns:
+      The state, and the metadata given at saving.
+
+    Raises:
+      InputError: if the checkpoint does not fit the template or cannot be read.
+    """
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template
+    )
+    with _checkpointer(folder) as checkpointer:
+        try:
+            metadata = checkpointer.metadata(step)
+            _check_schema(metadata.metadata, abstract, folder / str(step))
+            state = checkpointer.load(step, abstract)
+        except InputError:
+            raise
+        except Exception as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise InputError(
+                f"the checkpoint {folder / str(step)} cannot be read ({reason}); "
+                "delete that folder to go on from the one before it."
+            ) from error
+    return state, dict(metadata.custom_metadata or {})
+
+
+def _check_schema(saved: Any, expected: TrainState, where: Path) -> None:
+    if isinstance(saved, dict) and set(saved) == {"state"}:
+        saved = saved["state"]
+    shapes = [
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+            if hasattr(leaf, "shape")
+        }
+        for tree in (saved, expected)
+    ]
+    saved_shapes, expected_shapes = shapes
+    for name, shape in expected_shapes.items():
+        if name in saved_shapes and saved_shapes[name] != shape:
+            raise InputError(
+                f"the checkpoint {where} does not fit these settings: {name} has shape "
+                f"{saved_shapes[name]}, expected {shape}. Resume with the settings in "
+                "the run's config.json."
+            )
+
+
+def first_non_finite(state: TrainState) -> str | None:
+    """Path of the first leaf that holds NaN or infinity, or None."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        leaf = np.asarray(leaf)
+        if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    return None

@@ -1,0 +1,133 @@
+"""How canonical Gaussians change with the expression: coarse motion F and detail G.
+
+F moves centres; G adds residuals of every attribute (NPGA, section 3; widths and scales
+are defaults of this project). Both are arguments of the training step: an ablation swaps
+the function.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from npga_jax.mlp import apply_mlp, init_mlp, positional_encoding
+from npga_jax.types import Deformed, Gaussians, Params
+
+HEAD_RADIUS = 0.1
+"""Metres; positions are divided by it before they are encoded."""
+
+
+class Residuals(NamedTuple):
+    """What the detail network adds to the raw parameters."""
+
+    means: jax.Array  # [N, 3] metres
+    quats: jax.Array  # [N, 4] added to the unit quaternion (1, 0, 0, 0)
+    log_scales: jax.Array  # [N, 3]
+    logit_opacities: jax.Array  # [N]
+    rgb: jax.Array  # [N, 3] added to the colour
+
+
+OUTPUT_SCALES = Residuals(
+    means=0.05, quats=0.2, log_scales=0.2, logit_opacities=1.0, rgb=0.2
+)
+"""What an output of 1 stands for."""
+
+NUM_OUTPUTS = 14
+
+
+def coarse_identity(
+    params: Params, means: jax.Array, features: jax.Array, expr: jax.Array
+) -> Deformed:
+    """F that does not move anything: the variant without a neural head model."""
+    del params, features, expr
+    return Deformed(means=means)
+
+
+def init_detail(
+    key: jax.Array,
+    *,
+    num_features: int,
+    num_expr: int,
+    hidden: int,
+    layers: int,
+    octaves: int,
+) -> Params:
+    """Weights of G. Its output layer is zero, so that training starts without it.
+
+    Shapes: the first layer is split into the part that reads position and features and
+    the part that reads the expression, which is the same for all Gaussians; the output
+    layer has one matrix per expression component beside the constant one.
+    """
+    num_static = 3 * (1 + 2 * octaves) + num_features
+    keys = jax.random.split(key, 2)
+    trunk = init_mlp(keys[0], [num_static] + [hidden] * layers)
+    return {
+        **trunk,
+        "expr": jax.random.normal(keys[1], (num_expr, hidden)) * num_expr**-0.5,
+        "out_w": jnp.zeros((1 + num_expr, hidden, NUM_OUTPUTS)),
+        "out_b": jnp.zeros((1 + num_expr, NUM_OUTPUTS)),
+    }
+
+
+def detail_residuals(
+    params: Params,
+    means: jax.Array,  # [N, 3] canonical
+    features: jax.Array,  # [N, F]
+    expr: jax.Array,  # [E]
+    *,
+    octaves: int,
+) -> Residuals:
+    """G: an MLP whose output layer is linear in the expression code.
+
+    With h = MLP(encoding(x), f, z), the residual is (W_0 + sum_e z_e W_e) h: a set of
+    learned blendshape fields, modulated by the MLP where the response is not linear.
+    Positions are read without a gradient, as in Deformable 3D Gaussians.
+    """
+    x = positional_encoding(jax.lax.stop_gradient(means) / HEAD_RADIUS, octaves)
+    x = jnp.concatenate([x, features], axis=-1)
+    first, rest = params["layers"][0], params["layers"][1:]
+    hidden = jax.nn.relu(x @ first["w"] + (first["b"] + expr @ params["expr"]))
+    hidden = apply_mlp({"layers": rest}, hidden)
+    weights = jnp.concatenate([jnp.ones(1), expr])
+    out = hidden @ jnp.tensordot(weights, params["out_w"], 1) + weights @ params["out_b"]
+    means_out, quats_out, scales_out, opacity_out, rgb_out = jnp.split(
+        out, [3, 7, 10, 11], axis=-1
+    )
+    return Residuals(
+        means=OUTPUT_SCALES.means * means_out,
+        quats=OUTPUT_SCALES.quats * quats_out,
+        log_scales=OUTPUT_SCALES.log_scales * scales_out,
+        logit_opacities=OUTPUT_SCALES.logit_opacities * opacity_out[:, 0],
+        rgb=OUTPUT_SCALES.rgb * rgb_out,
+    )
+
+
+def no_detail(
+    params: Params, means: jax.Array, features: jax.Array, expr: jax.Array
+) -> Residuals:
+    """G that adds nothing: a rigid avatar."""
+    del params, features, expr
+    n = means.shape[0]
+    return Residuals(
+        means=jnp.zeros((n, 3)),
+        quats=jnp.zeros((n, 4)),
+        log_scales=jnp.zeros((n, 3)),
+        logit_opacities=jnp.zeros(n),
+        rgb=jnp.zeros((n, 3)),
+    )
+
+
+def residual_energy(residuals: Residuals, alive: jax.Array) -> jax.Array:
+    """Mean square of the residuals of living Gaussians, in units of OUTPUT_SCALES."""
+    count = jnp.maximum(jnp.sum(alive), 1)
+
+    def energy(residual, scale):
+        residual = residual.reshape(residual.shape[0], -1) / scale
+        return jnp.sum(jnp.where(alive[:, None], residual**2, 0.0)) / count
+
+    return sum(jax.tree.leaves(jax.tree.map(energy, residuals, OUTPUT_SCALES)))
+
+
+def canonical_inputs(gaussians: Gaussians) -> tuple[jax.Array, jax.Array]:
+    """What F and G read of the cloud: centres and features."""
+    return gaussians.means, gaussians.features

@@ -1,0 +1,43 @@
+"""Small multi-layer perceptrons as plain pytrees of arrays."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from npga_jax.types import Params
+
+
+def positional_encoding(x: jax.Array, num_octaves: int) -> jax.Array:
+    """Appends sines and cosines of pi * 2^k * x, k < num_octaves.
+
+    Args:
+      x: [..., D], of the order of 1.
+
+    Returns:
+      [..., D * (1 + 2 * num_octaves)]; x itself comes first.
+    """
+    if num_octaves == 0:
+        return x
+    angles = x[..., None, :] * (math.pi * 2.0 ** jnp.arange(num_octaves))[:, None]
+    waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-2)
+    return jnp.concatenate([x, waves.reshape(*x.shape[:-1], -1)], axis=-1)
+
+
+def init_mlp(key: jax.Array, sizes: Sequence[int]) -> Params:
+    """He-initialised layers of sizes[0] -> sizes[1] -> ..., biases zero."""
+    layers = []
+    for k, fan_in, fan_out in zip(
+        jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True
+    ):
+        w = jax.random.normal(k, (fan_in, fan_out)) * math.sqrt(2.0 / fan_in)
+        layers.append({"w": w, "b": jnp.zeros(fan_out)})
+    return {"layers": layers}
+
+
+def apply_mlp(params: Params, x: jax.Array) -> jax.Array:
+    """Runs the layers with a ReLU after each of them, the last one included."""
+    for layer in params["layers"]:
+        x = jax.nn.relu(x @ layer["w"] + layer["b"])
+    return x

@@ -1,0 +1,43 @@
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "check_data.py"
+
+
+def check(root: Path, tmp_path: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPT), "--subject", "074"]
+    command += ["--data-root", str(root), "--output", str(tmp_path / "out")]
+    command += ["--capture.width", "16", "--capture.cache-dir", str(tmp_path / "cache")]
+    return subprocess.run(
+        [*command, *options], capture_output=True, text=True, check=False
+    )
+
+
+def test_good_capture_gets_a_contact_sheet(written, tmp_path):
+    result = check(written.root, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "EXP-2-eyes" in result.stdout and "frame stride 1" in result.stdout
+    with Image.open(tmp_path / "out/contact_sheet.png") as sheet:
+        assert sheet.size == (4 * 16, 2 * 24)
+
+
+def test_all_problems_are_listed_and_no_stack_trace(damaged, tmp_path):
+    (damaged / "074/calibration/camera_params.json").write_text("{")
+    (damaged / "074/sequences/FREE/tracking/blendshapes.npz").unlink()
+    result = check(damaged, tmp_path)
+    assert result.returncode == 2
+    assert "camera_params.json" in result.stdout
+    assert "FREE has no driving codes" in result.stdout
+    assert result.stderr.startswith("error: 2 problems with subject 074")
+    assert "Traceback" not in result.stderr
+
+
+def test_videos_cut_short_are_found_by_decoding(damaged, tmp_path):
+    path = damaged / "074/sequences/FREE/images/cam_222200046.mp4"
+    path.write_bytes(path.read_bytes()[:-200])
+    result = check(damaged, tmp_path, "--decode")
+    assert result.returncode == 2
+    assert "cam_222200046.mp4 is cut short" in result.stderr

@@ -1,0 +1,111 @@
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from npga_jax.data.loader import load_batch, plan_step, prefetch
+from npga_jax.data.splits import holdout_split
+from npga_jax.errors import InputError
+
+FRONT = "222200037"
+
+
+@pytest.fixture
+def train(capture):
+    return holdout_split(capture, "FREE", FRONT).train
+
+
+def loader_threads():
+    return [t for t in threading.enumerate() if t.name == "prefetch"]
+
+
+def test_plan_depends_on_seed_and_step_alone(train):
+    plans = [plan_step(s, seed=3, train=train, views_per_step=2) for s in [5, 0, 9, 5]]
+    assert plans[0] == plans[3]
+    orders = {
+        seed: [
+            plan_step(s, seed=seed, train=train, views_per_step=1) for s in range(20)
+        ]
+        for seed in (0, 1)
+    }
+    assert orders[0] != orders[1]
+
+
+def test_every_timestep_comes_once_an_epoch(train):
+    for epoch in range(3):
+        steps = range(epoch * len(train), (epoch + 1) * len(train))
+        seen = [plan_step(s, seed=0, train=train, views_per_step=1)[0] for s in steps]
+        assert sorted(t.index for t in seen) == [v.timestep.index for v in train]
+
+
+def test_cameras_do_not_repeat_and_vary(train):
+    plans = [plan_step(s, seed=0, train=train, views_per_step=2)[1] for s in range(12)]
+    assert all(len(set(cameras)) == 2 and FRONT not in cameras for cameras in plans)
+    single = {plan_step(s, seed=0, train=train, views_per_step=1)[1] for s in range(30)}
+    assert len(single) == 2
+
+
+@pytest.mark.parametrize("views_per_step", [0, 3])
+def test_impossible_number_of_views_is_an_error(train, views_per_step):
+    with pytest.raises(InputError, match="2 training cameras"):
+        plan_step(0, seed=0, train=train, views_per_step=views_per_step)
+
+
+def test_batch_holds_what_the_capture_holds(capture):
+    timestep = capture.timesteps[2]
+    cameras = ("222200046", FRONT)
+    batch = load_batch(capture, timestep, cameras)
+    assert batch.rgb.shape == (2, 24, 16, 3) and batch.rgb.dtype == np.uint8
+    assert batch.alpha.shape == (2, 24, 16) and batch.alpha.dtype == np.uint8
+    assert batch.viewmats.shape == (2, 4, 4) and batch.Ks.shape == (2, 3, 3)
+    assert batch.world_from_head.shape == (4, 4) and batch.expr.shape == (3,)
+    for i, camera in enumerate(cameras):
+        np.testing.assert_array_equal(batch.rgb[i], capture.rgb(timestep, camera))
+        np.testing.assert_array_equal(batch.alpha[i], capture.alpha(timestep, camera))
+        np.testing.assert_array_equal(batch.Ks[i], capture.camera(timestep, camera).K)
+
+
+def test_without_mattes_everything_is_the_person(capture):
+    entries = {k: e for k, e in capture.entries.items() if k[2] != "alpha"}
+    bare = replace(capture, entries=entries)
+    batch = load_batch(bare, bare.timesteps[0], (FRONT,))
+    assert (batch.alpha == 255).all()
+
+
+def test_resumed_run_sees_what_it_would_have_seen(capture, train):
+    settings = dict(seed=4, views_per_step=2)
+    whole = list(prefetch(capture, train, **settings, start_step=0, num_steps=9))
+    rest = list(prefetch(capture, train, **settings, start_step=5, num_steps=4))
+    assert [s for s, _ in whole] == list(range(9))
+    for (step, batch), (other_step, other) in zip(whole[5:], rest, strict=True):
+        assert step == other_step
+        for a, b in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_prefetch_forwards_exceptions_and_ends_its_thread(capture, train):
+    broken = replace(capture, tracks={})
+    batches = prefetch(
+        broken, train, seed=0, views_per_step=1, start_step=0, num_steps=3
+    )
+    with pytest.raises(KeyError):
+        next(batches)
+    assert not loader_threads()
+
+
+def test_prefetch_is_bounded_and_ends_when_closed(capture, train, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        "npga_jax.data.loader.load_batch", lambda *args: loaded.append(args)
+    )
+    batches = prefetch(
+        capture, train, seed=0, views_per_step=1, start_step=0, num_steps=1000, depth=2
+    )
+    next(batches)
+    time.sleep(0.2)
+    assert len(loaded) <= 4
+    assert len(loader_threads()) == 1
+    batches.close()
+    assert not loader_threads()
