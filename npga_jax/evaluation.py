@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from npga_jax.scoring import (
     spread,
 )
 
+if TYPE_CHECKING:
+    from npga_jax.runs import Run
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -39,6 +42,35 @@ def default_lpips() -> dict[str, LpipsFn]:
         "lpips_vgg": make_lpips("vgg"),
         "lpips_alex_01": make_lpips("alex", rescale=False),
     }
+
+
+def evaluate_run(
+    run: "Run",
+    *,
+    stages: Mapping[str, float] | None = None,
+    lpips_vgg_images: int = 32,
+    zero_expression: bool = True,
+    videos: bool = True,
+) -> dict[str, Any]:
+    """Evaluates a run into its own folder, and prints the table.
+
+    Args and errors are those of `evaluate`; `stages` are wall times to record besides
+    the run's own.
+    """
+    result = evaluate(
+        run.render_fn,
+        run.capture,
+        run.split,
+        run.folder,
+        num_gaussians=int(np.sum(run.alive)),
+        steps=run.step,
+        seconds={**(stages or {}), **run.seconds},
+        lpips_vgg_images=lpips_vgg_images,
+        zero_expression=zero_expression,
+        videos=videos,
+    )
+    print(format_table(result))
+    return result
 
 
 def evaluate(

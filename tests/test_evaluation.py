@@ -246,7 +246,7 @@ def test_evaluate_writes_everything(tmp_path):
     assert set(zeroed["face"]) == {"psnr", "ssim", "num_images"}
     assert stored["self_reenactment"]["face"]["psnr"] - zeroed["face"]["psnr"] > 3
     assert stored["num_gaussians"] == 123 and stored["steps"] == 4000
-    assert stored["seconds"]["train"] == 61.0 and stored["seconds"]["evaluation"] > 0
+    assert stored["seconds"]["train"] == 61.0 and stored["seconds"]["evaluation"] >= 0
     assert all(isinstance(text, str) for text in stored["protocol"].values())
     lines = [json.loads(x) for x in (folder / "images.jsonl").read_text().splitlines()]
     assert len(lines) == 3 + 9

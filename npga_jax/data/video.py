@@ -185,7 +185,7 @@ def _unreadable(
     path: Path, num_read: int, error: Exception | None, num_stated: int = 0
 ) -> InputError:
     total = f" of {num_stated}" if num_stated else ""
-    reason = f" ({error})" if error else ""
+    reason = f" ({getattr(error, 'strerror', None) or error})" if error else ""
     return InputError(
         f"{path} is cut short or damaged: {num_read}{total} frames could be "
         f"read{reason}. Copy or download it again."

@@ -208,7 +208,7 @@ def _backward_group(
             m0,
         ]
         if num_channels <= UNROLLED_CHANNELS:
-            ones = jnp.ones((px.shape[0],))
+            ones = jnp.ones_like(px)
             columns += [
                 _dot((weights * grads[f]).reshape(shape), ones).reshape(ids.shape)
                 for f in range(num_channels)
