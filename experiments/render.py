@@ -100,7 +100,7 @@ def check_choice(cfg: RenderConfig) -> None:
 def plan_shots(cfg: RenderConfig, run: Any, camera: str) -> tuple[str, list[Shot]]:
     """Decides codes, poses and cameras of all frames, and a name for the file."""
     if cfg.driving is not None:
-        return f"{cfg.driving.stem}_{camera}", shots_of_file(cfg, run, camera)
+        return f"{driver_name(cfg.driving)}_{camera}", shots_of_file(cfg, run, camera)
     timesteps = run.capture.timesteps
     if cfg.sequence is not None:
         from npga_jax.data.capture import find_sequence
@@ -122,6 +122,14 @@ def plan_shots(cfg: RenderConfig, run: Any, camera: str) -> tuple[str, list[Shot
     return "turntable", turntable_shots(
         run.capture, timestep, num_frames=cfg.num_frames, turns=cfg.turns
     )
+
+
+def driver_name(path: Path) -> str:
+    """The file's name; in a capture, subject and sequence, which say more."""
+    folders = path.resolve().parents
+    if len(folders) > 3 and folders[0].name == "tracking":
+        return f"{folders[3].name}_{folders[1].name}"
+    return path.stem
 
 
 def shot_of_timestep(capture: Any, timestep: Any, camera_id: str) -> Shot:

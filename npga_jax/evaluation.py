@@ -122,6 +122,12 @@ def evaluate(
     if min(capture.width, capture.height) < MIN_SIZE and lpips_fns:
         notes.append(f"LPIPS left out: it needs images of {MIN_SIZE} pixels a side.")
         lpips_fns = {}
+    views = (*split.self_reenactment, *split.novel_view)
+    if views and capture.alpha(views[0].timestep, views[0].cameras[0]) is None:
+        notes.append(
+            "The capture has no mattes: the ground truth keeps its background, which "
+            "the rendering cannot show, so that 'full' says little."
+        )
     tests = {"novel_view": split.novel_view, "self_reenactment": split.self_reenactment}
     result: dict[str, Any] = {}
     lines = []

@@ -116,6 +116,7 @@ def format_table(result: Mapping[str, Any]) -> str:
     if zeroed is not None and zeroed["face"]["psnr"] is not None:
         worth = result["self_reenactment"]["face"]["psnr"] - zeroed["face"]["psnr"]
         lines.append(f"Zeroing the expression costs {worth:.2f} dB on the face.")
+    lines += result["notes"]
     lines += [
         f"{result['num_gaussians']:,} Gaussians, {result['steps']:,} steps; seconds: "
         + ", ".join(f"{k} {v:.0f}" for k, v in result["seconds"].items()),

@@ -193,6 +193,7 @@ def _conv_relu(params: Any, x: jax.Array, *, stride: int, padding: int) -> jax.A
         window_strides=(stride, stride),
         padding=[(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,  # No TF32: these are measurements.
     )
     return jax.nn.relu(out + params["bias"])
 

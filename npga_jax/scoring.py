@@ -74,14 +74,13 @@ def score_image(
     )
     scores = jax.device_get(scores)
     result = {name: {k: float(v) for k, v in scores[name].items()} for name in shown}
-    for lpips_name, lpips_fn in lpips_fns.items():
-        is_variant = lpips_name.endswith("_01")
-        names = [n for n in shown if n == "full" or (n in REGIONS and not is_variant)]
-        rows = slice(-1, None) if names == ["full"] else slice(None)
-        distances = np.asarray(lpips_fn(painted.pred[rows], painted.target[rows]))
-        by_name = dict(zip(REGIONS[rows], distances, strict=True))
-        for name in names:
-            result[name][lpips_name] = float(by_name[name])
+    for i, name in enumerate(REGIONS):
+        for lpips_name, lpips_fn in lpips_fns.items():
+            if name == "full" or (name in shown and not lpips_name.endswith("_01")):
+                # One pair at a time: no slower, and VGG's features are large.
+                one = slice(i, i + 1)
+                distance = lpips_fn(painted.pred[one], painted.target[one])
+                result[name][lpips_name] = float(np.asarray(distance)[0])
     return result
 
 

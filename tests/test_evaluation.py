@@ -182,6 +182,24 @@ def test_perfect_renderings_and_missing_labels():
     assert result["note"].startswith("3 of 3 images have no label map")
 
 
+def test_a_capture_without_mattes_is_noted(tmp_path):
+    capture = _make_capture(has_labels=False, has_alpha=False)
+    result = evaluation.evaluate(
+        _make_render_fn(capture, np.float32(0.01)),
+        capture,
+        _make_split(capture),
+        tmp_path,
+        num_gaussians=1,
+        steps=1,
+        lpips_fns={},
+        videos=False,
+        progress=False,
+    )
+    assert "no mattes" in result["notes"][0]
+    assert result["notes"][0] in (tmp_path / "evaluation" / "table.md").read_text()
+    np.testing.assert_allclose(result["novel_view"]["full"]["psnr"], 40, atol=1e-2)
+
+
 def test_truth_is_composited_on_white_only_where_there_is_a_matte():
     rgb = np.full((2, 2, 3), 51, np.uint8)
     alpha = np.array([[0, 255], [102, 0]], np.uint8)

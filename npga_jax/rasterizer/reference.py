@@ -21,36 +21,42 @@ def composite_dense(
     max_isects: int,
     blocking: Blocking,
 ) -> tuple[jax.Array, jax.Array, TileLists]:
-    """Same arguments and results as the tiled path, O(N * H * W) time and memory.
+    """Same arguments and results as the tiled path, O(N * H * W) time.
 
     `max_isects` and `blocking` have no meaning here and are ignored.
     """
     del max_isects, blocking
-    n = projection.depths.shape[0]
+    n, dtype = len(colors), colors.dtype
     visible = projection.radii[:, 0] > 0
     order = jnp.argsort(jnp.where(visible, projection.depths, jnp.inf), stable=True)
-    means2d, conics, opacities, colors, visible = jax.tree.map(
-        lambda x: x[order],
-        (projection.means2d, projection.conics, projection.opacities, colors, visible),
-    )
     x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
-    dx = x[None] - means2d[:, 0, None, None]  # [N, H, W]
-    dy = y[None] - means2d[:, 1, None, None]
-    a, b, c = (conics[:, i, None, None] for i in range(3))
-    sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
-    alpha = opacities[:, None, None] * jnp.exp(-jnp.maximum(sigma, 0.0))
-    shown = (alpha >= ALPHA_THRESHOLD) & visible[:, None, None]
-    alpha = jnp.where(shown, jnp.minimum(alpha, MAX_ALPHA), 0.0)
-    # A pixel ends before the first Gaussian that would leave too little light.
-    active = jnp.cumprod(1.0 - alpha, axis=0) > TRANSMITTANCE_THRESHOLD
-    alpha = jnp.where(active, alpha, 0.0)
-    after = jnp.cumprod(1.0 - alpha, axis=0)
-    before = jnp.concatenate([jnp.ones_like(after[:1]), after[:-1]], axis=0)
-    image = jnp.einsum("nhw,nf->hwf", before * alpha, colors)
+
+    def blend(state, gaussian):
+        image, transmittance, finished = state
+        (u, v), (a, b, c), opacity, color, shown = gaussian
+        dx, dy = x - u, y - v
+        sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
+        alpha = opacity * jnp.exp(-jnp.maximum(sigma, 0.0))
+        shown &= alpha >= ALPHA_THRESHOLD
+        alpha = jnp.where(shown, jnp.minimum(alpha, MAX_ALPHA), 0.0)
+        # A pixel ends before the first Gaussian that would leave too little light.
+        finished |= transmittance * (1.0 - alpha) <= TRANSMITTANCE_THRESHOLD
+        alpha = jnp.where(finished, 0.0, alpha)
+        image += (transmittance * alpha)[..., None] * color
+        return (image, transmittance * (1.0 - alpha), finished), None
+
+    start = (
+        jnp.zeros((height, width, colors.shape[1]), dtype),
+        jnp.ones((height, width), dtype),
+        jnp.zeros((height, width), bool),
+    )
+    columns = (projection.means2d, projection.conics, projection.opacities, colors)
+    gaussians = jax.tree.map(lambda column: column[order], (*columns, visible))
+    image, transmittance, _ = jax.lax.scan(blend, start, gaussians)[0]
     lists = TileLists(
         flatten_ids=jnp.arange(n),
         isect_offsets=jnp.zeros(1, jnp.int32),
         num_isects=jnp.int32(0),
         num_dropped=jnp.int32(0),
     )
-    return image, after[-1], lists
+    return image, transmittance, lists

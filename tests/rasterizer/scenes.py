@@ -26,7 +26,7 @@ class Case(NamedTuple):
 
 
 def cloud(n=64, seed=0, channels=3, sh_bases=None):
-    """A mixed cloud about 3 in front of the camera, opaque and faint, thick and thin."""
+    """A mixed cloud some 3 before the camera: opaque and faint, thick and thin."""
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(n, 3)) * [0.8, 0.7, 0.5] + [0.0, 0.0, 3.0]
     scales = np.exp(rng.normal(-2.5, 0.8, size=(n, 3)))
@@ -46,11 +46,11 @@ def cloud(n=64, seed=0, channels=3, sh_bases=None):
     return {k: np.float32(v) for k, v in zip(LEAVES, values, strict=True)}
 
 
-def wall(n=64, seed=1, channels=3):
-    """Opaque layers behind each other: every pixel ends early."""
-    scene = cloud(n, seed, channels)
+def wall(n=64, seed=1):
+    """Opaque layers behind each other: most pixels end early."""
+    scene = cloud(n, seed)
     scene["means"] = scene["means"] * np.float32([0.5, 0.5, 1.0])
-    scene["scales"] = np.full_like(scene["scales"], 0.5)
+    scene["scales"] = np.maximum(scene["scales"], 0.3)
     scene["opacities"] = np.full_like(scene["opacities"], 0.97)
     return scene
 
@@ -75,7 +75,7 @@ def _noise(shape, seed):
 
 
 def render_fn(case: Case, reference=False):
-    """(params, viewmats, Ks) -> RenderOutput, not jitted; the background is coloured."""
+    """(params, viewmats, Ks) -> RenderOutput, not jitted; on a coloured background."""
     fn = rasterization_reference if reference else rasterization
 
     def render(params, viewmats, Ks):
@@ -112,16 +112,34 @@ def loss_fn(case: Case, reference=False):
     return loss
 
 
+def quick_jit(fn):
+    """`jax.jit` for functions that are compiled more slowly than they run."""
+    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
+
+
 @functools.cache
 def _jitted(case, reference):
-    return jax.jit(jax.grad(loss_fn(case, reference), has_aux=True))
+    # One case runs as users run it.
+    jit = jax.jit if case == Case() and not reference else quick_jit
+    return jit(jax.grad(loss_fn(case, reference), has_aux=True))
+
+
+@functools.cache
+def _jitted_render(case):
+    return quick_jit(render_fn(case))
+
+
+def render(case, params, view=None):
+    """RenderOutput as numpy, without compiling the gradient; jitted once per case."""
+    view = cameras(case.num_cameras, case.width, case.height) if view is None else view
+    return jax.tree.map(np.asarray, _jitted_render(case)(params, *view))
 
 
 def render_and_grad(case, params, view=None, *, reference=False):
     """RenderOutput and the gradients of `loss_fn`, as numpy; jitted once per case."""
     view = cameras(case.num_cameras, case.width, case.height) if view is None else view
     grads, out = _jitted(case, reference)(params, *view)
-    return jax.tree.map(np.asarray, (out, grads))
+    return jax.tree.map(np.array, (out, grads))
 
 
 def without(params, rows):
