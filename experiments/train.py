@@ -1,14 +1,13 @@
 """Trains an avatar: `python experiments/train.py --subject demo`."""
 
-import dataclasses
-import os
-import sys
+import contextlib
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from npga_jax import cli, runtime
-from npga_jax.config import TrainConfig, preset_from_argv
+from npga_jax.config import TrainConfig, preset_from_argv, validate
 from npga_jax.errors import InputError
 
 
@@ -19,7 +18,8 @@ def main(cfg: TrainConfig) -> None:
 
     stages: dict[str, float] = {}
     began = time.perf_counter()
-    folder = prepare_folder(cfg)
+    validate(cfg)
+    folder = choose_folder(cfg)
     capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
@@ -31,33 +31,36 @@ def main(cfg: TrainConfig) -> None:
         f"{len(split.self_reenactment)} held out; run folder {folder}"
     )
 
-    from npga_jax import parallel
-
-    runtime.configure()
-    if cfg.num_devices != 1:
-        cores = len(os.sched_getaffinity(0))
-        parallel.use_cpu_devices(cfg.num_devices or cpu_devices(cfg, cores))
-    train(cfg, folder, capture, split)
+    runtime.configure(num_cpu_devices=cfg.num_devices)
+    with explain_lack_of_memory():
+        train(cfg, folder, capture, split)
     if cfg.evaluate:
         evaluate(folder, capture, split, stages)
 
 
-def cpu_devices(cfg: TrainConfig, cores: int) -> int:
-    """One device per core, at most 4, that divide the views of a step."""
-    count = min(cores, 4, cfg.views_per_step)
-    while cfg.views_per_step % count:
-        count -= 1
-    return count
+@contextlib.contextmanager
+def explain_lack_of_memory() -> Iterator[None]:
+    """Names the settings that memory depends on when it runs out."""
+    import jax
+
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "Out of memory" not in str(error):
+            raise
+        raise InputError(
+            "out of memory. Lower --capture.width, --gaussians.capacity, "
+            "--max-isects (if given) or --detail.hidden; what was saved is intact."
+        ) from error
 
 
-def prepare_folder(cfg: TrainConfig) -> Path:
-    """Makes the run folder, or checks the one that is to be resumed."""
+def choose_folder(cfg: TrainConfig) -> Path:
+    """The run folder that is to be made, or the one that is to be resumed."""
     from npga_jax.run_folder import (
         CHECKPOINTS,
         CONFIG_FILE,
         changed_settings,
         read_config,
-        write_config,
     )
 
     if cfg.resume:
@@ -79,15 +82,23 @@ def prepare_folder(cfg: TrainConfig) -> Path:
             f"{folder} already holds a run. Continue it with --resume, or choose "
             "another --output."
         )
+    return folder
+
+
+def prepare_folder(folder: Path, cfg: TrainConfig, devices: list[str]) -> None:
+    """Makes the run folder and writes what the run is; settings are not replaced."""
+    from npga_jax.run_folder import write_config, write_environment
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, cfg)
+        if not cfg.resume:
+            write_config(folder, cfg)
+        write_environment(folder, devices)
     except OSError as error:
         raise InputError(
             f"the run folder {folder} cannot be written ({error.strerror}); choose "
             "another with --output."
         ) from error
-    return folder
 
 
 def train(cfg: TrainConfig, folder: Path, capture, split) -> None:
@@ -96,16 +107,19 @@ def train(cfg: TrainConfig, folder: Path, capture, split) -> None:
 
     from npga_jax import checkpoint, fitting, parallel
     from npga_jax.build import initial_state, state_template
+    from npga_jax.data.loader import plan_step
     from npga_jax.preview import make_preview_fn
-    from npga_jax.run_folder import CHECKPOINTS, write_environment
+    from npga_jax.run_folder import CHECKPOINTS
 
-    write_environment(folder, [str(d) for d in jax.devices()])
-    seconds = 0.0
+    # All that can be wrong with the settings comes before the folder is made.
+    mesh = parallel.make_mesh(cfg.num_devices)
+    parallel.check_divisible(cfg.views_per_step, mesh)
+    plan_step(0, seed=cfg.seed, train=split.train, views_per_step=cfg.views_per_step)
+    seconds, max_isects = 0.0, 0
     step = checkpoint.latest_step(folder / CHECKPOINTS)
     if step is None:
         state = initial_state(cfg, capture, split.train)
     else:
-        mesh = parallel.make_mesh(cfg.num_devices)
         state, metadata = checkpoint.load_state(
             folder / CHECKPOINTS,
             step,
@@ -113,7 +127,10 @@ def train(cfg: TrainConfig, folder: Path, capture, split) -> None:
             parallel.replicated(mesh),
         )
         seconds = float(metadata["seconds"])
+        # The same program as before: what follows is the same to the last bit.
+        max_isects = int(metadata.get("max_isects", 0))
         print(f"resuming at step {step}")
+    prepare_folder(folder, cfg, [str(d) for d in jax.devices()])
     trainer = fitting.Trainer(
         cfg,
         capture,
@@ -121,6 +138,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split) -> None:
         folder,
         state,
         seconds_before=seconds,
+        max_isects=max_isects,
         preview_fn=make_preview_fn(cfg, capture, split),
     )
     print(

@@ -1,6 +1,10 @@
 """Training states on disk, through Orbax: whole or not there at all."""
 
+import contextlib
 import errno
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +46,14 @@ def save_state(folder: Path, state: TrainState, metadata: dict[str, Any]) -> Non
     """
     step = int(state.step)
     try:
-        with _checkpointer(
-            folder,
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
-            cleanup_tmp_directories=True,
-        ) as checkpointer:
+        with (
+            _without_logged_traces(),
+            _checkpointer(
+                folder,
+                preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
+                cleanup_tmp_directories=True,
+            ) as checkpointer,
+        ):
             checkpointer.save(
                 step,
                 state,
@@ -54,24 +61,42 @@ def save_state(folder: Path, state: TrainState, metadata: dict[str, Any]) -> Non
                 custom_metadata={"format_version": FORMAT_VERSION, **metadata},
             )
     except Exception as error:
-        if not _is_full_disk(error):
+        trouble = _disk_trouble(error)
+        if trouble is None:
             raise
         raise InputError(
-            f"no space left to save step {step} under {folder}; earlier checkpoints "
-            "are intact. Free some space and go on with --resume."
+            f"step {step} cannot be saved under {folder} ({trouble}); earlier "
+            "checkpoints are intact. Mend that and go on with --resume."
         ) from error
 
 
-def _is_full_disk(error: BaseException | None) -> bool:
-    """Looks for ENOSPC in an exception and its causes; writer threads reword it."""
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def _disk_trouble(error: BaseException | None) -> str | None:
+    """What the disk refused: looked for in an exception and its causes.
+
+    Their texts count too, because writer threads reword what they raise.
+    """
     while error is not None:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return True
-        text = str(error)
-        if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
-            return True
+        for code in _DISK_ERRORS:
+            name = os.strerror(code)
+            if getattr(error, "errno", None) == code or name in str(error):
+                return name.lower()
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+@contextlib.contextmanager
+def _without_logged_traces() -> Iterator[None]:
+    """Keeps Orbax from printing the stack traces of what it raises anyway."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def load_state(
@@ -92,7 +117,7 @@ def load_state(
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template
     )
-    with _checkpointer(folder) as checkpointer:
+    with _without_logged_traces(), _checkpointer(folder) as checkpointer:
         try:
             metadata = checkpointer.metadata(step)
             _check_schema(metadata.metadata, abstract, folder / str(step))

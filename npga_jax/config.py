@@ -5,9 +5,12 @@ the scripts unpack it.
 """
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import Literal
+
+from npga_jax.errors import InputError
 
 PresetName = Literal["quick", "long", "paper"]
 
@@ -109,7 +112,8 @@ class TrainConfig:
     views_per_step: int = 2
     """Cameras rendered per step, all of one timestep; a multiple of the devices."""
     num_devices: int = 0
-    """Devices to train on; 0: all of them (on a CPU: one per core, at most 4)."""
+    """Devices to train on; 0: all. A CPU is one device that uses all its cores; a larger
+    number splits it, which is for tests."""
     max_isects: int = 0
     """Capacity for tile intersections per view; 0: measured at the start, and grown."""
     log_every: int = 20
@@ -147,6 +151,67 @@ PRESETS: dict[str, TrainConfig] = {
         optim=OptimConfig(detail=5e-4, final_fraction=0.01),
     ),
 }
+
+
+_SMALLEST = {
+    "steps": 1,
+    "save_every": 1,
+    "log_every": 1,
+    "preview_every": 1,
+    "views_per_step": 1,
+    "num_devices": 0,
+    "max_isects": 0,
+    "seed": 0,
+    "capture.width": 1,
+    "capture.frame_stride": 0,
+    "gaussians.capacity": 1,
+    "gaussians.init_frames": 1,
+    "gaussians.feature_dim": 1,
+    "gaussians.sh_degree": 0,
+    "detail.hidden": 1,
+    "detail.layers": 1,
+    "detail.octaves": 0,
+}
+_LARGEST = {
+    "seed": 2**32 - 1,
+    "max_isects": 2**31 - 1,
+    "gaussians.capacity": 2**24,
+    "gaussians.sh_degree": 3,
+    "detail.octaves": 16,
+    "optim.final_fraction": 1.0,
+}
+
+
+def validate(cfg: TrainConfig) -> None:
+    """Checks the numbers that can be checked without a capture and devices.
+
+    Raises:
+      InputError: for the first setting that no run can have.
+    """
+    numbers = {
+        **{name: getattr(cfg, name) for name in _SMALLEST if "." not in name},
+        **{
+            f"{group}.{name}": value
+            for group in ("capture", "gaussians", "detail", "loss", "optim")
+            for name, value in dataclasses.asdict(getattr(cfg, group)).items()
+            if isinstance(value, int | float)
+        },
+    }
+    for name, value in numbers.items():
+        smallest, largest = _SMALLEST.get(name, 0), _LARGEST.get(name, math.inf)
+        is_zero_wrong = name == "optim.final_fraction"
+        if (
+            not math.isfinite(value)
+            or not smallest <= value <= largest
+            or (is_zero_wrong and value == 0)
+        ):
+            kind = "whole" if isinstance(value, int) else "finite"
+            least = "more than 0" if is_zero_wrong else f"at least {smallest}"
+            most = "" if math.isinf(largest) else f" and at most {largest}"
+            raise InputError(
+                f"--{name.replace('_', '-')} {value}: expected a {kind} number that "
+                f"is {least}{most}."
+            )
 
 
 def preset_from_argv(argv: list[str] | None = None) -> TrainConfig:

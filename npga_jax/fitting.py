@@ -1,10 +1,14 @@
 """The training loop: steps, progress, checkpoints, previews, growth of capacities."""
 
+import os
 import resource
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,14 +18,51 @@ from npga_jax import checkpoint, parallel
 from npga_jax.build import make_run_step, measure_isects, padded_capacity
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
-from npga_jax.data.loader import prefetch
+from npga_jax.data.loader import load_batch, plan_step, prefetch
 from npga_jax.data.splits import Split
+from npga_jax.errors import InputError
 from npga_jax.run_folder import CHECKPOINTS, MetricsLog
 from npga_jax.training import TrainState
+from npga_jax.types import Batch
+
+_MOST_UNCHECKED = 100
+"""Steps after which is looked at what they reported, logged or not."""
 
 
-class NonFiniteError(FloatingPointError):
-    """A step's gradient was not finite; the state before it is intact."""
+class NonFiniteError(InputError):
+    """Training has diverged, or its data are damaged."""
+
+
+class _Interrupts:
+    """Holds Ctrl-C back until the step in hand is done; a second one acts at once.
+
+    During a step the old state's memory is already given away, and the new state is
+    not there yet: nothing could be saved. Where the signal does not mean Ctrl-C (a
+    background job ignores it, and only the main thread can listen) it is left alone.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._is_listening = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+
+    def __enter__(self) -> "_Interrupts":
+        if self._is_listening:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_listening:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, *_: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nstopping after this step; Ctrl-C again: without saving\n")
 
 
 def _duration(seconds: float) -> str:
@@ -60,6 +101,7 @@ class Trainer:
         state: TrainState,
         *,
         seconds_before: float = 0.0,
+        max_isects: int = 0,
         preview_fn: Callable[[TrainState], np.ndarray] | None = None,
     ):
         """Prepares a run.
@@ -67,6 +109,7 @@ class Trainer:
         Args:
           state: where to start, on any device.
           seconds_before: training time of the runs that this one continues.
+          max_isects: capacity that those runs came to; 0: unknown.
           preview_fn: makes a picture [H, W, 3] uint8 of a state.
         """
         self.cfg, self.capture, self.split, self.folder = cfg, capture, split, folder
@@ -76,10 +119,13 @@ class Trainer:
         self.preview_fn = preview_fn
         self.seconds_before = seconds_before
         self.seconds = 0.0
-        wanted = cfg.max_isects or padded_capacity(
-            measure_isects(cfg, capture, split.train, state)
-        )
-        self._compile(wanted)
+        self._saved_step = int(state.step)  # Nothing is lost with it.
+        max_isects = max(cfg.max_isects, max_isects)
+        if not max_isects:
+            max_isects = padded_capacity(
+                measure_isects(cfg, capture, split.train, state)
+            )
+        self._compile(max_isects)
 
     @property
     def total_seconds(self) -> float:
@@ -99,88 +145,145 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Writes a checkpoint of the state, unless it is not finite."""
+        """Writes a checkpoint of the state, unless there is one.
+
+        Raises:
+          NonFiniteError: if the state is not finite; it is not saved then.
+        """
+        if int(self.state.step) == self._saved_step:
+            return
         bad = checkpoint.first_non_finite(self.state)
         if bad is not None:
-            raise NonFiniteError(f"{bad} is not finite; it was not saved")
+            raise NonFiniteError(
+                f"{bad} is not finite at step {int(self.state.step)}: training has "
+                "diverged. That was not saved; earlier checkpoints are intact. Lower "
+                "the step sizes (--optim)."
+            )
         checkpoint.save_state(
-            self.folder / CHECKPOINTS, self.state, {"seconds": self.total_seconds}
+            self.folder / CHECKPOINTS,
+            self.state,
+            {"seconds": self.total_seconds, "max_isects": self.max_isects},
         )
+        self._saved_step = int(self.state.step)
 
-    def run(self) -> TrainState:
-        """Trains to the last step; Ctrl-C saves and passes on."""
-        cfg = self.cfg
-        start = int(self.state.step)
-        log = MetricsLog(self.folder, from_step=start)
-        saved = start if start else None
-        began = time.perf_counter()
+    def _batches(self, start: int) -> Iterator[tuple[int, Batch]]:
+        """Batches from step `start` on; when one cannot be read, the state is saved."""
         batches = prefetch(
             self.capture,
             self.split.train,
-            seed=cfg.seed,
-            views_per_step=cfg.views_per_step,
+            seed=self.cfg.seed,
+            views_per_step=self.cfg.views_per_step,
             start_step=start,
-            num_steps=max(cfg.steps - start, 0),
+            num_steps=max(self.cfg.steps - start, 0),
         )
-        mark, marked_step = began, start
         try:
-            for index, batch in batches:
-                batch = parallel.shard_batch(batch, self.mesh)
-                self.state, metrics = self.step_fn(self.state, batch)
-                done = index + 1
-                if done == start + 1:
-                    jax.block_until_ready(metrics)
-                    mark, marked_step = time.perf_counter(), done
-                self.seconds = time.perf_counter() - began
-                if done % cfg.log_every == 0 or done in (start + 1, cfg.steps):
-                    values = {k: v.item() for k, v in metrics.items()}
-                    self._check(values, index, batch)
-                    now = time.perf_counter()
-                    rate = (done - marked_step) / max(now - mark, 1e-9)
-                    mark, marked_step = now, done
-                    self.seconds = now - began
-                    self._report(log, done, values, rate)
-                if done % cfg.save_every == 0:
-                    self.save()
-                    saved = done
-                if done % cfg.preview_every == 0 or done == cfg.steps:
-                    self._preview(done)
-            if saved != int(self.state.step):
-                self.save()
-        except KeyboardInterrupt:
-            if saved != int(self.state.step):
-                self.save()
-            print(
-                f"\nstopped at step {int(self.state.step)}, saved; go on with "
-                f"--resume --output {self.folder}",
-                file=sys.stderr,
-            )
+            yield from batches
+        except InputError:
+            self.save()
             raise
         finally:
             batches.close()
+
+    def run(self) -> TrainState:
+        """Trains to the last step; Ctrl-C saves after the step in hand and passes on.
+
+        Raises:
+          InputError: if a step's gradient is not finite, a batch cannot be read, or
+            the disk is full; in all cases a checkpoint is left to go on from.
+          KeyboardInterrupt: when stopped by Ctrl-C.
+        """
+        cfg = self.cfg
+        start = int(self.state.step)
+        log = MetricsLog(self.folder, from_step=start)
+        batches = self._batches(start)
+        unchecked = []
+        began = time.perf_counter()
+        mark, marked_step = began, start
+        try:
+            with _Interrupts() as interrupts:
+                for index, batch in batches:
+                    batch = parallel.shard_batch(batch, self.mesh)
+                    self.state, metrics = self.step_fn(self.state, batch)
+                    done = index + 1
+                    unchecked.append((index, metrics))
+                    if done == start + 1:
+                        jax.block_until_ready(metrics)
+                        mark, marked_step = time.perf_counter(), done
+                    self.seconds = time.perf_counter() - began
+                    is_stopped = interrupts.requested
+                    is_last = is_stopped or done == cfg.steps
+                    is_saved = is_last or done % cfg.save_every == 0
+                    is_logged = is_last or done % cfg.log_every == 0
+                    is_logged |= done == start + 1
+                    if is_logged or is_saved or len(unchecked) == _MOST_UNCHECKED:
+                        self._check(unchecked)
+                        unchecked.clear()
+                    if is_logged:
+                        values = {k: v.item() for k, v in metrics.items()}
+                        now = time.perf_counter()
+                        rate = (done - marked_step) / max(now - mark, 1e-9)
+                        mark, marked_step = now, done
+                        self.seconds = now - began
+                        self._report(log, done, values, rate)
+                    if is_saved:
+                        self.save()
+                    if done % cfg.preview_every == 0 or done == cfg.steps:
+                        self._preview(done)
+                    if is_stopped:
+                        break
+        finally:
+            batches.close()
             log.close()
+        if interrupts.requested:
+            print(
+                f"\nstopped at step {self._saved_step}, saved; go on with --resume "
+                f"--output {self.folder}",
+                file=sys.stderr,
+            )
+            raise KeyboardInterrupt
         return self.state
 
-    def _check(self, values: dict, index: int, batch) -> None:
-        """Stops at a bad number, grows a capacity that was too small."""
-        if not values["is_finite"]:
-            crash = self.folder / "crash"
-            crash.mkdir(exist_ok=True)
-            np.savez(crash / f"batch_{index}.npz", **batch._asdict())
-            self.save()
-            raise NonFiniteError(
-                f"the gradient of step {index} is not finite (loss {values['loss']}); "
-                f"the state before it is saved, the batch is in {crash}"
-            )
-        if values["num_dropped"] > 0:
-            grown = padded_capacity(values["num_isects"])
+    def _check(self, outcomes: list[tuple[int, Any]]) -> None:
+        """Stops at a bad step, grows a capacity that was too small.
+
+        Args:
+          outcomes: steps, and the metrics that they returned.
+        """
+        names = ("is_finite", "loss", "num_dropped", "num_isects")
+        outcomes = jax.device_get(
+            [(index, {name: m[name] for name in names}) for index, m in outcomes]
+        )
+        for index, outcome in outcomes:
+            if not outcome["is_finite"]:
+                self._stop_at(index, float(outcome["loss"]))
+        dropped = sum(int(m["num_dropped"]) for _, m in outcomes)
+        if dropped:
+            grown = padded_capacity(max(int(m["num_isects"]) for _, m in outcomes))
             print(
-                f"\n{values['num_dropped']} of {values['num_isects']} intersections "
-                f"did not fit into {self.max_isects}; going on with {grown} "
-                "(set --max-isects to avoid the recompilation)",
+                f"\n{dropped} intersections of {len(outcomes)} step(s) did not fit in "
+                f"{self.max_isects} a view; going on with {grown} (set --max-isects to "
+                "avoid the recompilation)",
                 file=sys.stderr,
             )
             self._compile(grown)
+
+    def _stop_at(self, step: int, loss: float) -> None:
+        crash = self.folder / "crash"
+        crash.mkdir(exist_ok=True)
+        plan = plan_step(
+            step,
+            seed=self.cfg.seed,
+            train=self.split.train,
+            views_per_step=self.cfg.views_per_step,
+        )
+        path = crash / f"batch_{step}.npz"
+        np.savez(path, **load_batch(self.capture, *plan)._asdict())
+        self.save()
+        raise NonFiniteError(
+            f"the gradient of step {step} is not finite (loss {loss}): training has "
+            f"diverged, or its data are damaged. What was trained before is saved. "
+            f"Lower the step sizes (--optim), or look into its batch, {path}."
+        )
 
     def _report(self, log: MetricsLog, step: int, values: dict, rate: float) -> None:
         cfg = self.cfg

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.metrics import ssim_map
+from npga_jax.metrics import psnr, ssim_map
 
 
 class LossWeights(NamedTuple):
@@ -38,7 +38,8 @@ def photometric_loss(
     """l1 |I - I*| + ssim (1 - SSIM) + alpha |A - A*|, each a mean over pixels.
 
     Returns:
-      The weighted sum, and the terms by name (unweighted) beside "psnr".
+      The weighted sum, and the terms by name (unweighted) beside "psnr", which is a
+      mean over views.
     """
     terms = {
         "l1": jnp.mean(jnp.abs(colors - target)),
@@ -46,6 +47,6 @@ def photometric_loss(
         "alpha": jnp.mean(jnp.abs(alphas - matte)),
     }
     total = sum(weight * terms[name] for name, weight in weights._asdict().items())
-    mse = jnp.mean((jnp.clip(colors, 0, 1) - target) ** 2)
-    terms["psnr"] = -10.0 * jnp.log10(jnp.maximum(mse, 1e-10))
+    # A mean over views, so that it does not depend on how they share devices.
+    terms["psnr"] = jnp.mean(psnr(jnp.clip(colors, 0, 1), target))
     return total, terms

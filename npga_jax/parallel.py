@@ -27,14 +27,6 @@ BATCH_SPECS = Batch(
 """Views over devices; what is common to a timestep everywhere."""
 
 
-def use_cpu_devices(count: int) -> None:
-    """Splits the CPU into `count` devices; call before JAX is first used.
-
-    Has no effect where JAX runs on another platform.
-    """
-    jax.config.update("jax_num_cpu_devices", count)
-
-
 def make_mesh(num_devices: int = 0) -> Mesh:
     """A mesh of the first `num_devices` local devices; 0 means all.
 

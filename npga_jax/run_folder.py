@@ -59,7 +59,7 @@ def read_config(folder: Path) -> TrainConfig:
         )
     try:
         return _from_json(TrainConfig, json.loads(path.read_text()))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be understood ({error}); it should be as "
             "experiments/train.py wrote it."
@@ -142,7 +142,7 @@ class MetricsLog:
         self._path = folder / METRICS_FILE
         kept = []
         if from_step > 0 and self._path.is_file():
-            for line in self._path.read_text().splitlines():
+            for line in self._path.read_text(errors="replace").splitlines():
                 try:
                     if json.loads(line)["step"] <= from_step:
                         kept.append(line)

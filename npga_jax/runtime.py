@@ -11,10 +11,15 @@ def cache_root() -> Path:
 
 def use_wide_vectors() -> None:
     """Lets XLA's CPU code use 512-bit vectors where the machine has them."""
-    flag = "--xla_cpu_prefer_vector_width"
+    if _has_avx512():
+        _add_xla_flag("--xla_cpu_prefer_vector_width", "512")
+
+
+def _add_xla_flag(name: str, value: str) -> None:
+    """Adds a flag, unless the user has set it."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if flag not in flags and _has_avx512():
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}=512".strip()
+    if name not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {name}={value}".strip()
 
 
 def _has_avx512() -> bool:
@@ -35,7 +40,27 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def configure() -> None:
-    """All of the above: the first line of every script."""
+def use_cpu_devices(count: int) -> None:
+    """Splits the CPU into `count` devices; no effect where JAX runs on another platform.
+
+    Each device then computes on one thread. With the shared pool of threads, devices
+    that wait for each other in a collective can take the threads that the others need:
+    seen as a deadlock on two cores with jax 0.10.2.
+    """
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", count)
+    _add_xla_flag("--xla_cpu_multi_thread_eigen", "false")
+
+
+def configure(num_cpu_devices: int = 0) -> None:
+    """All of the above, for scripts.
+
+    Args:
+      num_cpu_devices: more than 1 splits the CPU; 0 and 1 leave it one device that
+        uses all cores.
+    """
     use_wide_vectors()
     use_compilation_cache()
+    if num_cpu_devices > 1:
+        use_cpu_devices(num_cpu_devices)

@@ -12,6 +12,11 @@ _rng = np.random.default_rng(0)
 QUATS = np.float32(_rng.normal(size=(50, 4)))
 
 
+_quats = jax.jit(jax.vmap(math.rotmat_to_quat))
+_quat_jacobians = jax.jit(jax.vmap(jax.jacobian(math.rotmat_to_quat)))
+_rotmat_jacobian = jax.jit(jax.jacobian(math.quat_to_rotmat))
+
+
 def _scipy(quats):
     return Rotation.from_quat(np.roll(quats, -1, axis=-1))
 
@@ -36,8 +41,7 @@ def test_quat_to_rotmat_of_a_quarter_turn():
 def test_tiny_quaternions_are_the_identity_with_finite_gradients(size):
     quat = jnp.full(4, size)
     np.testing.assert_allclose(math.quat_to_rotmat(quat), np.eye(3), atol=1e-6)
-    grad = jax.jacobian(math.quat_to_rotmat)(quat)
-    assert np.all(np.isfinite(grad))
+    assert np.all(np.isfinite(_rotmat_jacobian(quat)))
 
 
 def test_gradient_of_quat_to_rotmat_ignores_the_norm():
@@ -61,11 +65,10 @@ def test_rotmat_to_quat_inverts_for_every_axis_and_angle(angle):
     axes = np.concatenate([np.eye(3), -np.eye(3), _rng.normal(size=(14, 3))])
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     matrices = np.float32(Rotation.from_rotvec(angle * axes).as_matrix())
-    quats = jax.vmap(math.rotmat_to_quat)(matrices)
+    quats = _quats(matrices)
     np.testing.assert_allclose(np.linalg.norm(quats, axis=1), 1.0, atol=1e-6)
     np.testing.assert_allclose(math.quat_to_rotmat(quats), matrices, atol=2e-6)
-    grads = jax.vmap(jax.jacobian(math.rotmat_to_quat))(matrices)
-    assert np.all(np.isfinite(grads))
+    assert np.all(np.isfinite(_quat_jacobians(matrices)))
 
 
 def test_safe_normalize_gives_unit_vectors_and_survives_zero():

@@ -60,9 +60,9 @@ def test_ellipses_match_the_matrix_formulas():
     size = np.abs(conics).max(axis=1, keepdims=True)
     np.testing.assert_allclose(out.conics[seen] / size, conics / size, atol=2e-5)
     # The box is that of the ellipse on which alpha is 1/255.
-    reach = 2 * np.log(np.float64(scene["opacities"]) / ALPHA_THRESHOLD)
-    boxes = np.sqrt(reach[:, None] * covariances[:, [0, 1], [0, 1]])
-    np.testing.assert_allclose(out.radii[seen], boxes[seen], rtol=1e-4)
+    reach = 2 * np.log(scene["opacities"][seen] / ALPHA_THRESHOLD)
+    boxes = np.sqrt(reach[:, None] * covariances[seen][:, [0, 1], [0, 1]])
+    np.testing.assert_allclose(out.radii[seen], boxes, rtol=1e-4)
     np.testing.assert_array_equal(out.opacities[seen], scene["opacities"][seen])
 
 

@@ -172,16 +172,17 @@ def test_nothing_visible_leaves_exactly_the_background():
     assert all(np.all(g == 0) for g in grads.values())
 
 
-def test_one_gaussian_covers_the_whole_image():
+@pytest.mark.parametrize("opacity", [0.5, 0.02])
+def test_one_gaussian_covers_the_whole_image(opacity):
     scene = without(cloud(), slice(None))
     viewmats, _ = cameras(1, 45, 37)
     scene["means"][9] = np.linalg.inv(viewmats[0])[:3] @ [0.0, 0.0, 3.0, 1.0]
-    scene["scales"][9], scene["opacities"][9] = 1e3, 0.5
+    scene["scales"][9], scene["opacities"][9] = 1e3, opacity
     out, _ = render_and_grad(Case(), scene)
     background = np.float32(np.linspace(0.2, 0.9, 3))
-    np.testing.assert_allclose(out.alphas, 0.5, atol=1e-5)
+    np.testing.assert_allclose(out.alphas, opacity, atol=1e-5)
     np.testing.assert_allclose(out.depths, 3.0, atol=1e-5)
-    expected = (scene["colors"][9] + background) / 2
+    expected = opacity * scene["colors"][9] + (1 - opacity) * background
     np.testing.assert_allclose(
         out.colors, np.broadcast_to(expected, out.colors.shape), atol=1e-5
     )

@@ -21,6 +21,7 @@ from .scenes import (
     render,
     render_and_grad,
     wall,
+    without,
 )
 
 CASE = Case()
@@ -79,6 +80,16 @@ def test_each_camera_renders_as_if_alone():
     assert np.abs(out.alphas[0] - out.alphas[1]).max() > 0.1
 
 
+def test_a_clamped_opacity_gets_no_gradient():
+    scene = without(cloud(), slice(None))
+    scene["means"][9], scene["scales"][9], scene["opacities"][9] = [0, 0, 3], 1e4, 1.0
+    out, grads = render_and_grad(CASE, scene)
+    np.testing.assert_allclose(out.alphas, 0.999, atol=1e-6)
+    assert np.all(grads["colors"][9] != 0)
+    for name in ("quats", "scales", "opacities"):
+        assert np.all(grads[name] == 0), name
+
+
 @pytest.mark.parametrize("degree", [0, 1, 2])
 def test_spherical_harmonics_are_seen_from_the_camera(degree):
     scene = cloud(sh_bases=(degree + 1) ** 2)
@@ -114,7 +125,7 @@ def test_gradients_match_finite_differences(antialiased):
         def of_flat(x):
             return loss(unravel(x), *view)[0]
 
-        grad = quick_jit(jax.grad(of_flat))(flat)
+        grad = np.asarray(quick_jit(jax.grad(of_flat))(flat))
         value = quick_jit(of_flat)
         eps = 1e-5
         steps = eps * np.eye(flat.size)

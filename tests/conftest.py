@@ -1,0 +1,22 @@
+"""Every test runs on the CPU, and leaves nothing in the user's caches.
+
+The variables are set before JAX is imported, and scripts that tests start inherit
+them: what one process has compiled, the next one finds on disk.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_caches = Path(tempfile.mkdtemp(prefix="npga_jax_tests_"))
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["NPGA_CACHE"] = str(_caches / "npga")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_caches / "xla")
+os.environ.pop("NPGA_DATA", None)
+
+
+def pytest_unconfigure() -> None:
+    """Removes the caches."""
+    shutil.rmtree(_caches, ignore_errors=True)

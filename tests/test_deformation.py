@@ -1,0 +1,152 @@
+"""The detail network against loops written out; what it must not do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from npga_jax.deformation import (
+    HEAD_RADIUS,
+    NUM_OUTPUTS,
+    OUTPUT_SCALES,
+    Residuals,
+    coarse_identity,
+    detail_residuals,
+    init_detail,
+    no_detail,
+    residual_energy,
+)
+
+N, F, E, HIDDEN, OCTAVES = 5, 3, 4, 8, 2
+_rng = np.random.default_rng(0)
+MEANS = _rng.normal(0, 0.1, (N, 3)).astype(np.float32)
+FEATURES = _rng.normal(size=(N, F)).astype(np.float32)
+EXPR = _rng.normal(size=E).astype(np.float32)
+
+
+def make_detail(layers=3):
+    return init_detail(
+        jax.random.key(0),
+        num_features=F,
+        num_expr=E,
+        hidden=HIDDEN,
+        layers=layers,
+        octaves=OCTAVES,
+    )
+
+
+def with_random_outputs(params):
+    """The same network with an output layer and biases that are not zero."""
+
+    def fill(x):
+        return x if np.any(x) else jnp.asarray(_rng.normal(0, 0.3, x.shape), x.dtype)
+
+    return jax.tree.map(fill, params)
+
+
+def apply(params, means=MEANS, features=FEATURES, expr=EXPR):
+    return detail_residuals(params, means, features, expr, octaves=OCTAVES)
+
+
+def naive_outputs(params):
+    """The network row by row, with the weights read as its docstring says."""
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    rows = []
+    for mean, feature in zip(MEANS, FEATURES, strict=True):
+        x = mean.astype(np.float64) / HEAD_RADIUS
+        waves = [np.sin(np.pi * 2**k * x) for k in range(OCTAVES)]
+        waves += [np.cos(np.pi * 2**k * x) for k in range(OCTAVES)]
+        h = np.concatenate([x, *waves, feature])
+        first, *rest = params["layers"]
+        h = np.maximum(h @ first["w"] + first["b"] + EXPR @ params["expr"], 0)
+        for layer in rest:
+            h = np.maximum(h @ layer["w"] + layer["b"], 0)
+        out = h @ params["out_w"][0] + params["out_b"][0]
+        for e in range(E):
+            out += EXPR[e] * (h @ params["out_w"][1 + e] + params["out_b"][1 + e])
+        rows.append(out)
+    return np.stack(rows)
+
+
+def flatten(residuals):
+    """[N, 14] in units of OUTPUT_SCALES."""
+    parts = jax.tree.map(lambda r, s: r.reshape(N, -1) / s, residuals, OUTPUT_SCALES)
+    return np.concatenate(parts, axis=-1)
+
+
+@pytest.mark.parametrize("expr", [EXPR, np.zeros(E, np.float32), 100 * EXPR])
+def test_untrained_network_adds_exactly_nothing(expr):
+    for residual in apply(make_detail(), expr=expr):
+        np.testing.assert_array_equal(residual, 0)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_network_equals_the_formula_written_out(layers):
+    params = with_random_outputs(make_detail(layers))
+    expected = naive_outputs(params)
+    assert expected.shape == (N, NUM_OUTPUTS) and np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(flatten(apply(params)), expected, atol=1e-4)
+
+
+def test_residuals_have_the_shapes_of_what_they_are_added_to():
+    shapes = [r.shape for r in apply(make_detail())]
+    assert shapes == [(N, 3), (N, 4), (N, 3), (N,), (N, 3)]
+    assert [r.shape for r in no_detail({}, MEANS, FEATURES, EXPR)] == shapes
+
+
+def test_gradient_reaches_every_weight_and_the_features():
+    # More points than in the other tests, so that no unit is silent for all of them.
+    means = _rng.normal(0, 0.1, (200, 3)).astype(np.float32)
+    features = _rng.normal(size=(200, F)).astype(np.float32)
+
+    def loss(params, features):
+        return sum(
+            jnp.sum(jnp.sin(3 * r + i))
+            for i, r in enumerate(apply(params, means, features))
+        )
+
+    params = with_random_outputs(make_detail())
+    grads, feature_grads = jax.grad(loss, argnums=(0, 1))(params, features)
+    for path, grad in jax.tree_util.tree_flatten_with_path(grads)[0]:
+        assert np.all(np.isfinite(grad)), path
+        assert np.mean(np.asarray(grad) != 0) > 0.5, path
+    assert np.all(np.any(np.asarray(feature_grads) != 0, axis=-1))
+
+
+def test_first_step_can_leave_zero():
+    """With an output layer of zeros, its own gradient is not zero."""
+    grads = jax.grad(lambda p: jnp.sum(flatten_jax(apply(p))))(make_detail())
+    assert np.all(np.any(np.asarray(grads["out_w"]) != 0, axis=(1, 2)))
+    assert np.all(np.any(np.asarray(grads["out_b"]) != 0, axis=1))
+
+
+def flatten_jax(residuals):
+    return jnp.concatenate([r.ravel() for r in residuals])
+
+
+def test_positions_are_read_without_a_gradient():
+    params = with_random_outputs(make_detail())
+    grad = jax.grad(lambda m: jnp.sum(flatten_jax(apply(params, means=m))))(MEANS)
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_energy_ignores_dead_slots_and_counts_living_ones():
+    alive = np.array([True, False])
+    outputs = Residuals(
+        means=np.array([[1.0, 2, 0], [9, 9, 9]]),
+        quats=np.array([[0.0, 1, 0, 0], [9, 9, 9, 9]]),
+        log_scales=np.array([[2.0, 0, 0], [9, 9, 9]]),
+        logit_opacities=np.array([-3.0, 9]),
+        rgb=np.array([[0.0, 0, 1], [np.nan, 9, 9]]),
+    )  # 1 + 4, 1, 4, 9, 1.
+    residuals = jax.tree.map(np.multiply, outputs, OUTPUT_SCALES)
+    assert residual_energy(residuals, alive) == pytest.approx(20.0, rel=1e-6)
+    twice = jax.tree.map(lambda r: np.repeat(r[:1], 2, axis=0), residuals)
+    assert residual_energy(twice, np.array([True, True])) == pytest.approx(20.0)
+    assert residual_energy(residuals, np.array([False, False])) == 0.0
+
+
+def test_identity_moves_nothing():
+    np.testing.assert_array_equal(
+        coarse_identity({}, MEANS, FEATURES, EXPR).means, MEANS
+    )

@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from npga_jax.mlp import apply_mlp, init_mlp, positional_encoding
+
+
+def test_encoding_is_x_then_sines_and_cosines_of_each_octave():
+    x = np.array([0.3, -0.7])
+    expected = [0.3, -0.7]
+    for octave in range(3):
+        for wave in (np.sin, np.cos):
+            expected += [wave(np.pi * 2**octave * value) for value in x]
+    # An octave's sine and cosine lie apart: all sines come first.
+    order = [0, 1, 2, 3, 6, 7, 10, 11, 4, 5, 8, 9, 12, 13]
+    np.testing.assert_allclose(
+        positional_encoding(jnp.asarray(x), 3), np.array(expected)[order], atol=1e-5
+    )
+
+
+def test_no_octaves_leave_x_alone():
+    x = jnp.ones((2, 3))
+    assert positional_encoding(x, 0) is x
+    assert positional_encoding(x, 4).shape == (2, 27)
+
+
+def test_mlp_is_layers_with_a_relu_after_each():
+    params = init_mlp(jax.random.key(0), [3, 5, 2])
+    assert [p["w"].shape for p in params["layers"]] == [(3, 5), (5, 2)]
+    params["layers"][1]["b"] = jnp.array([0.5, -100.0])
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    expected = x
+    for layer in jax.tree.map(np.asarray, params["layers"]):
+        expected = np.maximum(expected @ layer["w"] + layer["b"], 0)
+    out = apply_mlp(params, x)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    np.testing.assert_array_equal(out[:, 1], 0)
+
+
+def test_weights_keep_the_size_of_what_passes():
+    params = init_mlp(jax.random.key(1), [200, 200, 200, 200])
+    x = jax.random.normal(jax.random.key(2), (300, 200))
+    ratio = jnp.mean(apply_mlp(params, x) ** 2) / jnp.mean(x**2)
+    assert 0.5 < ratio < 2.0
