@@ -49,6 +49,7 @@ def initial_state(cfg: TrainConfig, capture: Capture, train: Sequence[Views]):
     means, rgb, spacing = gather_points(
         capture, timesteps, max_points=cfg.gaussians.capacity, seed=cfg.seed
     )
+    spacing = cfg.gaussians.init_scale * spacing
     return state_from_points(cfg, means, rgb, spacing, num_expr=capture.expr_dim)
 
 
@@ -98,6 +99,8 @@ def make_run_step(
         detail_fn=make_detail_fn(cfg),
         loss_weights=LossWeights(cfg.loss.l1, cfg.loss.ssim, cfg.loss.alpha),
         residual_weight=cfg.loss.residual,
+        code_noise=cfg.detail.code_noise,
+        seed=cfg.seed,
         axis_name=axis_name,
     )
 

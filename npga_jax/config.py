@@ -12,7 +12,7 @@ from typing import Literal
 
 from npga_jax.errors import InputError
 
-PresetName = Literal["quick", "long", "paper"]
+PresetName = Literal["demo", "quick", "long", "paper"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,8 @@ class GaussianConfig:
     """Slots for Gaussians; fixed during a run."""
     init_frames: int = 4
     """Point clouds used at the start: those of the most neutral training frames."""
+    init_scale: float = 0.8
+    """Standard deviations at the start, in units of the distance to the next points."""
     feature_dim: int = 8
     """Length of each Gaussian's latent feature vector."""
     sh_degree: int = 0
@@ -57,8 +59,10 @@ class DetailConfig:
     """Width of the hidden layers."""
     layers: int = 4
     """Number of hidden layers."""
-    octaves: int = 4
-    """Octaves of the positional encoding."""
+    octaves: int = 2
+    """Octaves of the positional encoding; few keep the motion smooth."""
+    code_noise: float = 0.02
+    """Standard deviation of the noise added to expression codes in training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +78,11 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """Adam step sizes per group; the first two decay exponentially over the run."""
+    """Adam step sizes per group; those of means, features and networks decay."""
 
     means: float = 1.6e-4
     """Metres per step."""
-    detail: float = 2e-3
+    detail: float = 1.5e-3
     coarse: float = 5e-5
     quats: float = 1e-3
     log_scales: float = 5e-3
@@ -100,16 +104,17 @@ class TrainConfig:
     output: Path | None = None
     """Run folder; default: runs/<subject>/<time>."""
     preset: PresetName = "quick"
-    """quick: 2 CPU cores; long: the same for hours; paper: one large GPU."""
-    steps: int = 4_000
+    """quick: 20 minutes on 2 CPU cores; long: the same for hours; paper: one large GPU;
+    demo: a few minutes, and what the packaged subject gets unless told otherwise."""
+    steps: int = 8_000
     """Optimiser steps of the whole run."""
-    save_every: int = 500
+    save_every: int = 1_000
     """Steps between checkpoints."""
     resume: bool = False
     """Continue what is in --output."""
     seed: int = 0
     """Seed of initialisation and of the order of the frames."""
-    views_per_step: int = 2
+    views_per_step: int = 1
     """Cameras rendered per step, all of one timestep; a multiple of the devices."""
     num_devices: int = 0
     """Devices to train on; 0: all. A CPU is one device that uses all its cores; a larger
@@ -118,7 +123,7 @@ class TrainConfig:
     """Capacity for tile intersections per view; 0: measured at the start, and grown."""
     log_every: int = 20
     """Steps between progress lines."""
-    preview_every: int = 500
+    preview_every: int = 1_000
     """Steps between preview pictures."""
     evaluate: bool = True
     """Evaluate and write videos at the end."""
@@ -130,6 +135,13 @@ class TrainConfig:
 
 
 PRESETS: dict[str, TrainConfig] = {
+    "demo": TrainConfig(
+        preset="demo",
+        steps=2_500,
+        save_every=500,
+        preview_every=500,
+        gaussians=GaussianConfig(capacity=12_000, init_frames=6),
+    ),
     "quick": TrainConfig(),
     "long": TrainConfig(
         preset="long",
@@ -215,16 +227,16 @@ def validate(cfg: TrainConfig) -> None:
 
 
 def preset_from_argv(argv: list[str] | None = None) -> TrainConfig:
-    """Finds `--preset NAME` before parsing, so that it can supply the defaults.
+    """Finds `--preset` and `--subject` before parsing: they choose the defaults.
 
-    An unknown or missing name yields the quick preset: the parser that runs next
-    names the mistake.
+    Without a preset, the packaged subject gets "demo" and any other "quick". An unknown
+    name yields one of them too: the parser that runs next names the mistake.
     """
     argv = sys.argv[1:] if argv is None else argv
-    name = "quick"
-    for i, word in enumerate(argv):
-        if word == "--preset" and i + 1 < len(argv):
-            name = argv[i + 1]
-        elif word.startswith("--preset="):
-            name = word.split("=", 1)[1]
-    return PRESETS.get(name, PRESETS["quick"])
+    given = {}
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        given[name] = value or following
+    is_demo = given.get("--subject", "demo") == "demo"
+    name = given.get("--preset", "demo" if is_demo else "quick")
+    return PRESETS.get(name, PRESETS["demo" if is_demo else "quick"])

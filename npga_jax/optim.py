@@ -18,7 +18,7 @@ class GroupRates(NamedTuple):
     """Step size of each group at the start, and how far some of them fall."""
 
     means: float = 1.6e-4
-    detail: float = 2e-3
+    detail: float = 1.5e-3
     coarse: float = 5e-5
     quats: float = 1e-3
     log_scales: float = 5e-3

@@ -38,7 +38,7 @@ class AvatarRenderer:
     ):
         self.params, self.alive = params, alive
         self.width, self.height = width, height
-        self.num_expr = params.detail["expr"].shape[0]
+        self.num_expr = params.detail["basis_w"].shape[0]
         self._deform = partial(deform_gaussians, detail_fn=make_detail_fn(cfg))
         self._capacity = padded_capacity(0)
         self._compiled = lru_cache(maxsize=8)(self._compile)

@@ -29,12 +29,14 @@ def init_train_state(
     params: AvatarParams, alive: jax.Array, optimizer: optax.GradientTransformation
 ) -> TrainState:
     """State before the first step."""
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
         alive=alive,
     )
+    # A weak type would make the second step compile anew.
+    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
 
 
 def make_train_step(
@@ -48,6 +50,8 @@ def make_train_step(
     rasterize_fn: RasterizeFn = rasterization,
     loss_weights: LossWeights = LossWeights(),  # noqa: B008 - a constant
     residual_weight: float = 0.0,
+    code_noise: float = 0.0,
+    seed: int = 0,
     background: float = 1.0,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -57,6 +61,9 @@ def make_train_step(
     gradient is not finite leaves the state as it was and says so in `is_finite`.
 
     Args:
+      code_noise: standard deviation of the noise that is added to expression codes. It
+        acts on G as ridge regression and keeps it from reading the trackers' noise.
+      seed: of that noise, which depends on nothing else but the step.
       axis_name: average gradient and metrics over this axis (`parallel`).
 
     Returns:
@@ -87,6 +94,10 @@ def make_train_step(
         return loss + residual_weight * terms["residual"], (terms, out)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        if code_noise > 0:
+            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            noise = code_noise * jax.random.normal(key, batch.expr.shape)
+            batch = batch._replace(expr=batch.expr + noise)
         (loss, (terms, out)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.alive, batch
         )
@@ -97,7 +108,7 @@ def make_train_step(
             grads, means = jax.lax.pmean((grads, means), axis_name)
             largest = jax.lax.pmax(largest, axis_name)
             dropped, invalid = jax.lax.psum((dropped, invalid), axis_name)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         is_finite = jnp.isfinite(grad_norm) & jnp.isfinite(means["loss"])
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

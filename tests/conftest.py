@@ -9,6 +9,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
+from tests.synthetic_capture import SyntheticCapture, write_capture
+
 _caches = Path(tempfile.mkdtemp(prefix="npga_jax_tests_"))
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -20,3 +24,9 @@ os.environ.pop("NPGA_DATA", None)
 def pytest_unconfigure() -> None:
     """Removes the caches."""
     shutil.rmtree(_caches, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_capture(tmp_path_factory: pytest.TempPathFactory) -> SyntheticCapture:
+    """Ground truth of a capture of 32 x 48 pixels on disk; do not change its files."""
+    return write_capture(tmp_path_factory.mktemp("data"), num_points=60)

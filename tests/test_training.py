@@ -9,14 +9,15 @@ from npga_jax.optim import GroupRates, make_optimizer
 from npga_jax.training import make_train_step
 from tests import small_scene
 
-NUM_STEPS = 200
+NUM_STEPS = 300
+RATES = GroupRates(detail=6e-3, sh=2e-2)
 
 
 @pytest.fixture(scope="module")
 def step():
     """One compilation for all tests here: a second trace is an error."""
     fn = make_train_step(
-        optimizer=make_optimizer(GroupRates(), NUM_STEPS),
+        optimizer=make_optimizer(RATES, NUM_STEPS),
         width=small_scene.WIDTH,
         height=small_scene.HEIGHT,
         max_isects=small_scene.MAX_ISECTS,
@@ -62,9 +63,7 @@ def test_dead_slots_stay_where_they_were(trained):
     for name in ("means", "quats", "log_scales", "logit_opacities", "sh", "features"):
         before, after = (getattr(s.params.gaussians, name) for s in (start, state))
         np.testing.assert_array_equal(before[~start.alive], after[~start.alive])
-        assert np.all(before[start.alive] != after[start.alive], axis=None) or (
-            np.mean(before[start.alive] != after[start.alive]) > 0.5
-        ), name
+        assert np.mean(before[start.alive] != after[start.alive]) > 0.9, name
 
 
 def test_expression_is_learned(step, trained):
@@ -81,15 +80,14 @@ def test_expression_is_learned(step, trained):
 
     with_codes = loss([b.expr for b in batches])
     assert loss([np.zeros_like(b.expr) for b in batches]) > 1.5 * with_codes
-    assert loss([b.expr for b in batches[::-1]]) > 1.5 * with_codes
+    assert loss([b.expr for b in batches[::-1]]) > 2.0 * with_codes
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("name", ["expr"])
-def test_step_that_is_not_finite_changes_nothing(step, trained, name, value):
+def test_step_that_is_not_finite_changes_nothing(step, trained, value):
     state, _ = trained
     batch = small_scene.make_batches()[0]
-    broken = batch._replace(**{name: np.full_like(getattr(batch, name), value)})
+    broken = batch._replace(expr=np.full_like(batch.expr, value))
     after, metrics = step(state, broken)
     assert not metrics["is_finite"]
     jax.tree.map(np.testing.assert_array_equal, state, after)
