@@ -43,7 +43,8 @@ class Impl:
             image, _ = render(params, max_isects)
             return jnp.mean((image - target) ** 2), image
 
-        wanted = int(render(self.params, 1)[1].num_isects[0])
+        count = jax.jit(lambda p: render(p, 1)[1].num_isects[0])
+        wanted = int(count(self.params))
         capacity = int(np.ceil(wanted * 1.05 / 4096)) * 4096
         self._fwd = jax.jit(lambda p: render(p, capacity)[0])
         self._fwdbwd = jax.jit(

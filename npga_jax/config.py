@@ -98,7 +98,7 @@ class TrainConfig:
     """Train a drivable Gaussian head avatar from a multi-view capture."""
 
     subject: str = "demo"
-    """Participant id as the folder is called ("074"), or "demo" for the packaged one."""
+    """Participant as its folder is called ("074"), or "demo" for the packaged one."""
     data_root: Path | None = None
     """Folder that holds the subjects; default: $NPGA_DATA."""
     output: Path | None = None
@@ -117,8 +117,8 @@ class TrainConfig:
     views_per_step: int = 1
     """Cameras rendered per step, all of one timestep; a multiple of the devices."""
     num_devices: int = 0
-    """Devices to train on; 0: all. A CPU is one device that uses all its cores; a larger
-    number splits it, which is for tests."""
+    """Devices to train on; 0: all. A CPU is one device that uses all its cores; a
+    larger number splits it, which is for tests."""
     max_isects: int = 0
     """Capacity for tile intersections per view; 0: measured at the start, and grown."""
     log_every: int = 20

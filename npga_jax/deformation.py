@@ -1,8 +1,8 @@
 """How canonical Gaussians change with the expression: coarse motion F and detail G.
 
-F moves centres; G adds residuals of every attribute (NPGA, section 3; widths and scales
-are defaults of this project). Both are arguments of the training step: an ablation swaps
-the function.
+F moves centres; G adds residuals of every attribute (NPGA, section 3; widths and
+scales are defaults of this project). Both are arguments of the training step: an
+ablation swaps the function.
 """
 
 from typing import NamedTuple
@@ -71,8 +71,8 @@ def detail_residuals(
 ) -> Residuals:
     """G: fields of blendshapes, smooth in space and linear in the expression code.
 
-    With h = MLP(encoding(x), f), the residual is sum_e z_e (W_e h + b_e): a code of zero
-    leaves the canonical cloud as it is. With a hundred training frames this reaches
+    With h = MLP(encoding(x), f), the residual is sum_e z_e (W_e h + b_e): a code of
+    zero leaves the canonical cloud as it is. With a hundred training frames this reaches
     unseen mixtures of expressions better than an MLP that reads the code beside the
     position (docs/results.md). Positions are read without a gradient, as in Deformable
     3D Gaussians.

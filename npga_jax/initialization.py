@@ -1,4 +1,4 @@
-"""Where the canonical Gaussians start: the capture's point clouds, in the head frame."""
+"""Where the canonical Gaussians start: points of neutral frames, in the head frame."""
 
 from collections.abc import Sequence
 

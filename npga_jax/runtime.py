@@ -41,7 +41,7 @@ def use_compilation_cache() -> None:
 
 
 def use_cpu_devices(count: int) -> None:
-    """Splits the CPU into `count` devices; no effect where JAX runs on another platform.
+    """Splits the CPU into `count` devices; nothing happens on another platform.
 
     Each device then computes on one thread. With the shared pool of threads, devices
     that wait for each other in a collective can take the threads that the others need:
