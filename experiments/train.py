@@ -35,7 +35,7 @@ def main(cfg: TrainConfig) -> None:
     with explain_lack_of_memory():
         train(cfg, folder, capture, split)
     if cfg.evaluate:
-        evaluate(folder, capture, split, stages)
+        evaluate(folder, cfg, stages)
 
 
 @contextlib.contextmanager
@@ -154,12 +154,12 @@ def train(cfg: TrainConfig, folder: Path, capture, split) -> None:
     )
 
 
-def evaluate(folder: Path, capture, split, stages: dict[str, float]) -> None:
+def evaluate(folder: Path, cfg: TrainConfig, stages: dict[str, float]) -> None:
     """Measures the run that is in `folder` and writes videos."""
     from npga_jax.evaluation import evaluate_run
     from npga_jax.runs import load_run
 
-    evaluate_run(load_run(folder), stages=stages)
+    evaluate_run(load_run(folder, data_root=cfg.data_root), stages=stages)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,11 @@ from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch, plan_step
 from npga_jax.data.splits import Views
-from npga_jax.deformation import detail_residuals, init_detail
+from npga_jax.deformation import (
+    detail_residuals,
+    init_detail,
+    mirror_permutation,
+)
 from npga_jax.initialization import gather_points, most_neutral
 from npga_jax.losses import LossWeights
 from npga_jax.optim import GroupRates, make_optimizer
@@ -30,9 +34,10 @@ ISECTS_HEADROOM = 1.5
 ISECTS_GRANULE = 16_384
 
 
-def make_detail_fn(cfg: TrainConfig) -> DetailFn:
+def make_detail_fn(cfg: TrainConfig, expr_names: Sequence[str]) -> DetailFn:
     """G with the settings bound."""
-    return partial(detail_residuals, octaves=cfg.detail.octaves)
+    mirror = mirror_permutation(expr_names) if cfg.detail.symmetric else None
+    return partial(detail_residuals, octaves=cfg.detail.octaves, mirror=mirror)
 
 
 def make_run_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
@@ -96,7 +101,7 @@ def make_run_step(
         width=capture.width,
         height=capture.height,
         max_isects=max_isects,
-        detail_fn=make_detail_fn(cfg),
+        detail_fn=make_detail_fn(cfg, capture.expr_names),
         loss_weights=LossWeights(cfg.loss.l1, cfg.loss.ssim, cfg.loss.alpha),
         residual_weight=cfg.loss.residual,
         code_noise=cfg.detail.code_noise,
@@ -116,11 +121,11 @@ def measure_isects(
 ) -> int:
     """Largest number of intersections over a few training views."""
 
+    detail_fn = make_detail_fn(cfg, capture.expr_names)
+
     @jax.jit
     def count(params, alive, batch: Batch):
-        splats, _ = deform_gaussians(
-            params, alive, batch.expr, detail_fn=make_detail_fn(cfg)
-        )
+        splats, _ = deform_gaussians(params, alive, batch.expr, detail_fn=detail_fn)
         out = render_views(
             splats,
             head_viewmats(batch.viewmats, batch.world_from_head),

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,22 @@ def _checkpointer(folder: Path, **options) -> ocp.training.Checkpointer:
 
 
 def latest_step(folder: Path) -> int | None:
-    """Step of the newest complete checkpoint, or None if there is none."""
+    """Step of the newest complete checkpoint, or None if there is none.
+
+    One that was copied by half is passed over; one that is written by half does not
+    have its name yet.
+    """
     if not folder.is_dir():
         return None
-    with _checkpointer(folder) as checkpointer:
-        latest = checkpointer.latest
-        return None if latest is None else latest.step
+    with _without_logged_traces(), _checkpointer(folder) as checkpointer:
+        for saved in reversed(checkpointer.checkpoints):
+            try:
+                metadata = checkpointer.metadata(saved.step).custom_metadata
+            except Exception:  # Orbax has many for what is not there.
+                continue
+            if "format_version" in (metadata or {}):
+                return saved.step
+    return None
 
 
 def save_state(folder: Path, state: TrainState, metadata: dict[str, Any]) -> None:
@@ -89,14 +100,13 @@ def _disk_trouble(error: BaseException | None) -> str | None:
 
 @contextlib.contextmanager
 def _without_logged_traces() -> Iterator[None]:
-    """Keeps Orbax from printing the stack traces of what it raises anyway."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Keeps Orbax from logging the stack traces of what it raises anyway."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(previous)
 
 
 def load_state(
@@ -125,7 +135,8 @@ def load_state(
         except InputError:
             raise
         except Exception as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
+            reason = f"{error.__cause__ or error}".partition("\n")[0]
+            reason = textwrap.shorten(reason, 120, placeholder=" ...")
             raise InputError(
                 f"the checkpoint {folder / str(step)} cannot be read ({reason}); "
                 "delete that folder to go on from the one before it."
@@ -145,12 +156,15 @@ def _check_schema(saved: Any, expected: TrainState, where: Path) -> None:
         for tree in (saved, expected)
     ]
     saved_shapes, expected_shapes = shapes
-    for name, shape in expected_shapes.items():
-        if name in saved_shapes and saved_shapes[name] != shape:
+    if not saved_shapes:
+        raise OSError("its arrays are missing or damaged")
+    for name in sorted(saved_shapes.keys() | expected_shapes.keys()):
+        found, wanted = saved_shapes.get(name), expected_shapes.get(name)
+        if found != wanted:
             raise InputError(
                 f"the checkpoint {where} does not fit these settings: {name} has shape "
-                f"{saved_shapes[name]}, expected {shape}. Resume with the settings in "
-                "the run's config.json."
+                f"{found or 'none'}, expected {wanted or 'none'}. Resume with the "
+                "settings in the run's config.json."
             )
 
 

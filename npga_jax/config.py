@@ -61,6 +61,8 @@ class DetailConfig:
     """Number of hidden layers."""
     octaves: int = 2
     """Octaves of the positional encoding; few keep the motion smooth."""
+    symmetric: bool = False
+    """Share G between left and right, if the names of the code come in pairs."""
     code_noise: float = 0.02
     """Standard deviation of the noise added to expression codes in training."""
 

@@ -5,10 +5,12 @@ scales are defaults of this project). Both are arguments of the training step: a
 ablation swaps the function.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from npga_jax.mlp import apply_mlp, init_mlp, positional_encoding
 from npga_jax.types import Deformed, Gaussians, Params
@@ -33,6 +35,33 @@ OUTPUT_SCALES = Residuals(
 """What an output of 1 stands for."""
 
 NUM_OUTPUTS = 14
+
+REFLECTION = np.array([-1, 1, 1, 1, 1, -1, -1] + [1] * 7, np.float32)
+"""What a reflection at x = 0 does to the outputs: x flips, and so do rotations about
+y and z."""
+
+
+def mirror_permutation(names: Sequence[str]) -> tuple[int, ...] | None:
+    """Which component takes the place of which when left and right are exchanged.
+
+    Reads names that end in _L and _R, or Left and Right, as ARKit's do; a component
+    without a partner is its own.
+
+    Returns:
+      A permutation, or None if no two names are partners: the code is not of a kind
+      whose symmetry is known.
+    """
+    suffixes = {"_L": "_R", "_R": "_L", "Left": "Right", "Right": "Left"}
+    positions = {name: i for i, name in enumerate(names)}
+    permutation = list(range(len(names)))
+    for i, name in enumerate(names):
+        for suffix, other in suffixes.items():
+            partner = name.removesuffix(suffix) + other
+            if name.endswith(suffix) and partner in positions:
+                permutation[i] = positions[partner]
+    if permutation == list(range(len(names))):
+        return None
+    return tuple(permutation)
 
 
 def coarse_identity(
@@ -68,18 +97,36 @@ def detail_residuals(
     expr: jax.Array,  # [E]
     *,
     octaves: int,
+    mirror: Sequence[int] | None = None,
 ) -> Residuals:
     """G: fields of blendshapes, smooth in space and linear in the expression code.
 
     With h = MLP(encoding(x), f), the residual is sum_e z_e (W_e h + b_e): a code of
-    zero leaves the canonical cloud as it is. With a hundred training frames this reaches
-    unseen mixtures of expressions better than an MLP that reads the code beside the
-    position (docs/results.md). Positions are read without a gradient, as in Deformable
-    3D Gaussians.
+    zero leaves the canonical cloud as it is. With a hundred frames to learn from, this
+    reaches unseen mixtures of expressions better than an MLP that reads the code beside
+    the position (docs/results.md). Positions are read without a gradient, as in
+    Deformable 3D Gaussians.
+
+    Args:
+      mirror: the permutation of the code that goes with a reflection of the head at
+        x = 0 (`mirror_permutation`). The two halves of the head then share one basis:
+        what a left smile teaches is known of a right one. Features tell the halves
+        apart where they differ. None: no symmetry is assumed.
     """
-    x = positional_encoding(jax.lax.stop_gradient(means) / HEAD_RADIUS, octaves)
+    x = jax.lax.stop_gradient(means) / HEAD_RADIUS
+    if mirror is not None:
+        x = x.at[:, 0].set(jnp.abs(x[:, 0]))
+    x = positional_encoding(x, octaves)
     hidden = apply_mlp(params, jnp.concatenate([x, features], axis=-1))
-    out = hidden @ jnp.tensordot(expr, params["basis_w"], 1) + expr @ params["basis_b"]
+
+    def blend(code):
+        basis = jnp.tensordot(code, params["basis_w"], 1)
+        return hidden @ basis + code @ params["basis_b"]
+
+    out = blend(expr)
+    if mirror is not None:
+        reflected = blend(expr[np.asarray(mirror)]) * REFLECTION
+        out = jnp.where(means[:, :1] < 0, reflected, out)
     means_out, quats_out, scales_out, opacity_out, rgb_out = jnp.split(
         out, [3, 7, 10, 11], axis=-1
     )

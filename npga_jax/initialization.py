@@ -61,7 +61,7 @@ def gather_points(
         cloud = capture.points(timestep)
         points = to_head_frame(cloud, capture.driving(timestep).world_from_head)
         spacing = neighbour_spacing(points)
-        kept = spacing < OUTLIER_FACTOR * np.median(spacing)
+        kept = spacing <= OUTLIER_FACTOR * np.median(spacing)
         xyz.append(points[kept])
         rgb.append(cloud.rgb[kept])
     xyz, rgb = np.concatenate(xyz), np.concatenate(rgb)

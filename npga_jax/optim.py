@@ -79,6 +79,4 @@ def scale_by_group(rates: GroupRates, num_steps: int) -> optax.GradientTransform
 
 def make_optimizer(rates: GroupRates, num_steps: int) -> optax.GradientTransformation:
     """Adam with 3DGS's epsilon and a step size per group."""
-    return optax.chain(
-        optax.scale_by_adam(eps=1e-15), scale_by_group(rates, num_steps)
-    )
+    return optax.chain(optax.scale_by_adam(eps=1e-15), scale_by_group(rates, num_steps))

@@ -10,6 +10,7 @@ import numpy as np
 
 from npga_jax import checkpoint, parallel
 from npga_jax.avatar import (
+    DetailFn,
     deform_gaussians,
     head_viewmats,
     render_views,
@@ -30,7 +31,7 @@ class AvatarRenderer:
 
     def __init__(
         self,
-        cfg: TrainConfig,
+        detail_fn: DetailFn,
         params: AvatarParams,
         alive: jax.Array,
         width: int,
@@ -39,7 +40,7 @@ class AvatarRenderer:
         self.params, self.alive = params, alive
         self.width, self.height = width, height
         self.num_expr = params.detail["basis_w"].shape[0]
-        self._deform = partial(deform_gaussians, detail_fn=make_detail_fn(cfg))
+        self._deform = partial(deform_gaussians, detail_fn=detail_fn)
         self._capacity = padded_capacity(0)
         self._compiled = lru_cache(maxsize=8)(self._compile)
 
@@ -151,6 +152,10 @@ def load_run(folder: Path, *, data_root: Path | None = None) -> Run:
         alive=state.alive,
         seconds={"training": float(metadata.get("seconds", 0.0))},
         render_fn=AvatarRenderer(
-            cfg, state.params, state.alive, capture.width, capture.height
+            make_detail_fn(cfg, capture.expr_names),
+            state.params,
+            state.alive,
+            capture.width,
+            capture.height,
         ),
     )

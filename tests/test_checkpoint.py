@@ -23,7 +23,7 @@ def make_state(step, **options):
             return x
         return rng.normal(size=x.shape).astype(np.float32)
 
-    return jax.tree.map(fill, state)._replace(step=np.int32(step))
+    return jax.tree.map(fill, state)._replace(step=np.array(step, np.int32))
 
 
 def load(folder, step, template=None):
@@ -91,8 +91,21 @@ def test_checkpoint_of_a_step_is_replaced(damaged):
 
 def test_other_shapes_are_named(saved):
     template = jax.eval_shape(lambda: small_scene.make_state(sh_degree=1))
-    with pytest.raises(InputError, match=r"gaussians/sh has shape \(64, 1, 3\), exp"):
+    with pytest.raises(InputError, match=r"sh has shape \(64, 1, 3\), exp.*\(64, 4, 3"):
         load(saved, 5, template)
+
+
+@pytest.mark.parametrize(
+    ("layers", "difference"), [(1, "(8,), expected none"), (3, "none, expected (8,)")]
+)
+def test_other_layers_are_named(saved, layers, difference):
+    state = small_scene.make_state()
+    detail = {**state.params.detail}
+    detail["layers"] = (2 * detail["layers"])[:layers]
+    template = state._replace(params=state.params._replace(detail=detail))
+    with pytest.raises(InputError, match="does not fit these settings") as error:
+        load(saved, 5, template)
+    assert difference in str(error.value)
 
 
 @pytest.mark.parametrize("size", [0, 100])
@@ -131,7 +144,7 @@ def test_disk_that_refuses_is_a_sentence(damaged, monkeypatch, error, reason):
         checkpoint.save_state(damaged, make_state(6), {})
     assert "earlier checkpoints are intact" in str(caught.value)
     assert checkpoint.latest_step(damaged) == 5
-    assert logging.getLogger("absl").level < logging.CRITICAL
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_other_failures_are_not_taken_for_the_disk(damaged, monkeypatch):

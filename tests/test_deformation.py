@@ -13,6 +13,7 @@ from npga_jax.deformation import (
     coarse_identity,
     detail_residuals,
     init_detail,
+    mirror_permutation,
     no_detail,
     residual_energy,
 )
@@ -163,3 +164,28 @@ def test_identity_moves_nothing():
     np.testing.assert_array_equal(
         coarse_identity({}, MEANS, FEATURES, EXPR).means, MEANS
     )
+
+
+def test_mirror_permutation_exchanges_left_and_right():
+    names = ["jawOpen", "smile_L", "mouthLeft", "smile_R", "mouthRight", "odd_L"]
+    assert mirror_permutation(names) == (0, 3, 4, 1, 2, 5)
+    assert mirror_permutation(["expr_000", "expr_001"]) is None
+
+
+def test_symmetric_network_turns_a_reflected_code_into_the_reflected_motion():
+    params = with_random_outputs(make_detail())
+    mirror = (1, 0, 2, 3)
+
+    def motion(means, expr):
+        return detail_residuals(
+            params, means, FEATURES, expr, octaves=OCTAVES, mirror=mirror
+        )
+
+    flip = np.array([-1, 1, 1], np.float32)
+    here, there = motion(MEANS, EXPR), motion(MEANS * flip, EXPR[list(mirror)])
+    assert np.abs(here.means).max() > 1e-3
+    np.testing.assert_allclose(there.means, here.means * flip, atol=1e-6)
+    np.testing.assert_allclose(
+        there.quats, here.quats * np.array([1, 1, -1, -1]), atol=1e-6
+    )
+    np.testing.assert_allclose(there.rgb, here.rgb, atol=1e-6)

@@ -75,14 +75,12 @@ def test_gathered_points_keep_their_places_and_colors():
 
 def test_stray_points_are_left_out():
     cloud = make_capture().points(TIMESTEPS[0])
-    pose = POSES[0]
     stray = np.float32([[5, 5, 5], [-3, 0, 0]])
     dirty = PointCloud(
         np.concatenate([stray, cloud.xyz]),
         np.concatenate([np.ones((2, 3), np.float32), cloud.rgb]),
         None,
     )
-    del pose
     xyz, _, _ = gather_points(
         make_capture({0: dirty}), TIMESTEPS[:1], max_points=1000, seed=0
     )

@@ -141,7 +141,9 @@ def test_resumed_log_takes_back_what_comes_again(tmp_path):
     assert read_steps(tmp_path) == [1, 5, 10, 11]
 
 
-@pytest.mark.parametrize("tail", [b'{"step": 6, "lo', b"\0\0\0", b'{"a": 1}\n', b"\xff"])
+@pytest.mark.parametrize(
+    "tail", [b'{"step": 6, "lo', b"\0\0\0", b'{"a": 1}\n', b"\xff"]
+)
 def test_log_survives_a_last_line_that_is_half_written(tmp_path, tail):
     log = MetricsLog(tmp_path, from_step=0)
     log.write(step=5)

@@ -1,0 +1,210 @@
+"""The loop around the step; the step itself is a stand-in that costs nothing."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from npga_jax import checkpoint, fitting
+from npga_jax.build import state_from_points
+from npga_jax.config import (
+    CaptureConfig,
+    DetailConfig,
+    GaussianConfig,
+    TrainConfig,
+)
+from npga_jax.data import open_capture
+from npga_jax.data.splits import holdout_split
+from npga_jax.errors import InputError
+from npga_jax.run_folder import CHECKPOINTS, METRICS_FILE
+from tests import small_scene
+
+CONFIG = TrainConfig(
+    steps=20,
+    save_every=8,
+    log_every=5,
+    preview_every=1000,
+    num_devices=1,
+    max_isects=100,
+    capture=CaptureConfig(width=32),
+    gaussians=GaussianConfig(capacity=64, feature_dim=4),
+    detail=DetailConfig(hidden=8, layers=2, octaves=2),
+)
+
+
+@pytest.fixture(scope="module")
+def capture(tiny_capture):
+    return open_capture(
+        tiny_capture.subject, tiny_capture.root, CONFIG.capture, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def first_state():
+    points = small_scene.ball_points(10)
+    state = state_from_points(
+        CONFIG, points, 0 * points + 0.5, points[:, 0] * 0 + 0.01, num_expr=3
+    )
+    return jax.tree.map(np.asarray, state)
+
+
+class FakeStep:
+    """Counts steps, and reports what it is told to report at some of them."""
+
+    def __init__(self, **changes_at):
+        self.changes_at = changes_at
+        self.seen = []
+
+    def __call__(self, state, batch):
+        index = len(self.seen)
+        self.seen.append(batch.expr)
+        metrics = {
+            "loss": 0.5,
+            "psnr": 20.0,
+            "num_alive": 10,
+            "num_isects": 90,
+            "num_dropped": 0,
+            "is_finite": True,
+        }
+        change = self.changes_at.get(f"at_{index}", {})
+        if callable(change):
+            change = change() or {}
+        metrics |= change
+        if metrics["is_finite"]:
+            state = state._replace(step=state.step + 1)
+        return state, {k: np.asarray(v) for k, v in metrics.items()}
+
+
+@pytest.fixture
+def make_trainer(capture, first_state, tmp_path):
+    def make(step_fn, state=first_state, **changes):
+        cfg = dataclasses.replace(CONFIG, **changes)
+        split = holdout_split(capture, "FREE", "222200037")
+        trainer = fitting.Trainer(cfg, capture, split, tmp_path, state)
+        trainer.step_fn = step_fn
+        return trainer
+
+    return make
+
+
+def saved_steps(folder):
+    names = [p.name for p in (folder / CHECKPOINTS).glob("*")]
+    return sorted(int(name) for name in names)
+
+
+def logged_steps(folder):
+    lines = (folder / METRICS_FILE).read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def test_run_logs_and_saves_when_it_should(make_trainer, tmp_path):
+    state = make_trainer(FakeStep()).run()
+    assert state.step == 20
+    assert logged_steps(tmp_path) == [1, 5, 10, 15, 20]
+    assert saved_steps(tmp_path) == [8, 16, 20]
+
+
+def test_finished_run_has_nothing_left_to_do(make_trainer, first_state, tmp_path):
+    step = FakeStep()
+    done = first_state._replace(step=np.asarray(20, np.int32))
+    assert make_trainer(step, done).run().step == 20
+    assert not step.seen and not (tmp_path / CHECKPOINTS).exists()
+
+
+@pytest.mark.parametrize("index", [0, 6, 18])
+def test_bad_step_stops_the_run_even_between_log_lines(make_trainer, tmp_path, index):
+    step = FakeStep(**{f"at_{index}": {"is_finite": False, "loss": np.nan}})
+    with pytest.raises(fitting.NonFiniteError, match=f"step {index} is not finite"):
+        make_trainer(step).run()
+    assert len(step.seen) < 20 or index == 18
+    batch = np.load(tmp_path / "crash" / f"batch_{index}.npz")
+    np.testing.assert_array_equal(batch["expr"], step.seen[index])
+    assert (tmp_path / CHECKPOINTS).exists() == (index > 0)
+
+
+def test_state_that_is_not_finite_is_not_saved(make_trainer, first_state, tmp_path):
+    gaussians = first_state.params.gaussians
+    gaussians = gaussians._replace(means=np.full_like(gaussians.means, np.nan))
+    params = first_state.params._replace(gaussians=gaussians)
+    trainer = make_trainer(FakeStep(), first_state._replace(params=params))
+    trainer.state = trainer.state._replace(step=np.asarray(3, np.int32))
+    with pytest.raises(InputError, match="gaussians/means is not finite at step 3"):
+        trainer.save()
+    assert not (tmp_path / CHECKPOINTS).exists()
+
+
+def test_capacity_grows_when_any_step_needed_more(make_trainer, capsys):
+    # Not at a step that is logged.
+    step = FakeStep(at_6={"num_dropped": 30, "num_isects": 50_000})
+    trainer = make_trainer(step, steps=10)
+    capacities = []
+    trainer._compile = lambda size: capacities.append(size)
+    trainer.run()
+    assert len(capacities) == 1 and capacities[0] >= 50_000
+    assert "30 intersections" in capsys.readouterr().err
+
+
+def test_capacity_of_earlier_runs_is_kept(capture, first_state, tmp_path):
+    split = holdout_split(capture, "FREE", "222200037")
+    trainer = fitting.Trainer(
+        CONFIG, capture, split, tmp_path, first_state, max_isects=12_345
+    )
+    assert trainer.max_isects == 12_345
+
+
+def test_ctrl_c_saves_after_the_step_in_hand(make_trainer, tmp_path, capsys):
+    step = FakeStep(at_11=lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(step).run()
+    assert saved_steps(tmp_path) == [8, 12]
+    assert "stopped at step 12" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_second_ctrl_c_acts_at_once(make_trainer, tmp_path):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    step = FakeStep(at_11=twice)
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(step).run()
+    assert saved_steps(tmp_path) == [8]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_frames_that_cannot_be_read_do_not_lose_the_training(
+    make_trainer, tmp_path, monkeypatch
+):
+    from npga_jax.data import loader
+
+    load_batch = loader.load_batch
+    calls = []
+
+    def fail_later(*args):
+        calls.append(args)
+        if len(calls) > 11:
+            raise InputError("the cache has gone")
+        return load_batch(*args)
+
+    monkeypatch.setattr(loader, "load_batch", fail_later)
+    with pytest.raises(InputError, match="the cache has gone"):
+        make_trainer(FakeStep()).run()
+    assert saved_steps(tmp_path) == [8, 11]
+    assert checkpoint.latest_step(tmp_path / CHECKPOINTS) == 11
+
+
+def test_resumed_run_sees_the_batches_that_come_next(make_trainer, first_state):
+    whole, rest = FakeStep(), FakeStep()
+    make_trainer(whole).run()
+    make_trainer(rest, first_state._replace(step=np.asarray(12, np.int32))).run()
+    assert len(rest.seen) == 8
+    np.testing.assert_array_equal(whole.seen[12:], rest.seen)
+
+
+def test_devices_must_share_the_views_evenly(make_trainer):
+    with pytest.raises(InputError, match="pass at most that"):
+        make_trainer(FakeStep(), num_devices=99)
