@@ -115,7 +115,7 @@ def detail_residuals(
     """
     x = jax.lax.stop_gradient(means) / HEAD_RADIUS
     if mirror is not None:
-        x = x.at[:, 0].set(jnp.abs(x[:, 0]))
+        x = jnp.concatenate([jnp.abs(x[:, :1]), x[:, 1:]], axis=-1)
     x = positional_encoding(x, octaves)
     hidden = apply_mlp(params, jnp.concatenate([x, features], axis=-1))
 
