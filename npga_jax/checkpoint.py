@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,10 @@ def save_state(folder: Path, state: TrainState, metadata: dict[str, Any]) -> Non
     """
     step = int(state.step)
     try:
+        # Where Orbax cannot make its folder, its threads wait for it for minutes.
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-"):
+            pass
         with (
             _without_logged_traces(),
             _checkpointer(
@@ -81,7 +86,15 @@ def save_state(folder: Path, state: TrainState, metadata: dict[str, Any]) -> Non
         ) from error
 
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
 
 
 def _disk_trouble(error: BaseException | None) -> str | None:

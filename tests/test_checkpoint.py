@@ -147,6 +147,17 @@ def test_disk_that_refuses_is_a_sentence(damaged, monkeypatch, error, reason):
     assert logging.root.manager.disable == logging.NOTSET
 
 
+def test_folder_that_cannot_be_written_is_noticed_before_orbax_starts(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "_checkpointer", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="step 6 cannot be saved"):
+        checkpoint.save_state(tmp_path / "file", make_state(6), {})
+    with pytest.raises(InputError, match="step 6 cannot be saved"):
+        checkpoint.save_state(tmp_path / "file" / "below", make_state(6), {})
+
+
 def test_other_failures_are_not_taken_for_the_disk(damaged, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("a bug")
