@@ -93,6 +93,19 @@ def test_module_does_not_import_jax_at_its_head(name):
             assert not node.module.startswith("jax")
 
 
+@pytest.mark.parametrize("name", [n for n in modules() if unit(n) == "data"])
+def test_reading_captures_needs_no_jax(name):
+    """Only the loader names the type of a batch, which is made of arrays."""
+    for imported in imports(modules()[name]):
+        if imported.startswith("npga_jax"):
+            allowed = {"data", "errors", "config"} | (
+                {"types"} if name.endswith(".loader") else set()
+            )
+            assert unit(imported) in allowed, imported
+        else:
+            assert not imported.startswith(("jax", "flax", "optax", "orbax")), imported
+
+
 def test_help_of_training_needs_no_jax():
     code = (
         "import sys, runpy; sys.argv = ['train.py', '--help']\n"

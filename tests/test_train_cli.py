@@ -152,3 +152,27 @@ def test_unknown_subject_fails_at_once_and_leaves_nothing(tiny_capture, tmp_path
     assert "75" in result.stderr and str(tiny_capture.root) in result.stderr
     assert "Traceback" not in result.stderr
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--resume"], "--resume needs --output"),
+        (["--resume", "--output=nowhere"], "nowhere is not a run"),
+        (["--output=none", "--steps=0"], "--steps 0: expected"),
+        (["--output=none", "--views-per-step=3"], "there are 2 training cameras"),
+        (["--output=none", "--num-devices=3"], "cannot be shared among 3 devices"),
+        (["--output=none", "--capture.held-out-camera=1"], "no camera '1'"),
+        (["--output=none", "--save-evry=4"], "--save-every"),
+        (["--output=none", "--preset=fast"], "--preset"),
+    ],
+)
+def test_mistakes_are_sentences_and_leave_nothing(
+    tiny_capture, tmp_path, options, message
+):
+    script = str(ROOT / "experiments" / "train.py")
+    data = [f"--data-root={tiny_capture.root}", f"--subject={tiny_capture.subject}"]
+    result = run([sys.executable, script, *data, *SMALL, *options], cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
