@@ -1,9 +1,13 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from npga_jax.config import LossConfig, OptimConfig
+from npga_jax.losses import LossWeights
 from npga_jax.optim import GroupRates, GroupRateState, make_optimizer, scale_by_group
 from npga_jax.types import AvatarParams, Gaussians
 from tests import small_scene
@@ -132,3 +136,9 @@ def test_moments_have_the_shapes_of_the_parameters():
     for moment in (adam.mu, adam.nu):
         assert isinstance(moment.gaussians, Gaussians)
         assert jax.tree.map(jnp.shape, moment) == jax.tree.map(jnp.shape, params)
+
+
+def test_defaults_are_those_of_the_command_line():
+    assert GroupRates()._asdict() == dataclasses.asdict(OptimConfig())
+    weights = dataclasses.asdict(LossConfig())
+    assert LossWeights()._asdict() == {k: weights[k] for k in LossWeights._fields}

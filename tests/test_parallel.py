@@ -45,6 +45,7 @@ def run_on_devices(folder: Path) -> None:
                 max_isects=MAX_ISECTS,
                 detail_fn=small_scene.detail_fn,
                 residual_weight=0.01,
+                code_noise=0.1,  # The same on all devices.
                 axis_name=parallel.AXIS_NAME,
             ),
             mesh,
