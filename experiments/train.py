@@ -49,8 +49,8 @@ def explain_lack_of_memory() -> Iterator[None]:
         if not isinstance(error, MemoryError) and "Out of memory" not in str(error):
             raise
         raise InputError(
-            "out of memory. Lower --capture.width, --gaussians.capacity, "
-            "--max-isects (if given) or --detail.hidden; what was saved is intact."
+            "out of memory. Start a new run with a lower --capture.width, "
+            "--gaussians.capacity or --detail.hidden; what was saved is intact."
         ) from error
 
 

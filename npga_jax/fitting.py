@@ -278,6 +278,7 @@ class Trainer:
         )
         path = crash / f"batch_{step}.npz"
         np.savez(path, **load_batch(self.capture, *plan)._asdict())
+        self.state = self.state._replace(halted=np.zeros((), bool))
         self.save()
         raise NonFiniteError(
             f"the gradient of step {step} is not finite (loss {loss}): training has "

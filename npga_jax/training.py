@@ -23,6 +23,7 @@ class TrainState(NamedTuple):
     params: AvatarParams
     opt_state: optax.OptState
     alive: jax.Array  # [N] bool, slots in use
+    halted: jax.Array  # [] bool, the last step was refused: so are all that follow
 
 
 def init_train_state(
@@ -34,6 +35,7 @@ def init_train_state(
         params=params,
         opt_state=optimizer.init(params),
         alive=alive,
+        halted=jnp.zeros((), bool),
     )
     # A weak type would make the second step compile anew.
     return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
@@ -58,7 +60,9 @@ def make_train_step(
     """Binds the choices of a run into `step(state, batch) -> (state, metrics)`.
 
     All views of a batch show one timestep, so the cloud is deformed once. A step whose
-    gradient is not finite leaves the state as it was and says so in `is_finite`.
+    gradient is not finite leaves the state as it was, says so in `is_finite`, and halts
+    it: later steps are refused too, so that the state stays the one before the bad step
+    however late the caller looks.
 
     Args:
       code_noise: standard deviation of the noise that is added to expression codes. It
@@ -110,12 +114,15 @@ def make_train_step(
             dropped, invalid = jax.lax.psum((dropped, invalid), axis_name)
         grad_norm = optax.tree.norm(grads)
         is_finite = jnp.isfinite(grad_norm) & jnp.isfinite(means["loss"])
+        is_finite &= ~state.halted
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        proposed = TrainState(state.step + 1, params, opt_state, state.alive)
+        proposed = TrainState(
+            state.step + 1, params, opt_state, state.alive, state.halted
+        )
         state = jax.tree.map(
             lambda new, old: jnp.where(is_finite, new, old), proposed, state
-        )
+        )._replace(halted=~is_finite)
         metrics = {
             **means,
             "num_alive": jnp.sum(state.alive),

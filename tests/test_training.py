@@ -84,12 +84,19 @@ def test_expression_is_learned(step, trained):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_step_that_is_not_finite_changes_nothing(step, trained, value):
+def test_step_that_is_not_finite_changes_nothing_nor_do_those_after(
+    step, trained, value
+):
     state, _ = trained
     batch = small_scene.make_batches()[0]
     broken = batch._replace(expr=np.full_like(batch.expr, value))
     after, metrics = step(state, broken)
     assert not metrics["is_finite"]
+    assert after.halted
+    for _ in range(3):
+        after, metrics = step(after, batch)
+        assert not metrics["is_finite"] and after.halted
+    after = after._replace(halted=state.halted)
     jax.tree.map(np.testing.assert_array_equal, state, after)
     after, metrics = step(after, batch)
     assert metrics["is_finite"] and after.step == state.step + 1
