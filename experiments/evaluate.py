@@ -1,6 +1,7 @@
 """Measures a run and writes videos: `python experiments/evaluate.py --run RUN`."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def main(cfg: EvaluateConfig) -> None:
         lpips_vgg_images=cfg.lpips_vgg_images,
         zero_expression=cfg.zero_expression,
         videos=cfg.videos,
+        driven_by=cfg.driving and str(cfg.driving),
     )
     print(format_table(result))
     print(f"wrote {output / 'evaluation'}")
@@ -69,6 +71,12 @@ class RedrivenCapture:
 
         self._capture = capture
         codes = load_driving(path)
+        if codes.model != capture.driving_model:
+            print(
+                f"note: {path} holds codes of {codes.model}, the avatar was trained on "
+                f"{capture.driving_model}; they need not mean the same.",
+                file=sys.stderr,
+            )
         rows = {int(frame): i for i, frame in enumerate(codes.frame_id)}
         frames = [v.timestep.frame_id for v in split.self_reenactment]
         missing = [frame for frame in frames if frame not in rows]

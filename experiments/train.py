@@ -1,13 +1,19 @@
 """Trains an avatar: `python experiments/train.py --subject demo`."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from npga_jax import cli, runtime
-from npga_jax.config import TrainConfig, preset_from_argv, validate
+from npga_jax.config import (
+    TrainConfig,
+    option_from_argv,
+    preset_from_argv,
+    validate,
+)
 from npga_jax.errors import InputError
 
 
@@ -30,6 +36,9 @@ def main(cfg: TrainConfig) -> None:
         f"cameras at {capture.width}x{capture.height}, "
         f"{len(split.self_reenactment)} held out; run folder {folder}"
     )
+
+    for note in capture.notes:
+        print(f"note: {note}")
 
     runtime.configure(num_cpu_devices=cfg.num_devices)
     with explain_lack_of_memory():
@@ -162,5 +171,16 @@ def evaluate(folder: Path, cfg: TrainConfig, stages: dict[str, float]) -> None:
     evaluate_run(load_run(folder, data_root=cfg.data_root), stages=stages)
 
 
+def defaults() -> TrainConfig:
+    """The preset; or when a run is resumed, that run's own settings."""
+    from npga_jax.run_folder import read_config
+
+    argv = sys.argv[1:]
+    output = option_from_argv("--output", argv)
+    if "--resume" in argv and output:
+        return read_config(Path(output))
+    return preset_from_argv(argv)
+
+
 if __name__ == "__main__":
-    cli.run(main, TrainConfig, default=preset_from_argv())
+    cli.run(main, TrainConfig, default=defaults)

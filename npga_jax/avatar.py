@@ -161,7 +161,12 @@ def splats_to_world(splats: Splats, world_from_head: jax.Array) -> Splats:
     scale = jnp.linalg.norm(world_from_head[:3, 0])
     rotation = world_from_head[:3, :3] / scale
     return splats._replace(
-        means=splats.means @ world_from_head[:3, :3].T + world_from_head[:3, 3],
+        means=jnp.matmul(
+            splats.means,
+            world_from_head[:3, :3].T,
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        + world_from_head[:3, 3],
         quats=quat_multiply(rotmat_to_quat(rotation), safe_normalize(splats.quats)),
         scales=splats.scales * scale,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +21,37 @@ from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch, plan_step
 from npga_jax.data.splits import Views
 from npga_jax.deformation import (
+    coarse_identity,
     detail_residuals,
     init_detail,
     mirror_permutation,
 )
+from npga_jax.errors import InputError
 from npga_jax.initialization import gather_points, most_neutral
 from npga_jax.losses import LossWeights
 from npga_jax.optim import GroupRates, make_optimizer
 from npga_jax.training import TrainState, init_train_state, make_train_step
-from npga_jax.types import AvatarParams, Batch
+from npga_jax.types import AvatarParams, Batch, CoarseFn
 
 ISECTS_HEADROOM = 1.5
 ISECTS_GRANULE = 16_384
+MAX_ISECTS = 2**31 - 1
 
 
-def make_detail_fn(cfg: TrainConfig, expr_names: Sequence[str]) -> DetailFn:
-    """G with the settings bound."""
+class Deformation(NamedTuple):
+    """The functions of a run's F and G: what training and every use of it share."""
+
+    coarse_fn: CoarseFn
+    detail_fn: DetailFn
+
+
+def make_deformation(cfg: TrainConfig, expr_names: Sequence[str]) -> Deformation:
+    """F and G with the settings bound."""
     mirror = mirror_permutation(expr_names) if cfg.detail.symmetric else None
-    return partial(detail_residuals, octaves=cfg.detail.octaves, mirror=mirror)
+    return Deformation(
+        coarse_fn=coarse_identity,
+        detail_fn=partial(detail_residuals, octaves=cfg.detail.octaves, mirror=mirror),
+    )
 
 
 def make_run_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
@@ -92,6 +106,14 @@ def state_template(cfg: TrainConfig, num_expr: int) -> TrainState:
     )
 
 
+def loss_weights(cfg: TrainConfig, capture: Capture) -> LossWeights:
+    """The weights of the settings; without mattes there is no opacity to compare."""
+    has_mattes = capture.alpha(capture.timesteps[0], capture.cameras[0]) is not None
+    return LossWeights(
+        l1=cfg.loss.l1, ssim=cfg.loss.ssim, alpha=cfg.loss.alpha if has_mattes else 0.0
+    )
+
+
 def make_run_step(
     cfg: TrainConfig, capture: Capture, *, max_isects: int, axis_name: str | None
 ) -> Callable:
@@ -101,8 +123,8 @@ def make_run_step(
         width=capture.width,
         height=capture.height,
         max_isects=max_isects,
-        detail_fn=make_detail_fn(cfg, capture.expr_names),
-        loss_weights=LossWeights(cfg.loss.l1, cfg.loss.ssim, cfg.loss.alpha),
+        **make_deformation(cfg, capture.expr_names)._asdict(),
+        loss_weights=loss_weights(cfg, capture),
         residual_weight=cfg.loss.residual,
         code_noise=cfg.detail.code_noise,
         seed=cfg.seed,
@@ -111,21 +133,32 @@ def make_run_step(
 
 
 def padded_capacity(num_isects: int) -> int:
-    """A capacity with headroom for this many intersections."""
+    """A capacity with headroom for this many intersections.
+
+    Raises:
+      InputError: if indices of 32 bits cannot count that many.
+    """
     granules = -(-int(num_isects * ISECTS_HEADROOM) // ISECTS_GRANULE)
-    return max(granules, 1) * ISECTS_GRANULE
+    capacity = max(granules, 1) * ISECTS_GRANULE
+    if capacity > MAX_ISECTS:
+        raise InputError(
+            f"an image wants {num_isects} or more tile intersections, which is more "
+            f"than {int(MAX_ISECTS / ISECTS_HEADROOM)}: the Gaussians are far too "
+            "large for it. Lower --capture.width, --gaussians.init-scale or the image "
+            "size."
+        )
+    return capacity
 
 
 def measure_isects(
     cfg: TrainConfig, capture: Capture, train: Sequence[Views], state: TrainState
 ) -> int:
     """Largest number of intersections over a few training views."""
-
-    detail_fn = make_detail_fn(cfg, capture.expr_names)
+    deformation = make_deformation(cfg, capture.expr_names)
 
     @jax.jit
     def count(params, alive, batch: Batch):
-        splats, _ = deform_gaussians(params, alive, batch.expr, detail_fn=detail_fn)
+        splats, _ = deform_gaussians(params, alive, batch.expr, **deformation._asdict())
         out = render_views(
             splats,
             head_viewmats(batch.viewmats, batch.world_from_head),

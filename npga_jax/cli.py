@@ -20,7 +20,7 @@ _EXIT_BROKEN_PIPE = 141
 def run(
     main: Callable[[Config], None],
     config_type: type[Config],
-    default: Config | None = None,
+    default: Config | Callable[[], Config] | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
     """Parses the command line and calls `main`; exits with a code if that fails.
@@ -28,7 +28,7 @@ def run(
     Args:
         main: Takes the parsed settings.
         config_type: A dataclass: its fields are the options.
-        default: Defaults other than the dataclass's own.
+        default: Defaults other than the dataclass's own, or a function that finds them.
         argv: Arguments; None for those of the process.
 
     Raises:
@@ -37,6 +37,8 @@ def run(
     """
     code = 0
     try:
+        if callable(default):
+            default = default()
         if default is None:
             cfg = tyro.cli(config_type, args=argv)
         else:

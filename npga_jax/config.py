@@ -228,6 +228,16 @@ def validate(cfg: TrainConfig) -> None:
             )
 
 
+def option_from_argv(name: str, argv: list[str]) -> str | None:
+    """What is given for an option, before the parser runs: the last one counts."""
+    given = None
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        key, _, value = word.partition("=")
+        if key == name:
+            given = value or following
+    return given
+
+
 def preset_from_argv(argv: list[str] | None = None) -> TrainConfig:
     """Finds `--preset` and `--subject` before parsing: they choose the defaults.
 
@@ -235,10 +245,7 @@ def preset_from_argv(argv: list[str] | None = None) -> TrainConfig:
     name yields one of them too: the parser that runs next names the mistake.
     """
     argv = sys.argv[1:] if argv is None else argv
-    given = {}
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, _, value = word.partition("=")
-        given[name] = value or following
-    is_demo = given.get("--subject", "demo") == "demo"
-    name = given.get("--preset", "demo" if is_demo else "quick")
-    return PRESETS.get(name, PRESETS["demo" if is_demo else "quick"])
+    is_demo = option_from_argv("--subject", argv) in (None, "demo")
+    fallback = "demo" if is_demo else "quick"
+    name = option_from_argv("--preset", argv) or fallback
+    return PRESETS.get(name, PRESETS[fallback])

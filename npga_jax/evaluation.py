@@ -86,6 +86,7 @@ def evaluate(
     lpips_vgg_images: int = 32,
     zero_expression: bool = True,
     videos: bool = True,
+    driven_by: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measures both test splits and writes `output`/evaluation.
@@ -106,6 +107,7 @@ def evaluate(
         zero_expression: Also measure self-reenactment with every expression code
             replaced by zeros, which shows what the expression is worth.
         videos: Also write videos and stills.
+        driven_by: What drives the held-out sequence, if not its own codes; recorded.
         progress: Whether to say on stderr how far it is.
 
     Returns:
@@ -157,7 +159,9 @@ def evaluate(
     result["steps"] = int(steps)
     elapsed = time.monotonic() - start
     result["seconds"] = {**(seconds or {}), "evaluation": round(elapsed, 1)}
-    result["protocol"] = describe_protocol(capture, split, lpips_vgg_images)
+    result["protocol"] = describe_protocol(
+        capture, split, lpips_vgg_images, driven_by=driven_by
+    )
     result["notes"] = notes
     text = json.dumps(result, indent=2, allow_nan=False)
     _write_text(folder / "metrics.json", text + "\n")

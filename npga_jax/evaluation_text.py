@@ -17,7 +17,11 @@ _REGIONS = ("head", "face", "full", "hair", "eyes", "mouth")
 
 
 def describe_protocol(
-    capture: Capture, split: Split, lpips_vgg_images: int
+    capture: Capture,
+    split: Split,
+    lpips_vgg_images: int,
+    *,
+    driven_by: str | None = None,
 ) -> dict[str, str]:
     """Says how the numbers were made, a sentence or two per choice."""
     held_out = ", ".join(sorted({c for v in split.novel_view for c in v.cameras}))
@@ -37,8 +41,8 @@ def describe_protocol(
         ),
         "self_reenactment": (
             f"Sequence {unseen or 'none'}, never trained on, from all {num_cameras} "
-            "cameras (the held-out one too), driven by its own expression codes and "
-            "head poses."
+            f"cameras (the held-out one too), driven by the expression codes and head "
+            f"poses of {driven_by or 'its own driving file'}."
         ),
         "zero_expression": (
             "self_reenactment_zero_expression is the same with each expression code "

@@ -120,6 +120,7 @@ class Trainer:
         self.seconds_before = seconds_before
         self.seconds = 0.0
         self._saved_step = int(state.step)  # Nothing is lost with it.
+        self._has_warned = False
         max_isects = max(cfg.max_isects, max_isects)
         if not max_isects:
             max_isects = padded_capacity(
@@ -236,8 +237,8 @@ class Trainer:
             log.close()
         if interrupts.requested:
             print(
-                f"\nstopped at step {self._saved_step}, saved; go on with --resume "
-                f"--output {self.folder}",
+                f"\nstopped at step {self._saved_step}, saved; go on with "
+                f"experiments/train.py --resume --output {self.folder}",
                 file=sys.stderr,
             )
             raise KeyboardInterrupt
@@ -249,13 +250,21 @@ class Trainer:
         Args:
           outcomes: steps, and the metrics that they returned.
         """
-        names = ("is_finite", "loss", "num_dropped", "num_isects")
+        names = ("is_finite", "loss", "num_dropped", "num_isects", "num_invalid")
         outcomes = jax.device_get(
             [(index, {name: m[name] for name in names}) for index, m in outcomes]
         )
         for index, outcome in outcomes:
             if not outcome["is_finite"]:
                 self._stop_at(index, float(outcome["loss"]))
+        invalid = max(int(m["num_invalid"]) for _, m in outcomes)
+        if invalid and not self._has_warned:
+            self._has_warned = True
+            print(
+                f"\nup to {invalid} Gaussians were not finite, or too large to draw, "
+                "and were left out (num_invalid in metrics.jsonl); said once",
+                file=sys.stderr,
+            )
         dropped = sum(int(m["num_dropped"]) for _, m in outcomes)
         if dropped:
             grown = padded_capacity(max(int(m["num_isects"]) for _, m in outcomes))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npga_jax.build import make_detail_fn
+from npga_jax.build import make_deformation
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch
@@ -31,14 +31,19 @@ def make_preview_fn(
         chosen.append(max(split.self_reenactment, key=size))
     front = cfg.capture.held_out_camera
     batches = [load_batch(capture, v.timestep, (front,)) for v in chosen]
-    detail_fn = make_detail_fn(cfg, capture.expr_names)
+    deformation = make_deformation(cfg, capture.expr_names)
     renderer: AvatarRenderer | None = None
 
     def preview(state: TrainState) -> np.ndarray:
         nonlocal renderer
         if renderer is None:
             renderer = AvatarRenderer(
-                detail_fn, state.params, state.alive, capture.width, capture.height
+                deformation,
+                state.params,
+                state.alive,
+                capture.width,
+                capture.height,
+                num_expr=capture.expr_dim,
             )
         renderer.params, renderer.alive = state.params, state.alive
         panels = []

@@ -10,13 +10,17 @@ import numpy as np
 
 from npga_jax import checkpoint, parallel
 from npga_jax.avatar import (
-    DetailFn,
     deform_gaussians,
     head_viewmats,
     render_views,
     splats_to_world,
 )
-from npga_jax.build import make_detail_fn, padded_capacity, state_template
+from npga_jax.build import (
+    Deformation,
+    make_deformation,
+    padded_capacity,
+    state_template,
+)
 from npga_jax.config import TrainConfig
 from npga_jax.data import open_capture
 from npga_jax.data.capture import Capture
@@ -31,16 +35,25 @@ class AvatarRenderer:
 
     def __init__(
         self,
-        detail_fn: DetailFn,
+        deformation: Deformation,
         params: AvatarParams,
         alive: jax.Array,
         width: int,
         height: int,
+        *,
+        num_expr: int,
     ):
+        """Binds an avatar.
+
+        Args:
+          deformation: its F and G, the ones that it was trained with.
+          width: of images, unless a call says otherwise; likewise `height`.
+          num_expr: length of the codes that it was trained on.
+        """
         self.params, self.alive = params, alive
         self.width, self.height = width, height
-        self.num_expr = params.detail["basis_w"].shape[0]
-        self._deform = partial(deform_gaussians, detail_fn=detail_fn)
+        self.num_expr = num_expr
+        self._deform = partial(deform_gaussians, **deformation._asdict())
         self._capacity = padded_capacity(0)
         self._compiled = lru_cache(maxsize=8)(self._compile)
 
@@ -129,7 +142,7 @@ def load_run(folder: Path, *, data_root: Path | None = None) -> Run:
     if step is None:
         raise InputError(
             f"{folder} has no complete checkpoint yet; train on with "
-            f"experiments/train.py --subject {cfg.subject} --resume --output {folder}."
+            f"experiments/train.py --resume --output {folder}."
         )
     capture = open_capture(cfg.subject, data_root or cfg.data_root, cfg.capture)
     split = holdout_split(
@@ -152,10 +165,11 @@ def load_run(folder: Path, *, data_root: Path | None = None) -> Run:
         alive=state.alive,
         seconds={"training": float(metadata.get("seconds", 0.0))},
         render_fn=AvatarRenderer(
-            make_detail_fn(cfg, capture.expr_names),
+            make_deformation(cfg, capture.expr_names),
             state.params,
             state.alive,
             capture.width,
             capture.height,
+            num_expr=capture.expr_dim,
         ),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from npga_jax import checkpoint, fitting
-from npga_jax.build import state_from_points
+from npga_jax.build import loss_weights, padded_capacity, state_from_points
 from npga_jax.config import (
     CaptureConfig,
     DetailConfig,
@@ -21,6 +21,7 @@ from npga_jax.data.splits import holdout_split
 from npga_jax.errors import InputError
 from npga_jax.run_folder import CHECKPOINTS, METRICS_FILE
 from tests import small_scene
+from tests.synthetic_capture import write_capture
 
 CONFIG = TrainConfig(
     steps=20,
@@ -67,6 +68,7 @@ class FakeStep:
             "num_alive": 10,
             "num_isects": 90,
             "num_dropped": 0,
+            "num_invalid": 0,
             "is_finite": True,
         }
         change = self.changes_at.get(f"at_{index}", {})
@@ -126,6 +128,24 @@ def test_bad_step_stops_the_run_even_between_log_lines(make_trainer, tmp_path, i
     np.testing.assert_array_equal(batch["expr"], step.seen[index])
     # What is saved is the state before that step, however late it was noticed.
     assert saved_steps(tmp_path)[-1:] == ([index] if index else [])
+
+
+def test_gaussians_that_cannot_be_drawn_are_reported_once(make_trainer, capsys):
+    make_trainer(FakeStep(at_3={"num_invalid": 7}, at_12={"num_invalid": 9})).run()
+    assert capsys.readouterr().err.count("up to 7 Gaussians") == 1
+
+
+def test_capacity_that_indices_cannot_count_is_refused():
+    with pytest.raises(InputError, match="far too large"):
+        padded_capacity(2**31 - 1)
+    assert padded_capacity(10**9) >= 1.5 * 10**9
+
+
+def test_opacity_is_not_compared_where_there_are_no_mattes(capture, tmp_path):
+    write_capture(tmp_path, "bare", with_alpha=False)
+    bare = open_capture("bare", tmp_path, CONFIG.capture, progress=False)
+    assert loss_weights(CONFIG, bare).alpha == 0.0
+    assert loss_weights(CONFIG, capture).alpha == CONFIG.loss.alpha > 0
 
 
 def test_state_that_is_not_finite_is_not_saved(make_trainer, first_state, tmp_path):

@@ -56,7 +56,8 @@ def load_batch(capture: Capture, timestep: Timestep, cameras: tuple[str, ...]) -
         cameras: B serials.
 
     Returns:
-        NumPy arrays. Where there is no matte, the whole image counts as the person.
+        NumPy arrays. Where there is no matte, the whole image counts as the person:
+        training must then not compare opacity with it (`build.loss_weights`).
     """
     views = [capture.camera(timestep, c) for c in cameras]
     mattes = [capture.alpha(timestep, c) for c in cameras]
