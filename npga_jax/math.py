@@ -9,6 +9,13 @@ def safe_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
 
 
+def safe_norm(x: jax.Array) -> jax.Array:
+    """Euclidean length of the last axis; the gradient at zero is zero, not NaN."""
+    squared = jnp.sum(x * x, axis=-1)
+    positive = squared > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+
+
 def quat_to_rotmat(quats: jax.Array) -> jax.Array:
     """Rotation matrices of quaternions.
 

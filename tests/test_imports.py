@@ -13,7 +13,7 @@ PACKAGE = ROOT / "npga_jax"
 # Each module may import those of earlier layers, and of its own where that is listed.
 LAYERS = [
     {"errors", "math", "types", "sh", "mlp", "runtime"},
-    {"config", "cli", "rasterizer", "metrics", "deformation", "optim"},
+    {"config", "cli", "rasterizer", "metrics", "deformation", "optim", "nphm"},
     {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"},
     {"training", "run_folder", "initialization", "scoring", "evaluation_text"}
     | {"evaluation_views", "comparison"},

@@ -1,0 +1,7 @@
+"""The neural parametric head model: MonoNPHM's networks, prior and fitting.
+
+Space: NPHM units, 1 unit = 0.25 m (FLAME metres x 4), +x the subject's left, +y up,
++z out of the face. Canonical is the neutral head with the mouth closed, posed is the
+same head with an expression; neither has the pose of the head in it, which is a
+similarity outside.
+"""

@@ -1,0 +1,240 @@
+"""MonoNPHM as pure functions: anchors, backward deformation, posed field.
+
+Sources: Giebenhain et al., MonoNPHM (CVPR 2024), and its repository's networks. Every
+function takes S heads at once: points [S, P, 3] in NPHM units, codes [S, ...].
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.config import NPHMConfig
+from npga_jax.nphm.field import Method, canonical_field
+from npga_jax.nphm.networks import (
+    apply_layers,
+    init_layers,
+    init_linear,
+    init_skip_layers,
+    linear,
+    softplus,
+)
+from npga_jax.types import Params
+
+
+class HeadModel(NamedTuple):
+    """Sizes and weights that belong together."""
+
+    cfg: NPHMConfig
+    params: Params
+
+
+class Evaluation(NamedTuple):
+    """The model at posed points."""
+
+    sdf: jax.Array  # [S, P] NPHM units, positive outside
+    color: jax.Array | None  # [S, P, 3] in [-1, 1]; None without colour
+    queries: jax.Array  # [S, P, D] canonical position and hyper coordinates
+    anchors: jax.Array  # [S, n, 3] canonical
+
+
+def init_params(
+    key: jax.Array, cfg: NPHMConfig, anchors_mean: np.ndarray | jax.Array
+) -> Params:
+    """Random weights as torch's default would draw them (MonoNPHM's start).
+
+    Args:
+      key: random key.
+      cfg: sizes.
+      anchors_mean: [n, 3] anchors of the mean head, NPHM units. Not trained.
+
+    Returns:
+      {"anchors_mean", "identity": {"pos", "geo", "app", "bottleneck"},
+      "deformation": {"compressor", "layers"}}; no "app" and "bottleneck" without
+      colour, no "bottleneck" and "compressor" in the global variant.
+    """
+    keys = jax.random.split(key, 6)
+    n3 = cfg.num_anchors * 3
+    glob = cfg.lat_dim_geo if cfg.mode == "global" else cfg.lat_dim_glob
+    pos = init_layers(keys[0], [glob, cfg.hidden_dim_pos, cfg.hidden_dim_pos, n3])
+    outputs = 3 + cfg.num_hyper
+    if cfg.mode == "global":
+        code = cfg.lat_dim_geo
+        geo_in = cfg.query_dim + code
+        app_in = cfg.query_dim + cfg.lat_dim_app + cfg.lat_dim_exp
+        geo = init_skip_layers(
+            keys[1], geo_in, cfg.hidden_dim_geo, cfg.num_layers_geo, 1
+        )
+        # Geometric initialisation: the last layer starts as a sphere's.
+        scale = float(np.sqrt(np.pi / cfg.hidden_dim_geo))
+        geo[-1] = {"w": jnp.full_like(geo[-1]["w"], scale), "b": -jnp.ones(1)}
+        identity = {"pos": pos, "geo": geo}
+        identity["app"] = init_skip_layers(
+            keys[2], app_in, cfg.hidden_dim_app, cfg.num_layers_app, 3
+        )
+        deformation = {}
+    else:
+        code = cfg.lat_dim_id
+        sizes = [cfg.lat_dim_glob + cfg.lat_dim_loc_geo + cfg.query_dim]
+        sizes += [cfg.hidden_dim_geo] * cfg.num_layers_geo + [1]
+        batch = (cfg.num_types,)
+        identity = {"pos": pos, "geo": init_layers(keys[1], sizes, batch=batch)}
+        if cfg.has_color:
+            narrow = cfg.bottleneck_dim
+            sizes = [cfg.lat_dim_glob + cfg.lat_dim_loc_app + narrow]
+            sizes += [cfg.hidden_dim_app] * cfg.num_layers_app + [3]
+            identity["app"] = init_layers(keys[2], sizes, batch=batch)
+            identity["bottleneck"] = init_layers(
+                keys[3], [cfg.hidden_dim_geo, narrow, narrow]
+            )
+        compressor = init_linear(keys[4], cfg.lat_dim_geo + n3, cfg.lat_dim_id)
+        deformation = {"compressor": compressor}
+    deformation["layers"] = init_skip_layers(
+        keys[5],
+        3 + code + cfg.lat_dim_exp,
+        cfg.hidden_dim_exp,
+        cfg.num_layers_exp,
+        outputs,
+    )
+    return {
+        "anchors_mean": jnp.asarray(anchors_mean, jnp.float32),
+        "identity": identity,
+        "deformation": deformation,
+    }
+
+
+def predict_anchors(params: Params, cfg: NPHMConfig, geo: jax.Array) -> jax.Array:
+    """Anchors of each head: [S, lat_dim_geo] -> [S, n, 3], canonical."""
+    glob = geo if cfg.mode == "global" else geo[..., : cfg.lat_dim_glob]
+    offsets = apply_layers(params["identity"]["pos"], glob, jax.nn.relu)
+    return params["anchors_mean"] + offsets.reshape(*glob.shape[:-1], -1, 3)
+
+
+def deformation_condition(
+    params: Params, cfg: NPHMConfig, codes: Codes, anchors: jax.Array
+) -> jax.Array:
+    """What the deformation network reads beside the point: [S, C].
+
+    The identity, compressed by one linear layer, and the expression code.
+    """
+    identity = codes.geo
+    if cfg.mode == "local":
+        flat = anchors.reshape(*anchors.shape[:-2], -1)
+        inputs = jnp.concatenate([codes.geo, flat], axis=-1)
+        identity = linear(params["deformation"]["compressor"], inputs)
+    return jnp.concatenate([identity, codes.exp], axis=-1)
+
+
+def apply_deformation(
+    layers: list[Params], points: jax.Array, condition: jax.Array
+) -> jax.Array:
+    """The deformation network, its condition multiplied once per head.
+
+    The same as `networks.apply_skip_layers` on [points, condition], in less work.
+
+    Args:
+      layers: of the deformation.
+      points: [S, P, 3].
+      condition: [S, C].
+
+    Returns:
+      [S, P, 3 + num_hyper].
+    """
+    skip = (len(layers) - 1) // 2
+    dim = points.shape[-1]
+    h = None
+    for i, layer in enumerate(layers):
+        w, b = layer["w"], layer["b"]
+        if i in (0, skip):
+            scale = 1.0 if i == 0 else np.sqrt(0.5).astype(np.float32)
+            start = 0 if i == 0 else h.shape[-1]
+            constant = scale * (condition @ w[start + dim :]) + b
+            joined = scale * (points @ w[start : start + dim]) + constant[:, None]
+            h = joined if i == 0 else scale * (h @ w[:start]) + joined
+        else:
+            h = h @ w + b
+        if i < len(layers) - 1:
+            h = softplus(h)
+    return h
+
+
+def deform(
+    params: Params,
+    cfg: NPHMConfig,
+    points: jax.Array,
+    codes: Codes,
+    anchors: jax.Array,
+) -> jax.Array:
+    """Backward deformation: posed points to canonical queries.
+
+    Args:
+      points: [S, P, 3] posed, NPHM units.
+      codes: S heads.
+      anchors: [S, n, 3] of `predict_anchors`.
+
+    Returns:
+      [S, P, 3 + num_hyper]: canonical position, then hyper coordinates.
+    """
+    condition = deformation_condition(params, cfg, codes, anchors)
+    outputs = apply_deformation(params["deformation"]["layers"], points, condition)
+    return outputs.at[..., :3].add(points)
+
+
+def rest_queries(points: jax.Array, cfg: NPHMConfig) -> jax.Array:
+    """Queries of points that are canonical already: hyper coordinates are zero."""
+    return jnp.pad(points, ((0, 0), (0, 0), (0, cfg.num_hyper)))
+
+
+def evaluate(
+    params: Params,
+    cfg: NPHMConfig,
+    points: jax.Array,
+    codes: Codes,
+    *,
+    method: Method = "blocks",
+    with_color: bool = True,
+) -> Evaluation:
+    """The whole model: anchors, deformation, canonical field.
+
+    Args:
+      points: [S, P, 3] posed, NPHM units.
+      codes: S heads.
+      method: how the local ensemble is evaluated, see `field`.
+      with_color: also evaluate colour, if the model has any.
+
+    Returns:
+      Evaluation; all of it differentiable with respect to points, codes and weights.
+    """
+    anchors = predict_anchors(params, cfg, codes.geo)
+    queries = deform(params, cfg, points, codes, anchors)
+    field = canonical_field(
+        params, cfg, queries, codes, anchors, method=method, with_color=with_color
+    )
+    return Evaluation(
+        sdf=field.sdf, color=field.color, queries=queries, anchors=anchors
+    )
+
+
+def evaluate_with_gradient(
+    params: Params,
+    cfg: NPHMConfig,
+    points: jax.Array,
+    codes: Codes,
+    *,
+    method: Method = "blocks",
+    with_color: bool = True,
+) -> tuple[Evaluation, jax.Array]:
+    """`evaluate`, and the gradient of the signed distance at the posed points.
+
+    Returns:
+      Evaluation, and d sdf / d points [S, P, 3]; its direction is the outward normal.
+    """
+
+    def total(x):
+        result = evaluate(params, cfg, x, codes, method=method, with_color=with_color)
+        return jnp.sum(result.sdf), result
+
+    gradient, result = jax.grad(total, has_aux=True)(points)
+    return result, gradient
