@@ -1,10 +1,6 @@
 """The training loop: steps, progress, checkpoints, previews, growth of capacities."""
 
-import os
-import resource
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +17,7 @@ from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch, plan_step, prefetch
 from npga_jax.data.splits import Split
 from npga_jax.errors import InputError
+from npga_jax.loop import Interrupts, current_rss_mb, duration
 from npga_jax.run_folder import CHECKPOINTS, MetricsLog
 from npga_jax.training import TrainState
 from npga_jax.types import Batch
@@ -33,60 +30,8 @@ class NonFiniteError(InputError):
     """Training has diverged, or its data are damaged."""
 
 
-class _Interrupts:
-    """Holds Ctrl-C back until the step in hand is done; a second one acts at once.
-
-    During a step the old state's memory is already given away, and the new state is
-    not there yet: nothing could be saved. Where the signal does not mean Ctrl-C (a
-    background job ignores it, and only the main thread can listen) it is left alone.
-    """
-
-    def __init__(self):
-        self.requested = False
-        self._is_listening = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-
-    def __enter__(self) -> "_Interrupts":
-        if self._is_listening:
-            signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_listening:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _note(self, *_: object) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping after this step; Ctrl-C again: without saving\n")
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 def _thousands(count: int) -> str:
     return f"{count / 1000:.0f}k" if count >= 10_000 else str(count)
-
-
-def peak_rss_mb() -> float:
-    """Largest resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def current_rss_mb() -> float | None:
-    """Resident memory now, in MiB; None where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * resource.getpagesize() / 2**20
 
 
 class Trainer:
@@ -201,7 +146,7 @@ class Trainer:
         began = time.perf_counter()
         mark, marked_step = began, start
         try:
-            with _Interrupts() as interrupts:
+            with Interrupts() as interrupts:
                 for index, batch in batches:
                     batch = parallel.shard_batch(batch, self.mesh)
                     self.state, metrics = self.step_fn(self.state, batch)
@@ -302,7 +247,7 @@ class Trainer:
             f"step {step:,}/{cfg.steps:,}  loss {values['loss']:.4f}  "
             f"psnr {values['psnr']:.2f}  alive {_thousands(values['num_alive'])}  "
             f"isects {_thousands(values['num_isects'])}/"
-            f"{_thousands(self.max_isects)}  {rate:.2f} it/s  eta {_duration(left)}"
+            f"{_thousands(self.max_isects)}  {rate:.2f} it/s  eta {duration(left)}"
         )
         if sys.stderr.isatty():
             print(f"\r{line:<100}", end="", file=sys.stderr, flush=True)

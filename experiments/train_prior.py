@@ -1,0 +1,74 @@
+"""Trains a head model: `python experiments/train_prior.py --scans FILE_OR_FOLDER`."""
+
+import dataclasses
+import json
+
+from npga_jax import cli, runtime
+from npga_jax.errors import InputError
+from npga_jax.prior.settings import PriorConfig, defaults_from_argv, validate
+
+
+def main(cfg: PriorConfig) -> None:
+    validate(cfg)
+    runtime.configure()
+    from npga_jax.nphm.storage import save_head_model
+    from npga_jax.prior.sources import load_scans
+    from npga_jax.prior.trainer import head_model, prepare, train
+
+    folder = cfg.output
+    check_folder(cfg)
+    scans = load_scans(cfg)
+    print(
+        f"{scans.num_identities} people, {scans.num_scans} scans of "
+        f"{len(scans.mean)} vertices: {scans.source}"
+    )
+    setup = prepare(cfg, scans)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not cfg.resume:
+        (folder / "config.json").write_text(settings_text(cfg))
+    state, seconds = train(cfg, scans, setup, folder)
+    model = head_model(setup, state)
+    path = folder / "prior.npz"
+    save_head_model(
+        path,
+        model,
+        {
+            "source": scans.source,
+            "command": f"python experiments/train_prior.py --scans {cfg.scans.name} "
+            f"--preset {cfg.preset}",
+            "steps": cfg.steps,
+            "seconds": round(seconds),
+            "anchor_vertices": setup.anchor_vertices.tolist(),
+        },
+    )
+    print(f"\ntrained {cfg.steps} steps in {seconds:.0f} s: {path}")
+
+
+def settings_text(cfg: PriorConfig) -> str:
+    return json.dumps(dataclasses.asdict(cfg), indent=2, default=str) + "\n"
+
+
+def check_folder(cfg: PriorConfig) -> None:
+    """Neither overwrites another run nor resumes with other settings."""
+    stored = cfg.output / "config.json"
+    if not cfg.resume:
+        if stored.exists():
+            raise InputError(
+                f"{cfg.output} holds a run already; go on with it by --resume, or "
+                "choose another folder with --output."
+            )
+        return
+    if not stored.is_file():
+        raise InputError(f"{cfg.output} is not a run: there is no config.json in it.")
+    old, new = json.loads(stored.read_text()), json.loads(settings_text(cfg))
+    free = {"resume", "output", "scans", "log_every", "save_every"}
+    changed = sorted(k for k in new if k not in free and old.get(k) != new[k])
+    if changed:
+        raise InputError(
+            f"{cfg.output} was begun with other settings of {', '.join(changed)}; "
+            "resume with the ones in its config.json."
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main, PriorConfig, default=defaults_from_argv)

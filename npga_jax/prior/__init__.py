@@ -1,0 +1,1 @@
+"""Training a head model: registered scans, anchors, first codes, the auto-decoder."""

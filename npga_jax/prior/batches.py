@@ -1,0 +1,207 @@
+"""Drawing training points from registered scans, on the host, a step ahead."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from npga_jax.nphm.losses import ScanBatch
+from npga_jax.prior.scans import EYES, FACE, OUTER, RegisteredScans, triangle_normals
+
+
+class PointCounts(NamedTuple):
+    """Points of each kind per scan and step."""
+
+    surface: int = 128
+    outer: int = 48
+    off: int = 32
+    far: int = 24
+    corresp: int = 8
+    near: int = 320
+
+
+class NearPoints(NamedTuple):
+    """Points beside the surface with a known distance: not in MonoNPHM's training.
+
+    Its real scans have no such points; on registered meshes they teach the distance
+    without a second derivative.
+    """
+
+    posed: np.ndarray  # [S, P, 3]
+    neutral: np.ndarray  # [S, P, 3] the same places on the neutral head
+    sdf: np.ndarray  # [S, P] signed distance
+    valid: np.ndarray  # [S, P] bool: no other part of the surface is nearer
+
+
+class TrainBatch(NamedTuple):
+    """What one step sees."""
+
+    scans: np.ndarray  # [S] int32
+    people: np.ndarray  # [S] int32
+    official: ScanBatch
+    near: NearPoints
+    random_points: np.ndarray  # [S, 50, 3] for the penalties on the deformation
+
+
+_OFF_SIGMA = 0.05
+_CORRESP_SIGMAS = (0.01, 0.002)
+_NEAR_SIGMAS = (0.03, 0.006)
+_NUM_RANDOM, _RANDOM_EXTENT = 50, 1.25
+_VALID_STRIDE = 4
+
+
+class Sampler:
+    """Draws the batch of any step: a pure function of the seed and the step."""
+
+    def __init__(
+        self,
+        scans: RegisteredScans,
+        anchor_vertices: np.ndarray,
+        counts: PointCounts,
+        num_scans: int,
+        seed: int,
+    ):
+        self._scans, self._counts, self._seed = scans, counts, seed
+        self._anchors, self._num_scans = anchor_vertices, num_scans
+        faces = scans.faces
+        region = scans.vertex_regions[faces].max(axis=1)
+        area = np.linalg.norm(triangle_normals(scans.mean, faces), axis=-1)
+        # Half of the points by area, half by triangle: meshes are finer where shape
+        # has detail.
+        self._cumulative = {}
+        for name, regions in (
+            ("face", (FACE,)),
+            ("face and eyes", (FACE, EYES)),
+            ("outer", (OUTER,)),
+        ):
+            inside = np.isin(region, regions)
+            weight = inside * (area / (area * inside).sum() + 1.0 / inside.sum())
+            self._cumulative[name] = np.cumsum(weight) / weight.sum()
+
+    def batch(self, step: int) -> TrainBatch:
+        """The batch of a step."""
+        rng = np.random.default_rng([self._seed, step])
+        data, counts = self._scans, self._counts
+        scans = rng.integers(0, data.num_scans, self._num_scans).astype(np.int32)
+        people = data.identity_of[scans]
+        # A tenth are neutral, as in MonoNPHM.
+        neutral_of = np.flatnonzero(data.is_neutral)
+        swap = rng.random(len(scans)) < 0.1
+        scans = np.where(swap, neutral_of[people], scans).astype(np.int32)
+        posed, neutral = data.posed_fn(scans), data.neutral_fn(people)
+
+        face, normal = self._surface(rng, scans, posed, counts.surface, 0.0)
+        outer, outer_normal = self._surface(rng, scans, posed, counts.outer, 1.0)
+        off, _ = self._surface(rng, scans, posed, counts.off, 0.25)
+        off = off + rng.normal(0, _OFF_SIGMA, off.shape)
+        direction = rng.normal(size=(len(scans), counts.far, 3))
+        direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+        radius = rng.random((len(scans), counts.far, 1)) ** (1 / 3)
+        corresp = self._displaced(
+            rng, scans, posed, neutral, counts.corresp, _CORRESP_SIGMAS
+        )
+        flags = np.ones(len(scans), np.float32)
+        official = ScanBatch(
+            points_surface=face,
+            normals_surface=normal,
+            color_surface=None,
+            points_outer=outer,
+            normals_outer=outer_normal,
+            color_outer=None,
+            points_off=off,
+            color_off=None,
+            points_far=direction * radius,
+            anchors=neutral[:, self._anchors],
+            corresp_posed=corresp[0],
+            corresp_neutral=corresp[1],
+            is_neutral=data.is_neutral[scans].astype(np.float32),
+            has_hair=flags,
+            has_anchors=flags,
+            has_corresp=flags,
+        )
+        near = self._displaced(rng, scans, posed, neutral, counts.near, _NEAR_SIGMAS)
+        random_points = rng.uniform(
+            -_RANDOM_EXTENT, _RANDOM_EXTENT, (len(scans), _NUM_RANDOM, 3)
+        )
+        valid = np.stack(
+            [
+                self._is_nearest(vertices, points, distance)
+                for vertices, points, distance in zip(
+                    posed, near[0], near[2], strict=True
+                )
+            ]
+        )
+        batch = TrainBatch(
+            scans=scans,
+            people=people,
+            official=official,
+            near=NearPoints(near[0], near[1], near[2], valid),
+            random_points=random_points,
+        )
+        return _as_float32(batch)
+
+    def _pick(self, rng, scans, count, outer_share):
+        """Random places on the surface, the same on every pose of a scan.
+
+        Returns:
+          Vertex indices [S, P, 3] and barycentric weights [S, P, 3, 1].
+        """
+        num_outer = round(count * outer_share)
+        chosen = np.stack(
+            [
+                np.concatenate(
+                    [
+                        np.searchsorted(self._cumulative[name], rng.random(n))
+                        for name, n in (
+                            ("face and eyes" if eyes else "face", count - num_outer),
+                            ("outer", num_outer),
+                        )
+                    ]
+                )
+                for eyes in self._scans.eyes_valid[scans]
+            ]
+        )
+        u = np.sqrt(rng.random(chosen.shape))
+        v = rng.random(chosen.shape)
+        weights = np.stack([1 - u, u * (1 - v), u * v], axis=-1)[..., None]
+        last = len(self._scans.faces) - 1
+        return self._scans.faces[np.minimum(chosen, last)], weights
+
+    def _surface(self, rng, scans, posed, count, outer_share):
+        """Surface points and normals, [S, P, 3] each."""
+        return _at(posed, *self._pick(rng, scans, count, outer_share))
+
+    def _displaced(self, rng, scans, posed, neutral, count, sigmas):
+        """Points moved along the normals: posed, neutral, and by how much."""
+        place = self._pick(rng, scans, count, 0.25)
+        points, normals = _at(posed, *place)
+        rest, rest_normals = _at(neutral, *place)
+        sigma = np.where(rng.random(points.shape[:2]) < 0.5, *sigmas)
+        distance = rng.normal(size=points.shape[:2]) * sigma
+        along = distance[..., None]
+        return points + along * normals, rest + along * rest_normals, distance
+
+    @staticmethod
+    def _is_nearest(vertices, points, distance):
+        """Whether the distance to the surface is not less than the displacement."""
+        tree = cKDTree(vertices[::_VALID_STRIDE])
+        nearest = tree.query(points)[0]
+        return nearest > 0.9 * np.abs(distance)
+
+
+def _at(vertices, triangles, weights):
+    """Places on heads [S, V, 3]: points and unit normals of the flat triangles."""
+    corners = np.stack([v[t] for v, t in zip(vertices, triangles, strict=True)])
+    normal = np.cross(
+        corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
+    )
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    return (weights * corners).sum(axis=-2), normal / np.maximum(length, 1e-12)
+
+
+def _as_float32(tree):
+    if tree is None:
+        return None
+    if isinstance(tree, tuple):
+        return type(tree)(*(_as_float32(leaf) for leaf in tree))
+    return tree.astype(np.float32) if tree.dtype == np.float64 else tree

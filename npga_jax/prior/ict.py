@@ -1,0 +1,241 @@
+"""ICT-FaceKit as a source of registered scans: people and expressions drawn at will.
+
+The file is the "light" model (USC ICT, MIT licence) packed as one .npz: keys `neutral`
+[V, 3] in centimetres, `identity` [I, V, 3], `expression` [E, V, 3],
+`expression_names` [E], `faces` [F, 3].
+"""
+
+import dataclasses
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from npga_jax.errors import InputError
+from npga_jax.prior.scans import EYES, FACE, OUTER, RegisteredScans, compact_mesh
+
+NUM_VERTICES = 26719
+FACE_VERTICES = slice(0, 9409)
+NARROW_FACE_VERTICES = slice(0, 6706)
+HEAD_VERTICES = slice(9409, 11248)
+EYEBALL_VERTICES = slice(21451, 24591)
+
+UNIT_CM = 25.0
+ORIGIN_CM = np.array([0.0, 1.58, 5.95], np.float32)
+"""The point of the ICT frame that becomes NPHM's origin: it brings the tip of the nose
+to where FLAME has it, so that NPHM's boxes and anchors fit."""
+
+_SHAPES = {
+    "neutral": (NUM_VERTICES, 3),
+    "identity": (None, NUM_VERTICES, 3),
+    "expression": (None, NUM_VERTICES, 3),
+    "expression_names": (None,),
+    "faces": (None, 3),
+}
+_IDENTITY_DECAY = 60.0
+_EYES_CLOSED = 0.3
+_CUT = -0.6
+"""Height, NPHM units, below which neck and shoulders are cut off: NPHM's heads end at
+the throat, and shoulders would take anchors and capacity from the face."""
+_UNUSED_PREFIX = "PupilDilate"
+"""Units that move no surface."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class IctModel:
+    """The linear model, in its own units."""
+
+    neutral: np.ndarray  # [V, 3] centimetres
+    identity: np.ndarray  # [I, V, 3]
+    expression: np.ndarray  # [E, V, 3]
+    expression_names: tuple[str, ...]
+    faces: np.ndarray  # [F, 3]
+
+    def vertices(self, identity: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Heads of identity coefficients [S, I] and weights [S, E]: [S, V, 3] cm."""
+        modes = self.identity.reshape(len(self.identity), -1)
+        units = self.expression.reshape(len(self.expression), -1)
+        moved = identity @ modes + weights @ units
+        return self.neutral + moved.reshape(len(identity), -1, 3)
+
+
+def load_ict(path: Path) -> IctModel:
+    """Reads the packed model.
+
+    Raises:
+      InputError: no such file, damaged, or with other keys, shapes or bad numbers.
+    """
+    expected = f"the keys {', '.join(_SHAPES)} of ICT-FaceKit Light ({NUM_VERTICES} "
+    expected += "vertices)"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in _SHAPES}
+    except FileNotFoundError:
+        raise InputError(f"there is no file of scans {path}.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; expected an .npz of scans.") from None
+    except KeyError as error:
+        raise InputError(f"{path}: {error}; expected {expected}.") from None
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        NotImplementedError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): it is cut short, damaged, or not an "
+            f".npz of plain arrays; expected {expected}."
+        ) from error
+    for key, shape in _SHAPES.items():
+        array = arrays[key]
+        fits = len(array.shape) == len(shape) and all(
+            b is None or a == b for a, b in zip(array.shape, shape, strict=True)
+        )
+        kinds = {"faces": "iu", "expression_names": "U"}.get(key, "f")
+        if not fits or array.dtype.kind not in kinds or array.size == 0:
+            raise InputError(
+                f"{path}: {key} is {array.shape} {array.dtype}; expected {expected}."
+            )
+        if kinds == "f" and not np.isfinite(array).all():
+            raise InputError(f"{path}: {key} holds NaN or infinite values.")
+    faces = arrays["faces"]
+    if faces.min() < 0 or faces.max() >= NUM_VERTICES:
+        raise InputError(f"{path}: faces name vertices beyond {NUM_VERTICES - 1}.")
+    if len(arrays["expression"]) != len(arrays["expression_names"]):
+        raise InputError(f"{path}: expression and expression_names differ in length.")
+    return IctModel(
+        neutral=arrays["neutral"].astype(np.float32),
+        identity=arrays["identity"].astype(np.float32),
+        expression=arrays["expression"].astype(np.float32),
+        expression_names=tuple(str(name) for name in arrays["expression_names"]),
+        faces=faces.astype(np.int32),
+    )
+
+
+def to_nphm(vertices_cm: np.ndarray) -> np.ndarray:
+    """ICT's frame and centimetres to NPHM's frame and units."""
+    return (vertices_cm - ORIGIN_CM) / UNIT_CM
+
+
+def draw_identities(rng: np.random.Generator, count: int, modes: int) -> np.ndarray:
+    """Coefficients of plausible people: [count, modes]."""
+    return (
+        rng.standard_normal((count, modes))
+        * np.exp(-np.arange(modes) / _IDENTITY_DECAY)
+    ).astype(np.float32)
+
+
+def draw_expressions(
+    rng: np.random.Generator, count: int, names: tuple[str, ...]
+) -> np.ndarray:
+    """Weights of expressions: single units, and mixes of several.
+
+    Left and right units of a pair often act together, as in real faces.
+
+    Returns:
+      [count, E] in [0, 1].
+    """
+    usable = np.array([not n.startswith(_UNUSED_PREFIX) for n in names])
+    weights = np.zeros((count, len(names)), np.float32)
+    position = {name: i for i, name in enumerate(names)}
+    mirror = np.array(
+        [
+            position.get(
+                n[:-1] + {"L": "R", "R": "L"}[n[-1]] if n[-2:] in ("_L", "_R") else n,
+                i,
+            )
+            for i, n in enumerate(names)
+        ]
+    )
+    for row in weights:
+        active = rng.choice(np.flatnonzero(usable), size=rng.integers(1, 9))
+        values = (
+            rng.uniform(0.1, 1.0, size=len(active)) * min(1, 3 / len(active)) ** 0.3
+        )
+        row[active] = values
+        both = rng.random(len(active)) < 0.6
+        row[mirror[active[both]]] = values[both] * rng.uniform(0.7, 1.0, both.sum())
+    return np.clip(weights, 0, 1)
+
+
+def surface_vertices(model: IctModel) -> np.ndarray:
+    """Vertices that belong to the outer surface: skin, and the visible eyeballs.
+
+    Returns:
+      [V] bool. Shading shells, teeth, gums and sockets are left out, and the back of
+      the eyeballs, which lies inside the head.
+    """
+    keep = np.zeros(NUM_VERTICES, bool)
+    keep[FACE_VERTICES] = keep[HEAD_VERTICES] = True
+    keep &= to_nphm(model.neutral)[:, 1] > _CUT
+    eyes = np.arange(NUM_VERTICES)[EYEBALL_VERTICES]
+    for side in (-1, 1):
+        ball = eyes[np.sign(model.neutral[eyes, 0]) == side]
+        z = model.neutral[ball, 2]
+        keep[ball[z > z.max() - 0.38 * np.ptp(z)]] = True
+    return keep
+
+
+def ict_scans(
+    model: IctModel,
+    *,
+    num_identities: int,
+    expressions_per_identity: int,
+    seed: int,
+) -> RegisteredScans:
+    """Draws people and, for each, their neutral head and some expressions.
+
+    Args:
+      model: the linear model.
+      num_identities: people.
+      expressions_per_identity: scans of each person beside the neutral one.
+      seed: two seeds give different people: one to train, another to hold out.
+
+    Returns:
+      RegisteredScans; scan i * (expressions_per_identity + 1) is person i's neutral.
+    """
+    rng = np.random.default_rng(seed)
+    per_person = expressions_per_identity + 1
+    identities = draw_identities(rng, num_identities, len(model.identity))
+    count = num_identities * per_person
+    weights = draw_expressions(rng, count, model.expression_names)
+    weights[::per_person] = 0
+    faces, used = compact_mesh(model.faces, surface_vertices(model))
+    regions = np.full(len(used), OUTER, np.int8)
+    regions[used < FACE_VERTICES.stop] = FACE
+    regions[used >= EYEBALL_VERTICES.start] = EYES
+    identity_of = np.repeat(np.arange(num_identities, dtype=np.int32), per_person)
+    small = dataclasses.replace(
+        model,
+        neutral=np.ascontiguousarray(model.neutral[used]),
+        identity=np.ascontiguousarray(model.identity[:, used]),
+        expression=np.ascontiguousarray(model.expression[:, used]),
+        faces=faces,
+    )
+    lids = [i for i, n in enumerate(model.expression_names) if n.startswith("eyeBlink")]
+
+    def posed(scans: np.ndarray) -> np.ndarray:
+        vertices = small.vertices(identities[identity_of[scans]], weights[scans])
+        return to_nphm(vertices)
+
+    def neutral(people: np.ndarray) -> np.ndarray:
+        rest = np.zeros((len(people), weights.shape[1]), np.float32)
+        return to_nphm(small.vertices(identities[people], rest))
+
+    return RegisteredScans(
+        faces=faces,
+        vertex_regions=regions,
+        mean=to_nphm(small.neutral),
+        identity_of=identity_of,
+        is_neutral=np.arange(count) % per_person == 0,
+        eyes_valid=weights[:, lids].max(axis=1) < _EYES_CLOSED,
+        posed_fn=posed,
+        neutral_fn=neutral,
+        source="ICT-FaceKit Light (USC ICT, MIT licence), drawn at random",
+    )

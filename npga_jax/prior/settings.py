@@ -1,0 +1,94 @@
+"""Settings of a prior's training."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from npga_jax.config import option_from_argv
+from npga_jax.errors import InputError
+from npga_jax.nphm.config import NPHMConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorConfig:
+    """Train a neural parametric head model on registered scans."""
+
+    scans: Path
+    """ICT-FaceKit's .npz, or a folder of registered meshes (docs/priors.md)."""
+    preset: Literal["quick", "default"] = "default"
+    """quick: a sane head within 15 minutes on two cores. default: what ships in the
+    package."""
+    output: Path = Path("runs/prior")
+    """Run folder: checkpoints, metrics, pictures, and at the end prior.npz."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the output folder."""
+    steps: int = 8000
+    """Optimisation steps."""
+    scans_per_step: int = 16
+    """Scans in a batch."""
+    identities: int = 256
+    """People drawn from a morphable model."""
+    expressions: int = 24
+    """Expressions drawn for each of them."""
+    hidden_geo: int = 48
+    """Width of the local geometry networks."""
+    layers_geo: int = 3
+    """Hidden layers of the local geometry networks."""
+    hidden_exp: int = 128
+    """Width of the deformation network."""
+    rate: float = 2e-3
+    """Step size of the networks at the start."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Draws people, expressions, first weights and points."""
+
+    def network(self) -> NPHMConfig:
+        """Sizes of the networks."""
+        return NPHMConfig(
+            num_anchors=65,
+            num_symm_pairs=28,
+            num_neighbors=8,
+            lat_dim_glob=32,
+            lat_dim_loc_geo=8,
+            lat_dim_loc_app=8,
+            lat_dim_exp=48,
+            lat_dim_id=16,
+            hidden_dim_geo=self.hidden_geo,
+            num_layers_geo=self.layers_geo,
+            hidden_dim_app=0,
+            hidden_dim_exp=self.hidden_exp,
+        )
+
+
+QUICK = {"steps": 1500, "identities": 128, "expressions": 16}
+
+
+def validate(cfg: PriorConfig) -> None:
+    """Checks the numbers.
+
+    Raises:
+      InputError: for the first that no training can have.
+    """
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        least = {"seed": 0, "rate": 0, "identities": 2}.get(field.name, 1)
+        if not least <= value <= 1e9 or (field.name == "rate" and not 0 < value < 1):
+            raise InputError(
+                f"--{field.name.replace('_', '-')} {value}: expected a number of at "
+                f"least {least}" + (" and less than 1." if least == 0 else ".")
+            )
+
+
+def defaults_from_argv(argv: list[str] | None = None) -> PriorConfig:
+    """Finds `--preset` before parsing: it chooses the defaults."""
+    argv = sys.argv[1:] if argv is None else argv
+    is_quick = option_from_argv("--preset", argv) == "quick"
+    return PriorConfig(scans=tyro.MISSING, **(QUICK if is_quick else {}))

@@ -1,0 +1,238 @@
+"""The auto-decoder: networks and the codes of all heads, trained together."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.config import NPHMConfig
+from npga_jax.nphm.field import canonical_field
+from npga_jax.nphm.losses import LossWeights, total_loss, training_losses
+from npga_jax.nphm.model import deform, predict_anchors
+from npga_jax.prior.batches import NearPoints, TrainBatch
+from npga_jax.types import Params
+
+
+class Codebook(NamedTuple):
+    """A code for every person and every scan. Registered scans bring no colours yet."""
+
+    geo: jax.Array  # [I, lat_dim_geo]
+    exp: jax.Array  # [N, lat_dim_exp]
+
+
+class CodeMoments(NamedTuple):
+    """Adam's state of a codebook, row by row."""
+
+    first: Codebook
+    second: Codebook
+    visits: Codebook  # [I, 1], [N, 1]
+
+
+class PriorState(NamedTuple):
+    """Everything a checkpoint holds."""
+
+    step: jax.Array  # [] int32, steps taken
+    weights: Params  # {"identity", "deformation"}
+    opt_state: optax.OptState
+    codes: Codebook
+    moments: CodeMoments
+    halted: jax.Array  # [] bool: a step gave numbers that are not finite
+
+
+class Rates(NamedTuple):
+    """Step sizes at the start; all fall to `final_fraction` along a cosine."""
+
+    networks: float = 2e-3
+    codes: float = 1e-3
+    final_fraction: float = 0.02
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+
+
+class NearWeights(NamedTuple):
+    """Weights of the losses that MonoNPHM does not have, see `batches.NearPoints`."""
+
+    sdf: float = 2.0
+    corresp: float = 1000.0
+
+
+REGISTERED_WEIGHTS = LossWeights(
+    anchors=100.0, reg_shape=1e-4, reg_expr=1e-4, symm_dist=1e-4
+)
+"""MonoNPHM's weights, but for two things. Codes are pulled less: they start where the
+registration puts them (`initial_codes`), many times larger than codes that grow from
+zero. Anchors are pulled more: those codes tell where anchors are from the start, and
+local networks learn sooner around anchors that stay."""
+
+
+def make_optimizer(rates: Rates, num_steps: int) -> optax.GradientTransformation:
+    """AdamW over both networks, clipped separately as in MonoNPHM."""
+    schedule = optax.cosine_decay_schedule(
+        rates.networks, num_steps, rates.final_fraction
+    )
+
+    def one() -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(rates.clip),
+            optax.adamw(schedule, weight_decay=rates.weight_decay),
+        )
+
+    return optax.partition(
+        {"identity": one(), "deformation": one()},
+        {"identity": "identity", "deformation": "deformation"},
+    )
+
+
+def initial_state(
+    weights: Params,
+    codes: Codebook,
+    optimizer: optax.GradientTransformation,
+) -> PriorState:
+    """The state before the first step."""
+    return PriorState(
+        step=jnp.zeros((), jnp.int32),
+        weights=weights,
+        opt_state=optimizer.init(weights),
+        codes=codes,
+        moments=CodeMoments(
+            # Not one tree of zeros for both: the step is given its buffers.
+            first=jax.tree.map(jnp.zeros_like, codes),
+            second=jax.tree.map(jnp.zeros_like, codes),
+            visits=jax.tree.map(lambda c: jnp.zeros((c.shape[0], 1)), codes),
+        ),
+        halted=jnp.zeros((), bool),
+    )
+
+
+def near_losses(
+    params: Params, cfg: NPHMConfig, near: NearPoints, codes: Codes
+) -> dict[str, jax.Array]:
+    """Errors of distance and of correspondence beside the surface.
+
+    Returns:
+      "near_sdf", the mean absolute error where the distance is known, NPHM units; and
+      "near_corresp", the mean squared error of the canonical position.
+    """
+    anchors = predict_anchors(params, cfg, codes.geo)
+    queries = deform(params, cfg, near.posed, codes, anchors)
+    field = canonical_field(params, cfg, queries, codes, anchors, with_color=False)
+    error = jnp.abs(field.sdf - near.sdf) * near.valid
+    return {
+        "near_sdf": jnp.sum(error) / jnp.maximum(jnp.sum(near.valid), 1),
+        "near_corresp": jnp.mean((queries[..., :3] - near.neutral) ** 2),
+    }
+
+
+def make_train_step(
+    cfg: NPHMConfig,
+    anchors_mean: np.ndarray,
+    optimizer: optax.GradientTransformation,
+    rates: Rates,
+    num_steps: int,
+    *,
+    weights: LossWeights = REGISTERED_WEIGHTS,
+    near_weights: NearWeights = NearWeights(),  # noqa: B008 - immutable
+):
+    """Builds the pure step: (state, batch) -> (state, losses).
+
+    A step whose loss or gradient is not finite changes nothing but `halted`, and a
+    halted state refuses all later steps.
+    """
+    code_rate = optax.cosine_decay_schedule(
+        rates.codes, num_steps, rates.final_fraction
+    )
+
+    def objective(trained, batch: TrainBatch):
+        net, book = trained
+        params = {**net, "anchors_mean": jnp.asarray(anchors_mean)}
+        codes = Codes(
+            geo=book.geo[batch.people],
+            app=jnp.zeros((len(batch.people), cfg.lat_dim_app)),
+            exp=book.exp[batch.scans],
+        )
+        losses = training_losses(
+            params, cfg, batch.official, codes, batch.random_points
+        )
+        near = near_losses(params, cfg, batch.near, codes)
+        total = total_loss(losses, weights)
+        total += near_weights.sdf * near["near_sdf"]
+        total += near_weights.corresp * near["near_corresp"]
+        return total, {**losses, **near, "total": total}
+
+    def step(state: PriorState, batch: TrainBatch):
+        (_, losses), (grads, code_grads) = jax.value_and_grad(objective, has_aux=True)(
+            (state.weights, state.codes), batch
+        )
+        finite = jnp.isfinite(optax.global_norm((grads, code_grads)))
+        finite &= jnp.isfinite(losses["total"]) & ~state.halted
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.weights)
+        rows = Codebook(batch.people, batch.scans)
+        codes, moments = update_codes(
+            state.codes, state.moments, code_grads, rows, code_rate(state.step)
+        )
+        moved = PriorState(
+            step=state.step + 1,
+            weights=optax.apply_updates(state.weights, updates),
+            opt_state=opt_state,
+            codes=codes,
+            moments=moments,
+            halted=state.halted,
+        )
+        kept = state._replace(halted=jnp.ones((), bool))
+        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, kept), losses
+
+    return jax.jit(step, donate_argnums=0)
+
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+
+def update_codes(
+    codes: Codebook,
+    moments: CodeMoments,
+    grads: Codebook,
+    rows: Codebook,
+    rate: jax.Array,
+) -> tuple[Codebook, CodeMoments]:
+    """Adam on the rows that a step has seen; others rest, moments included.
+
+    Args:
+      grads: of all rows, zero where not seen.
+      rows: indices of the rows seen.
+      rate: [] step size.
+    """
+
+    def one(code, first, second, visits, grad, index):
+        seen = jnp.zeros((code.shape[0], 1), bool).at[index].set(True)
+        count = visits + seen
+        new_first = _BETA1 * first + (1 - _BETA1) * grad
+        new_second = _BETA2 * second + (1 - _BETA2) * grad**2
+        safe = jnp.maximum(count, 1)
+        direction = new_first / (1 - _BETA1**safe)
+        direction /= jnp.sqrt(new_second / (1 - _BETA2**safe)) + _EPSILON
+        return (
+            jnp.where(seen, code - rate * direction, code),
+            jnp.where(seen, new_first, first),
+            jnp.where(seen, new_second, second),
+            count,
+        )
+
+    results = [
+        one(*leaves)
+        for leaves in zip(
+            codes,
+            moments.first,
+            moments.second,
+            moments.visits,
+            grads,
+            rows,
+            strict=True,
+        )
+    ]
+    new, first, second, visits = (
+        Codebook(*parts) for parts in zip(*results, strict=True)
+    )
+    return new, CodeMoments(first, second, visits)

@@ -1,0 +1,1 @@
+"""Fitting a head model to point clouds: one person, many frames."""

@@ -1,0 +1,194 @@
+"""From coarse to fine: which unknowns are solved for, with how robust a loss, when.
+
+First the pose alone, then the identity with expressions and poses on a few frames,
+then all expressions with the identity held, then everything together. MonoNPHM's and
+NPHM's fits do the same by 1,000 steps of Adam; second-order steps need about twenty.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from npga_jax.nphm.config import NPHMConfig
+from npga_jax.nphm.model import HeadModel
+from npga_jax.tracking.solver import (
+    Observations,
+    PriorWeights,
+    Robust,
+    Unknowns,
+    solve_expressions,
+    solve_identity,
+)
+
+_FIXED = 1e9
+"""A precision that holds an unknown where it is."""
+
+
+class Stage(NamedTuple):
+    """A few iterations with one robust loss."""
+
+    scale: float  # NPHM units
+    cutoff: float  # NPHM units
+    min_cosine: float
+    iterations: int
+
+
+POSE_STAGES = (Stage(0.1, 0.6, -1.0, 6), Stage(0.04, 0.2, 0.2, 4))
+EXPRESSION_STAGES = (
+    Stage(0.05, 0.2, 0.0, 4),
+    Stage(0.02, 0.08, 0.3, 4),
+    Stage(0.008, 0.03, 0.5, 6),
+)
+IDENTITY_STAGES = (
+    Stage(0.05, 0.2, 0.0, 5),
+    Stage(0.02, 0.08, 0.3, 5),
+    Stage(0.008, 0.03, 0.5, 8),
+)
+JOINT_STAGES = (Stage(0.008, 0.03, 0.5, 4),)
+
+Progress = Callable[[str, int, int], None]
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _step_expressions(params, cfg, *args):
+    return solve_expressions(params, cfg, *args)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _step_identity(params, cfg, *args):
+    return solve_identity(params, cfg, *args)
+
+
+def start(cfg: NPHMConfig, num_frames: int) -> Unknowns:
+    """The mean head, neutral, where the first pose puts it."""
+    return Unknowns(
+        geo=jnp.zeros(cfg.lat_dim_geo),
+        exp=jnp.zeros((num_frames, cfg.lat_dim_exp)),
+        pose=jnp.zeros((num_frames, 6)),
+    )
+
+
+def as_arrays(prior: PriorWeights, cfg: NPHMConfig) -> PriorWeights:
+    """Every weight as an array of one shape, so that programs are compiled once."""
+    wide = {"geo": cfg.lat_dim_geo, "exp": cfg.lat_dim_exp}
+    return PriorWeights(
+        *(
+            jnp.broadcast_to(
+                jnp.asarray(value, jnp.float32), (wide[name],) if name in wide else ()
+            )
+            for name, value in prior._asdict().items()
+        )
+    )
+
+
+def _robust(stage: Stage) -> Robust:
+    return Robust(
+        *(jnp.float32(v) for v in (stage.scale, stage.cutoff, stage.min_cosine))
+    )
+
+
+def fit_expressions(
+    model: HeadModel,
+    observations: Observations,
+    unknowns: Unknowns,
+    links: np.ndarray,
+    prior: PriorWeights,
+    stages: Sequence[Stage] = EXPRESSION_STAGES,
+    *,
+    progress: Progress | None = None,
+    name: str = "expressions",
+) -> Unknowns:
+    """Poses and expressions of all frames; the identity is held."""
+    prior = as_arrays(prior, model.cfg)
+    total = sum(stage.iterations for stage in stages)
+    done = 0
+    for stage in stages:
+        damping = jnp.full(len(links), 1e-3)
+        for _ in range(stage.iterations):
+            unknowns, damping = _step_expressions(
+                model.params,
+                model.cfg,
+                observations,
+                unknowns,
+                jnp.asarray(links, jnp.float32),
+                damping,
+                prior,
+                _robust(stage),
+            )
+            done += 1
+            if progress:
+                jax.block_until_ready(unknowns)
+                progress(name, done, total)
+    return unknowns
+
+
+def fit_poses(
+    model: HeadModel,
+    observations: Observations,
+    unknowns: Unknowns,
+    prior: PriorWeights,
+    stages: Sequence[Stage] = POSE_STAGES,
+    *,
+    progress: Progress | None = None,
+) -> Unknowns:
+    """Poses of all frames, each by itself; identity and expressions are held."""
+    rigid = prior._replace(exp=_FIXED, smooth_exp=0.0)
+    links = np.zeros(len(unknowns.exp))
+    return fit_expressions(
+        model,
+        observations,
+        unknowns,
+        links,
+        rigid,
+        stages,
+        progress=progress,
+        name="poses",
+    )
+
+
+def fit_identity(
+    model: HeadModel,
+    observations: Observations,
+    unknowns: Unknowns,
+    links: np.ndarray,
+    prior: PriorWeights,
+    stages: Sequence[Stage] = IDENTITY_STAGES,
+    *,
+    progress: Progress | None = None,
+    name: str = "identity",
+) -> Unknowns:
+    """Identity, expressions and poses together."""
+    prior = as_arrays(prior, model.cfg)
+    total = sum(stage.iterations for stage in stages)
+    done = 0
+    for stage in stages:
+        damping = jnp.float32(1e-3)
+        for _ in range(stage.iterations):
+            unknowns, damping = _step_identity(
+                model.params,
+                model.cfg,
+                observations,
+                unknowns,
+                jnp.asarray(links, jnp.float32),
+                damping,
+                prior,
+                _robust(stage),
+            )
+            done += 1
+            if progress:
+                jax.block_until_ready(unknowns)
+                progress(name, done, total)
+    return unknowns
+
+
+def fit_scan(
+    model: HeadModel, observations: Observations, prior: PriorWeights
+) -> Unknowns:
+    """Identity, expression and pose of one cloud: T = 1."""
+    unknowns = start(model.cfg, 1)
+    unknowns = fit_poses(model, observations, unknowns, prior)
+    return fit_identity(model, observations, unknowns, np.zeros(1), prior)

@@ -1,0 +1,344 @@
+"""Levenberg-Marquardt over identity, expressions and pose residuals of many frames.
+
+The unknowns of a frame (pose residual and expression) meet those of other frames only
+through the identity they share and through temporal smoothness, so the normal equations
+are an arrow: frames are eliminated one by one (Schur complement), and the identity is
+solved for at the end. Temporal neighbours are held at their last values.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from npga_jax.nphm.config import NPHMConfig
+from npga_jax.tracking.residuals import (
+    POSE_DIM,
+    apply_pose,
+    distances,
+    expression_residuals,
+    identity_residuals,
+    rotation_matrix,
+)
+from npga_jax.types import Params
+
+
+class Observations(NamedTuple):
+    """Points of T frames, P each, brought near the model's frame by a first pose."""
+
+    points: jax.Array  # [T, P, 3] NPHM units
+    normals: jax.Array  # [T, P, 3] outward, unit length; zero where unknown
+    weights: jax.Array  # [T, P] 0 for padding and for what the model does not have
+
+
+class Unknowns(NamedTuple):
+    """What is solved for."""
+
+    geo: jax.Array  # [G] identity
+    exp: jax.Array  # [T, E] expression
+    pose: jax.Array  # [T, 6] rotation vector and translation, see `apply_pose`
+
+
+class PriorWeights(NamedTuple):
+    """How strongly unknowns are held, as precisions in units of one residual.
+
+    A residual of `noise` counts as much as a code one standard deviation from zero.
+    """
+
+    noise: jax.Array | float = 0.004  # NPHM units (1 mm)
+    geo: jax.Array | float = 25.0  # [G] or []; 1 / variance
+    exp: jax.Array | float = 25.0  # [E] or []
+    smooth_exp: jax.Array | float = 0.0  # per neighbour in time
+    pose_rotation: jax.Array | float = 1e2  # 1 / radian^2
+    pose_translation: jax.Array | float = 1e2  # 1 / unit^2
+    symmetry: jax.Array | float = 0.0  # of the local codes of mirror pairs
+
+
+class Robust(NamedTuple):
+    """Which points count."""
+
+    scale: jax.Array | float  # NPHM units; Geman-McClure's
+    cutoff: jax.Array | float  # NPHM units; farther points do not count
+    min_cosine: jax.Array | float  # between observed and model normal
+
+
+def point_weights(
+    residual: jax.Array,
+    gradient: jax.Array,
+    normals: jax.Array,
+    weights: jax.Array,
+    robust: Robust,
+) -> jax.Array:
+    """Weights of iteratively reweighted least squares: [P]."""
+    squared = robust.scale**2
+    weight = weights * (squared / (squared + residual**2)) ** 2
+    weight = jnp.where(jnp.abs(residual) < robust.cutoff, weight, 0.0)
+    known = jnp.sum(normals**2, axis=-1) > 0.25
+    length = jnp.sqrt(jnp.sum(gradient**2, axis=-1) + 1e-12)
+    cosine = jnp.sum(normals * gradient, axis=-1) / length
+    return jnp.where(known & (cosine < robust.min_cosine), 0.0, weight)
+
+
+def robust_cost(residual: jax.Array, weights: jax.Array, robust: Robust) -> jax.Array:
+    """Sum of Geman-McClure's losses: []."""
+    squared = jnp.minimum(residual**2, robust.cutoff**2)
+    return jnp.sum(weights * robust.scale**2 * squared / (robust.scale**2 + squared))
+
+
+def _neighbours(exp: jax.Array, links: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sum of the codes of the frames before and after, and their number."""
+    before = jnp.roll(exp, 1, axis=0) * links[:, None]
+    after_link = jnp.roll(links, -1)
+    after = jnp.roll(exp, -1, axis=0) * after_link[:, None]
+    return before + after, links + after_link
+
+
+def frame_cost(
+    params: Params,
+    cfg: NPHMConfig,
+    observations: Observations,
+    unknowns: Unknowns,
+    links: jax.Array,
+    prior: PriorWeights,
+    robust: Robust,
+) -> jax.Array:
+    """What each frame costs, its own priors included and the identity's left out.
+
+    Args:
+      links: [T] 1 where the frame before it in the arrays comes before it in time.
+
+    Returns:
+      [T].
+    """
+
+    def data(frame):
+        points, weights, pose, exp = frame
+        residual = distances(params, cfg, apply_pose(pose, points), unknowns.geo, exp)
+        return robust_cost(residual, weights, robust)
+
+    cost = jax.lax.map(
+        data,
+        (observations.points, observations.weights, unknowns.pose, unknowns.exp),
+    )
+    cost = cost / prior.noise**2
+    cost += jnp.sum(prior.exp * unknowns.exp**2, axis=-1)
+    cost += prior.pose_rotation * jnp.sum(unknowns.pose[:, :3] ** 2, axis=-1)
+    cost += prior.pose_translation * jnp.sum(unknowns.pose[:, 3:] ** 2, axis=-1)
+    step = unknowns.exp - jnp.roll(unknowns.exp, 1, axis=0)
+    smooth = links * jnp.sum(step**2, axis=-1)
+    return cost + prior.smooth_exp * (smooth + jnp.roll(smooth, -1))
+
+
+def _frame_equations(residual_fn, params, cfg, frame, geo, prior, robust):
+    """Normal equations of one frame's points: matrix, right-hand side."""
+    points, normals, weights, pose, exp = frame
+    moved = apply_pose(pose, points)
+    turned = normals @ rotation_matrix(pose[:3]).T
+    result = residual_fn(params, cfg, moved, geo, exp)
+    weight = point_weights(result.sdf, result.normals, turned, weights, robust)
+    weighted = result.jacobian * weight[:, None]
+    scale = 1.0 / prior.noise**2
+    return (
+        scale * (weighted.T @ result.jacobian),
+        -scale * (weighted.T @ result.sdf),
+    )
+
+
+def _frame_prior(cfg, exp, pose, neighbours, prior):
+    """Precisions and right-hand sides of one frame's own priors: [6 + E] each."""
+    total, count = neighbours
+    precision = jnp.concatenate(
+        [
+            jnp.full(3, prior.pose_rotation),
+            jnp.full(3, prior.pose_translation),
+            jnp.broadcast_to(prior.exp, exp.shape) + 2 * prior.smooth_exp * count,
+        ]
+    )
+    values = jnp.concatenate([pose, exp])
+    pull = jnp.concatenate([jnp.zeros(POSE_DIM), 2 * prior.smooth_exp * total])
+    return precision, pull - precision * values
+
+
+def _compose(pose: jax.Array, update: jax.Array) -> jax.Array:
+    """A pose residual followed by a small motion: [6], [6] -> [6]."""
+    turn = rotation_matrix(update[:3])
+    rotation = turn @ rotation_matrix(pose[:3])
+    trace = jnp.clip((jnp.trace(rotation) - 1) / 2, -1.0, 1.0)
+    angle = jnp.arccos(trace)
+    axis = jnp.array(
+        [
+            rotation[2, 1] - rotation[1, 2],
+            rotation[0, 2] - rotation[2, 0],
+            rotation[1, 0] - rotation[0, 1],
+        ]
+    )
+    sine = jnp.sin(angle)
+    factor = jnp.where(
+        sine > 1e-4, angle / (2 * jnp.where(sine > 1e-4, sine, 1.0)), 0.5
+    )
+    return jnp.concatenate([factor * axis, turn @ pose[3:] + update[3:]])
+
+
+def solve_expressions(
+    params: Params,
+    cfg: NPHMConfig,
+    observations: Observations,
+    unknowns: Unknowns,
+    links: jax.Array,
+    damping: jax.Array,
+    prior: PriorWeights,
+    robust: Robust,
+) -> tuple[Unknowns, jax.Array]:
+    """One damped step of every frame's pose and expression; identity is held.
+
+    A frame whose cost would rise keeps its values and is damped more next time.
+
+    Args:
+      damping: [T] relative to the diagonal.
+
+    Returns:
+      The unknowns, and the next damping [T].
+    """
+    before = frame_cost(params, cfg, observations, unknowns, links, prior, robust)
+    neighbours = _neighbours(unknowns.exp, links)
+
+    def one(frame):
+        points, normals, weights, pose, exp, total, count, damp = frame
+        matrix, right = _frame_equations(
+            expression_residuals,
+            params,
+            cfg,
+            (points, normals, weights, pose, exp),
+            unknowns.geo,
+            prior,
+            robust,
+        )
+        precision, pull = _frame_prior(cfg, exp, pose, (total, count), prior)
+        matrix = matrix + jnp.diag(precision)
+        matrix = matrix + jnp.diag(damp * jnp.diag(matrix))
+        step = jax.scipy.linalg.solve(matrix, right + pull, assume_a="pos")
+        return _compose(pose, step[:POSE_DIM]), exp + step[POSE_DIM:]
+
+    pose, exp = jax.lax.map(
+        one,
+        (
+            observations.points,
+            observations.normals,
+            observations.weights,
+            unknowns.pose,
+            unknowns.exp,
+            *neighbours,
+            damping,
+        ),
+    )
+    trial = unknowns._replace(pose=pose, exp=exp)
+    after = frame_cost(params, cfg, observations, trial, links, prior, robust)
+    # Neighbours move at the same time, so a little more is not yet a failure.
+    better = (after < before * 1.001) & jnp.isfinite(after)
+    kept = unknowns._replace(
+        pose=jnp.where(better[:, None], pose, unknowns.pose),
+        exp=jnp.where(better[:, None], exp, unknowns.exp),
+    )
+    damping = jnp.where(better, damping * 0.3, damping * 10.0)
+    return kept, jnp.clip(damping, 1e-6, 1e3)
+
+
+def identity_prior(
+    cfg: NPHMConfig, geo: jax.Array, prior: PriorWeights
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Precision matrix of the identity code, its pull at `geo`, and its cost.
+
+    Besides the pull to zero, `symmetry` joins the local codes of mirror pairs.
+    """
+    dim = cfg.lat_dim_geo
+    precision = jnp.diag(jnp.broadcast_to(prior.geo, (dim,)))
+    if cfg.mode == "local":
+        loc = cfg.lat_dim_loc_geo
+        start = cfg.lat_dim_glob
+        even = start + jnp.arange(cfg.num_symm_pairs)[:, None] * 2 * loc
+        even = (even + jnp.arange(loc)).reshape(-1)
+        odd = even + loc
+        precision = precision.at[even, even].add(prior.symmetry)
+        precision = precision.at[odd, odd].add(prior.symmetry)
+        precision = precision.at[even, odd].add(-prior.symmetry)
+        precision = precision.at[odd, even].add(-prior.symmetry)
+    pull = -precision @ geo
+    return precision, pull, -pull @ geo
+
+
+def solve_identity(
+    params: Params,
+    cfg: NPHMConfig,
+    observations: Observations,
+    unknowns: Unknowns,
+    links: jax.Array,
+    damping: jax.Array,
+    prior: PriorWeights,
+    robust: Robust,
+) -> tuple[Unknowns, jax.Array]:
+    """One damped step of the identity and of all frames together.
+
+    Args:
+      damping: [] relative to the diagonal.
+
+    Returns:
+      The unknowns (unchanged if the cost would rise), and the next damping [].
+    """
+
+    def cost(values):
+        frames = frame_cost(params, cfg, observations, values, links, prior, robust)
+        return jnp.sum(frames) + identity_prior(cfg, values.geo, prior)[2]
+
+    inner = POSE_DIM + cfg.lat_dim_exp
+    neighbours = _neighbours(unknowns.exp, links)
+
+    def one(carry, frame):
+        points, normals, weights, pose, exp, total, count = frame
+        matrix, right = _frame_equations(
+            identity_residuals,
+            params,
+            cfg,
+            (points, normals, weights, pose, exp),
+            unknowns.geo,
+            prior,
+            robust,
+        )
+        precision, pull = _frame_prior(cfg, exp, pose, (total, count), prior)
+        own = matrix[:inner, :inner] + jnp.diag(precision)
+        own = own + jnp.diag(damping * jnp.diag(own))
+        cross, own_right = matrix[:inner, inner:], right[:inner] + pull
+        solved = jax.scipy.linalg.solve(
+            own, jnp.concatenate([cross, own_right[:, None]], axis=1), assume_a="pos"
+        )
+        by_geo, rest = solved[:, :-1], solved[:, -1]
+        shared, shared_right = carry
+        shared = shared + matrix[inner:, inner:] - cross.T @ by_geo
+        shared_right = shared_right + right[inner:] - cross.T @ rest
+        return (shared, shared_right), (by_geo, rest)
+
+    precision, pull, _ = identity_prior(cfg, unknowns.geo, prior)
+    (shared, right), (by_geo, rest) = jax.lax.scan(
+        one,
+        (precision, pull),
+        (
+            observations.points,
+            observations.normals,
+            observations.weights,
+            unknowns.pose,
+            unknowns.exp,
+            *neighbours,
+        ),
+    )
+    shared = shared + jnp.diag(damping * jnp.diag(shared))
+    geo_step = jax.scipy.linalg.solve(shared, right, assume_a="pos")
+    frame_step = rest - by_geo @ geo_step
+    trial = Unknowns(
+        geo=unknowns.geo + geo_step,
+        exp=unknowns.exp + frame_step[:, POSE_DIM:],
+        pose=jax.vmap(_compose)(unknowns.pose, frame_step[:, :POSE_DIM]),
+    )
+    before, after = cost(unknowns), cost(trial)
+    better = (after < before) & jnp.isfinite(after)
+    kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), trial, unknowns)
+    damping = jnp.where(better, damping * 0.3, damping * 10.0)
+    return kept, jnp.clip(damping, 1e-6, 1e3)
