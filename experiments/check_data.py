@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from npga_jax.data import video_cache
 from npga_jax.data.capture import Camera, Capture, PointCloud, Timestep
 from npga_jax.data.location import locate_subject
 from npga_jax.data.nersemble import NersembleCapture, capture_from_survey, decode_all
+from npga_jax.data.nersemble_codes import sequences_to_track
 from npga_jax.data.nersemble_survey import Survey, survey_nersemble
 from npga_jax.errors import InputError
 
@@ -39,10 +41,11 @@ class CheckConfig:
 
 def main(cfg: CheckConfig) -> None:
     root, name = locate_subject(cfg.subject, cfg.data_root)
-    survey = survey_nersemble(root, name, cfg.capture)
+    untracked = sequences_to_track(root / name, cfg.capture)
+    survey = survey_nersemble(root, name, cfg.capture, need_driving=not untracked)
     if cfg.decode and not survey.problems:
         survey = decode_all(survey, root, cfg.capture)
-    print_survey(survey)
+    print_survey(survey, untracked)
     if survey.problems:
         count = len(survey.problems)
         plural = "s" if count > 1 else ""
@@ -62,8 +65,13 @@ def main(cfg: CheckConfig) -> None:
         print(f"\nwrote {path}: look whether the points lie on the head")
 
 
-def print_survey(survey: Survey) -> None:
-    """Prints what was found, what is missing, and what is wrong."""
+def print_survey(survey: Survey, untracked: Collection[str] = ()) -> None:
+    """Prints what was found, what is missing, and what is wrong.
+
+    Args:
+        survey: What was found.
+        untracked: Sequences that training would have tracked.
+    """
     print(f"subject      {survey.subject} in {survey.folder}")
     print(f"cameras      {len(survey.cameras)}: {', '.join(survey.cameras)}")
     if survey.stride and survey.video_fps:
@@ -76,12 +84,17 @@ def print_survey(survey: Survey) -> None:
     track = next(iter(survey.tracks.values()), None)
     if track:
         print(f"codes        {len(track.expr_names)} of model '{track.model}'")
+    if untracked:
+        print(
+            f"no codes     in {', '.join(untracked)}: experiments/train.py tracks the "
+            "head there first, as experiments/track.py does"
+        )
     used = collections.Counter(t.sequence for t in survey.timesteps)
     kinds = collections.Counter((s, kind) for s, _, kind in survey.entries)
     print(f"sequences    {len(survey.sequences)}, {sum(used.values())} frames used")
     print(
         f"  {'name':<32}{'frames':>7}{'codes':>7}{'points':>7}{'rgb':>5}{'alpha':>7}"
-        f"{'labels':>8}"
+        f"{'labels':>8}  driving files (* is used)"
     )
     for sequence in survey.sequences:
         folder = survey.folder / "sequences" / sequence / "pointclouds"
@@ -90,7 +103,8 @@ def print_survey(survey: Survey) -> None:
             f"  {sequence:<32}{used[sequence]:>7}"
             f"{len(track.frame_id) if track else 0:>7}"
             f"{len(list(folder.glob('frame_*.pcd'))):>7}{kinds[sequence, 'rgb']:>5}"
-            f"{kinds[sequence, 'alpha']:>7}{kinds[sequence, 'labels']:>8}"
+            f"{kinds[sequence, 'alpha']:>7}{kinds[sequence, 'labels']:>8}  "
+            f"{list_driving(survey, sequence)}"
         )
     need = sum(
         video_cache.bytes_needed(survey.entries[key], survey.num_frames.get(key, 0))
@@ -108,6 +122,16 @@ def print_survey(survey: Survey) -> None:
             print(f"\n{title}")
             for sentence in sentences:
                 print(f"  - {sentence}")
+
+
+def list_driving(survey: Survey, sequence: str) -> str:
+    """Names a sequence's driving files, like "blendshapes*, nphm (cache)"."""
+    used = survey.driving_paths.get(sequence)
+    words = []
+    for name, path in sorted(survey.code_files.get(sequence, {}).items()):
+        where = "" if path.is_relative_to(survey.folder) else " (cache)"
+        words.append(f"{name}{'*' if path == used else ''}{where}")
+    return ", ".join(words) or "none"
 
 
 def draw_contact_sheet(capture: NersembleCapture) -> Image.Image | None:
@@ -139,13 +163,15 @@ def draw_contact_sheet(capture: NersembleCapture) -> Image.Image | None:
 
 
 def find_neutral(capture: NersembleCapture) -> Timestep | None:
-    """The frame with the smallest expression code among those with points."""
+    """The frame with the smallest expression code among those with points.
+
+    Without codes it is the first one.
+    """
     with_points = [t for t in capture.timesteps if capture.points_path(t).is_file()]
-    return min(
-        with_points,
-        key=lambda t: float(np.linalg.norm(capture.driving(t).expr)),
-        default=None,
-    )
+    coded = [t for t in with_points if capture.has_driving(t)]
+    if not coded:
+        return next(iter(with_points), None)
+    return min(coded, key=lambda t: float(np.linalg.norm(capture.driving(t).expr)))
 
 
 def spread_cameras(capture: Capture, timestep: Timestep) -> list[str]:

@@ -1,6 +1,7 @@
 """Trains an avatar: `python experiments/train.py --subject demo`."""
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator
@@ -18,14 +19,23 @@ from npga_jax.errors import InputError
 
 
 def main(cfg: TrainConfig) -> None:
-    """Data, training, evaluation."""
+    """Codes where they are missing, data, training, evaluation."""
     from npga_jax.data import open_capture
+    from npga_jax.data.location import locate_subject
+    from npga_jax.data.nersemble_codes import sequences_to_track
     from npga_jax.data.splits import holdout_split
 
     stages: dict[str, float] = {}
-    began = time.perf_counter()
     validate(cfg)
     folder = choose_folder(cfg)
+    root, name = locate_subject(cfg.subject, cfg.data_root)
+    untracked = sequences_to_track(root / name, cfg.capture)
+    runtime.configure(num_cpu_devices=cfg.num_devices)
+    if untracked:
+        began = time.perf_counter()
+        make_codes(cfg, root, name, untracked)
+        stages["tracking"] = time.perf_counter() - began
+    began = time.perf_counter()
     capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
@@ -39,12 +49,55 @@ def main(cfg: TrainConfig) -> None:
 
     for note in capture.notes:
         print(f"note: {note}")
+    if cfg.prior and not untracked and not cfg.resume:
+        print(
+            f"note: --prior {cfg.prior} is not used: there are driving codes of model "
+            f"'{capture.driving_model}' already"
+        )
 
-    runtime.configure(num_cpu_devices=cfg.num_devices)
+    # The run keeps its codes, also if files of another tracker are added later.
+    used = dataclasses.replace(cfg.capture, driving=capture.driving_name)
+    cfg = dataclasses.replace(cfg, capture=used)
     with explain_lack_of_memory():
         train(cfg, folder, capture, split)
     if cfg.evaluate:
         evaluate(folder, cfg, stages)
+
+
+def make_codes(
+    cfg: TrainConfig, root: Path, name: str, sequences: tuple[str, ...]
+) -> None:
+    """Runs the head tracker, for the sake of sequences that lack its codes."""
+    from npga_jax.data.driving import TRACKED
+    from npga_jax.data.nersemble import open_nersemble
+    from npga_jax.data.nersemble_codes import tracking_output
+    from npga_jax.data.splits import holdout_split
+    from npga_jax.tracking.pipeline import track_subject
+
+    # Tracking is slow: what is wrong with the capture or the split is said before.
+    capture = open_nersemble(
+        root, name, cfg.capture, progress=False, decode=False, need_driving=False
+    )
+    holdout_split(capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera)
+    output = tracking_output(root / name, cfg.capture)
+    count = len(sequences)
+    print(
+        f"{count} of {len(capture.sequences)} sequences of subject {cfg.subject} "
+        f"{'has' if count == 1 else 'have'} no "
+        f"{f'{TRACKED}.npz' if cfg.capture.driving else 'driving codes'}: tracking the "
+        f"head first; codes go to {output}",
+        flush=True,
+    )
+    # It keeps what is there already, and takes the identity from it. Without a name it
+    # may start from the poses of any other tracker.
+    track_subject(
+        root,
+        name,
+        dataclasses.replace(cfg.capture, driving=""),
+        prior=cfg.prior,
+        output=output,
+        sequences=capture.sequences,
+    )
 
 
 @contextlib.contextmanager
@@ -114,7 +167,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split) -> None:
     """Trains to the last step, from the newest checkpoint if there is one."""
     import jax
 
-    from npga_jax import checkpoint, fitting, parallel
+    from npga_jax import checkpoint, fitting, loop, parallel
     from npga_jax.build import initial_state, state_template
     from npga_jax.data.loader import plan_step
     from npga_jax.preview import make_preview_fn
@@ -159,7 +212,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split) -> None:
     trainer.run()
     print(
         f"\ntrained {cfg.steps} steps in {trainer.total_seconds:.0f} s, "
-        f"peak memory {fitting.peak_rss_mb():.0f} MiB"
+        f"peak memory {loop.peak_rss_mb():.0f} MiB"
     )
 
 

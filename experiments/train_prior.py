@@ -39,9 +39,18 @@ def main(cfg: PriorConfig) -> None:
             "steps": cfg.steps,
             "seconds": round(seconds),
             "anchor_vertices": setup.anchor_vertices.tolist(),
+            "code_std": code_std(state.codes),
         },
     )
     print(f"\ntrained {cfg.steps} steps in {seconds:.0f} s: {path}")
+
+
+def code_std(codes) -> dict[str, list[float]]:
+    """Deviation of each component of the codes, which fits need to know."""
+    return {
+        name: [round(float(v), 6) for v in getattr(codes, name).std(axis=0)]
+        for name in ("geo", "exp")
+    }
 
 
 def settings_text(cfg: PriorConfig) -> str:

@@ -31,8 +31,12 @@ class CaptureConfig:
     """Serials to leave out everywhere."""
     ignore_sequences: tuple[str, ...] = ()
     """Sequences (name or prefix) to leave out."""
+    driving: str = ""
+    """Driving file to use in every sequence, by its name without .npz; to be given
+    where there are several. nphm: the codes that experiments/track.py makes."""
     cache_dir: Path | None = None
-    """Where decoded frames are kept; default: $NPGA_CACHE, else ~/.cache/npga_jax."""
+    """Where decoded frames and tracked codes are kept; default: $NPGA_CACHE, else
+    ~/.cache/npga_jax."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +133,9 @@ class TrainConfig:
     """Steps between preview pictures."""
     evaluate: bool = True
     """Evaluate and write videos at the end."""
+    prior: Path | None = None
+    """Head model (.npz or MonoNPHM checkpoint) that tracking uses where codes are
+    missing; default: the packaged one."""
     capture: CaptureConfig = CaptureConfig()
     gaussians: GaussianConfig = GaussianConfig()
     detail: DetailConfig = DetailConfig()

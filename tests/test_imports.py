@@ -12,17 +12,19 @@ PACKAGE = ROOT / "npga_jax"
 
 # Each module may import those of earlier layers, and of its own where that is listed.
 LAYERS = [
-    {"errors", "math", "types", "sh", "mlp", "runtime"},
-    {"config", "cli", "rasterizer", "metrics", "deformation", "optim", "nphm"},
+    {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "mesh"},
+    {"config", "cli", "rasterizer", "metrics", "deformation", "optim", "nphm"}
+    | {"mesh_ply", "mesh_files", "mesh_picture"},
     {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"},
     {"training", "run_folder", "initialization", "scoring", "evaluation_text"}
-    | {"evaluation_views", "comparison"},
+    | {"evaluation_views", "comparison", "tracking"},
     {"checkpoint", "build", "evaluation"},
-    {"runs", "fitting"},
+    {"runs", "fitting", "prior"},
     {"preview"},
 ]
 WITHIN_A_LAYER = {
     ("mlp", "types"),
+    ("mesh_files", "mesh_ply"),
     ("initialization", "data"),
     ("evaluation_text", "comparison"),
     ("scoring", "evaluation_views"),

@@ -5,15 +5,20 @@ Keys: frame_id [T] int, expr [T, E], world_from_head [T, 4, 4], model, head_unit
 """
 
 import dataclasses
+import hashlib
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from npga_jax.data.location import cache_base
 from npga_jax.errors import InputError
 
-_REQUIRED = ("frame_id", "expr", "world_from_head", "model", "head_unit")
+TRACKED = "nphm"
+"""Name of the driving files that experiments/track.py writes."""
+
+REQUIRED_KEYS = ("frame_id", "expr", "world_from_head", "model", "head_unit")
 _METRES_TO_UNIT = {"m": 1.0, "nphm": 4.0}
 _SIMILARITY_TOLERANCE = 0.01
 
@@ -43,11 +48,11 @@ def load_driving(path: Path) -> DrivingFile:
             poses that cannot be.
     """
     arrays = _load_arrays(path)
-    missing = [key for key in _REQUIRED if key not in arrays]
+    missing = [key for key in REQUIRED_KEYS if key not in arrays]
     if missing:
         raise InputError(
             f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(arrays))}. "
-            f"A driving file holds {', '.join(_REQUIRED)} (and expr_names)."
+            f"A driving file holds {', '.join(REQUIRED_KEYS)} (and expr_names)."
         )
     frame_id, expr = arrays["frame_id"], arrays["expr"]
     world_from_head = arrays["world_from_head"]
@@ -92,33 +97,42 @@ def load_driving(path: Path) -> DrivingFile:
     )
 
 
-def find_driving_file(sequence_folder: Path, name: str | None = None) -> Path:
-    """Chooses the driving file of a sequence.
+def tracked_folder(subject_folder: Path, cache_dir: Path | None = None) -> Path:
+    """Where a subject's tracked codes lie that are not in the capture itself.
 
     Args:
-        sequence_folder: The folder that has `tracking/` in it.
-        name: File name without ".npz"; needed only where there are several files.
+        subject_folder: The subject's folder; two copies do not share codes.
+        cache_dir: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
 
-    Raises:
-        InputError: if there is none, or several to choose from.
+    Returns:
+        The folder that holds SEQ/tracking/nphm.npz. It need not exist.
     """
-    folder = sequence_folder / "tracking"
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        raise InputError(
-            f"{sequence_folder.name} has no driving codes: there is no .npz in "
-            f"{folder}. Supply one from your head tracker (keys "
-            f"{', '.join(_REQUIRED)}), or leave the sequence out with "
-            f"--capture.ignore-sequences {sequence_folder.name}."
-        )
-    chosen = [f for f in files if f.stem == name] if name else files
-    if len(chosen) != 1:
-        wanted = f"no {name}.npz" if name else "several driving files"
-        raise InputError(
-            f"{folder} has {wanted} ({', '.join(f.name for f in files)}). Keep the "
-            "one to use there and move the others away."
-        )
-    return chosen[0]
+    folder = subject_folder.resolve()
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    return cache_base(cache_dir) / "tracking" / f"{folder.name}-{digest}"
+
+
+def list_driving_files(
+    subject_folder: Path, sequence: str, cache_dir: Path | None = None
+) -> dict[str, Path]:
+    """Lists the driving files of a sequence by name, which is without ".npz".
+
+    Captures cannot always be written to, so codes may also lie in the cache. Where a
+    name is in both, the capture's own file counts.
+
+    Args:
+        subject_folder: The subject's folder.
+        sequence: Name of the sequence's folder.
+        cache_dir: As in `tracked_folder`.
+    """
+    found: dict[str, Path] = {}
+    for folder in (
+        subject_folder / "sequences" / sequence,
+        tracked_folder(subject_folder, cache_dir) / sequence,
+    ):
+        for path in sorted((folder / "tracking").glob("*.npz")):
+            found.setdefault(path.stem, path)
+    return found
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:

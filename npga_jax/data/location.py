@@ -16,8 +16,8 @@ Expected below the data root (the NeRSemble v2 layout):
   SUBJECT/calibration/color_calibration.json                   optional
   SUBJECT/sequences/SEQ/images/cam_SERIAL.mp4
   SUBJECT/sequences/SEQ/alpha_maps/cam_SERIAL.mp4              your matting
-  SUBJECT/sequences/SEQ/tracking/NAME.npz                      your head tracker
-  SUBJECT/sequences/SEQ/pointclouds/frame_00000.pcd, ...       for the first Gaussians
+  SUBJECT/sequences/SEQ/pointclouds/frame_00000.pcd, ...       for Gaussians, tracking
+  SUBJECT/sequences/SEQ/tracking/NAME.npz                      optional: your tracker's
   SUBJECT/sequences/SEQ/segmentation/cam_SERIAL.npz            optional
 NeRSemble is given out by its authors at TU Munich on request: fill in their access
 form, then download with their `nersemble-data` toolkit (v2).
@@ -61,6 +61,16 @@ def locate_subject(subject: str, data_root: Path | None) -> tuple[Path, str]:
         f"subject '{subject}': no folder {root / subject}. {_hint(root, subject)}"
         f"\n{_EXPECTED}"
     )
+
+
+def cache_base(cache_dir: Path | None) -> Path:
+    """The folder for all that can be made anew.
+
+    Args:
+        cache_dir: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
+    """
+    base = cache_dir or Path(os.environ.get("NPGA_CACHE") or "~/.cache/npga_jax")
+    return base.expanduser()
 
 
 def _hint(root: Path, subject: str) -> str:

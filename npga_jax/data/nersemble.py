@@ -20,7 +20,8 @@ class NersembleCapture(Capture):
     """A capture whose frames are in the cache, or are decoded when asked for."""
 
     views: dict[str, Camera]
-    tracks: dict[str, DrivingFile]
+    tracks: dict[str, DrivingFile]  # by sequence; without those that have no codes
+    driving_paths: dict[str, Path]  # where `tracks` were read
     entries: dict[EntryKey, video_cache.Entry]
     is_decoded: bool  # All of it; else every read makes sure of its own file.
 
@@ -52,8 +53,23 @@ class NersembleCapture(Capture):
         """[H, W] uint8 in facer numbering, or None without a map."""
         return self._frame(timestep, camera_id, "labels")
 
+    @property
+    def driving_name(self) -> str:
+        """What --capture.driving calls these codes; "" if names differ, or for none."""
+        names = {path.stem for path in self.driving_paths.values()}
+        return names.pop() if len(names) == 1 else ""
+
+    def has_driving(self, timestep: Timestep) -> bool:
+        """Whether there are a code and a pose; always, unless they were not needed."""
+        return timestep.sequence in self.tracks
+
     def driving(self, timestep: Timestep) -> Driving:
         """The tracker's code and pose."""
+        if not self.has_driving(timestep):
+            raise InputError(
+                f"{timestep.sequence} of subject {self.subject} has no driving codes. "
+                "Make them with experiments/track.py."
+            )
         track = self.tracks[timestep.sequence]
         row = int(np.searchsorted(track.frame_id, timestep.frame_id))
         return Driving(track.expr[row], track.world_from_head[row])
@@ -87,6 +103,7 @@ def open_nersemble(
     *,
     progress: bool = True,
     decode: bool = True,
+    need_driving: bool = True,
 ) -> NersembleCapture:
     """Opens a capture, and decodes what is not in the cache yet.
 
@@ -97,11 +114,13 @@ def open_nersemble(
         progress: Whether to say on stderr what is done.
         decode: False to decode no more than the files that are read from later: for
             captures that only drive, and to look at a few frames.
+        need_driving: False if sequences may be without driving codes, as they are
+            before they are tracked: all their frames are then timesteps.
 
     Raises:
         InputError: for the first thing that is wrong with the capture.
     """
-    survey = survey_nersemble(root, subject, cfg)
+    survey = survey_nersemble(root, subject, cfg, need_driving=need_driving)
     _raise_problems(survey)
     if progress and not cfg.frame_stride:
         print(
@@ -133,12 +152,12 @@ def decode_all(
         [survey.num_frames.get(key, 0) for key in survey.missing],
         progress=progress,
     )
-    return survey_nersemble(root, survey.subject, cfg)
+    return survey_nersemble(root, survey.subject, cfg, need_driving=survey.need_driving)
 
 
 def capture_from_survey(survey: Survey) -> NersembleCapture:
     """Makes a capture of a survey that found no problem."""
-    track = survey.tracks[survey.sequences[0]]
+    track = next(iter(survey.tracks.values()), None)
     return NersembleCapture(
         subject=survey.subject,
         root=survey.folder,
@@ -149,11 +168,12 @@ def capture_from_survey(survey: Survey) -> NersembleCapture:
         sequences=survey.sequences,
         cameras=survey.cameras,
         timesteps=survey.timesteps,
-        expr_names=track.expr_names,
-        driving_model=track.model,
+        expr_names=track.expr_names if track else (),
+        driving_model=track.model if track else "",
         notes=tuple(survey.notes),
         views=survey.views,
         tracks=survey.tracks,
+        driving_paths=survey.driving_paths,
         entries=survey.entries,
         is_decoded=not survey.missing,
     )

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from npga_jax.data import video
 from npga_jax.data.capture import match_sequences
-from npga_jax.data.driving import DrivingFile, find_driving_file, load_driving
 from npga_jax.errors import InputError
 
 _SEQUENCE_NAME = re.compile(r"((EXP|EMO|SEN)-\d+|FREE|HAIR|GLASSES)(-.*)?")
@@ -120,27 +119,6 @@ def find_cameras(
             f"no camera of {folder} is left: all that have videos are ignored."
         )
     return tuple(cameras)
-
-
-def find_tracks(
-    folder: Path, sequences: tuple[str, ...], findings: Findings
-) -> dict[str, DrivingFile]:
-    """Reads the driving codes of every sequence; all must be of one model."""
-    tracks: dict[str, DrivingFile] = {}
-    for sequence in sequences:
-        path = findings.attempt(find_driving_file, folder / "sequences" / sequence)
-        track = findings.attempt(load_driving, path) if path else None
-        if track is None:
-            continue
-        first = next(iter(tracks.values()), track)
-        if (track.model, track.expr_names) != (first.model, first.expr_names):
-            findings.problems.append(
-                f"{path} has {len(track.expr_names)} codes of model '{track.model}', "
-                f"unlike other sequences ({len(first.expr_names)} of "
-                f"'{first.model}'). Track all sequences with the same model."
-            )
-        tracks[sequence] = track
-    return tracks
 
 
 def report_lacking(

@@ -4,6 +4,7 @@ All that is wrong is collected, so that a person can mend it in one go.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from npga_jax.config import CaptureConfig
@@ -16,13 +17,17 @@ from npga_jax.data.calibration import (
 )
 from npga_jax.data.capture import Camera, Timestep
 from npga_jax.data.driving import DrivingFile
+from npga_jax.data.nersemble_codes import (
+    choose_code_files,
+    find_code_files,
+    load_tracks,
+)
 from npga_jax.data.nersemble_files import (
     FILES,
     Findings,
     count_things,
     find_cameras,
     find_sequences,
-    find_tracks,
     report_lacking,
     source_path,
 )
@@ -40,6 +45,7 @@ class Survey(Findings):
 
     subject: str
     folder: Path
+    need_driving: bool = True  # Whether a sequence without codes is a problem.
     calibration: Calibration | None = None
     is_color_calibrated: bool = False
     sequences: tuple[str, ...] = ()
@@ -49,6 +55,8 @@ class Survey(Findings):
     video_fps: float = 0.0
     stride: int = 1
     views: dict[str, Camera] = dataclasses.field(default_factory=dict)
+    code_files: dict[str, dict[str, Path]] = dataclasses.field(default_factory=dict)
+    driving_paths: dict[str, Path] = dataclasses.field(default_factory=dict)  # used
     tracks: dict[str, DrivingFile] = dataclasses.field(default_factory=dict)
     entries: dict[EntryKey, video_cache.Entry] = dataclasses.field(default_factory=dict)
     num_frames: dict[EntryKey, int] = dataclasses.field(default_factory=dict)
@@ -56,7 +64,9 @@ class Survey(Findings):
     timesteps: tuple[Timestep, ...] = ()
 
 
-def survey_nersemble(root: Path, subject: str, cfg: CaptureConfig) -> Survey:
+def survey_nersemble(
+    root: Path, subject: str, cfg: CaptureConfig, *, need_driving: bool = True
+) -> Survey:
     """Looks through the folder `root / subject`.
 
     Opens headers only, and those only of files that are not in the cache yet.
@@ -65,6 +75,8 @@ def survey_nersemble(root: Path, subject: str, cfg: CaptureConfig) -> Survey:
         root: Holds the subjects (or `nvs/` with the subjects).
         subject: Name of the subject's folder.
         cfg: What to use of it.
+        need_driving: Whether a sequence without driving codes is a problem; else all
+            its frames are used.
 
     Returns:
         What was found, with all problems in it; never raises for what is on disk.
@@ -72,12 +84,18 @@ def survey_nersemble(root: Path, subject: str, cfg: CaptureConfig) -> Survey:
     folder = root / subject
     if not folder.is_dir() and (root / "nvs" / subject).is_dir():
         folder = root / "nvs" / subject
-    survey = Survey(subject=subject, folder=folder.resolve())
+    survey = Survey(subject=subject, folder=folder.resolve(), need_driving=need_driving)
     if cfg.width < 1 or cfg.frame_stride < 0:
         survey.problems.append(
             f"--capture.width {cfg.width} and --capture.frame-stride "
             f"{cfg.frame_stride}: expected a width of at least 1 and a stride of at "
             "least 0."
+        )
+        return survey
+    if "/" in cfg.driving or cfg.driving.endswith(".npz"):
+        survey.problems.append(
+            f"--capture.driving {cfg.driving}: expected the name alone, without folder "
+            f"and .npz, like --capture.driving {Path(cfg.driving).stem}."
         )
         return survey
     survey.sequences = find_sequences(survey.folder, cfg.ignore_sequences, survey)
@@ -88,7 +106,11 @@ def survey_nersemble(root: Path, subject: str, cfg: CaptureConfig) -> Survey:
     survey.cameras = find_cameras(
         survey.folder, survey.sequences, calibrated, cfg.ignore_cameras, survey
     )
-    survey.tracks = find_tracks(survey.folder, survey.sequences, survey)
+    survey.code_files = find_code_files(survey.folder, survey.sequences, cfg.cache_dir)
+    survey.driving_paths = choose_code_files(
+        survey.folder, survey.code_files, cfg, survey, need_driving=need_driving
+    )
+    survey.tracks = load_tracks(survey.driving_paths, survey, need_driving=need_driving)
     if not survey.cameras or not _probe_first_video(survey, cfg):
         return survey
     for camera_id in survey.cameras if survey.calibration else ():
@@ -198,37 +220,46 @@ def _stated_frames(entry: video_cache.Entry, video_size: tuple[int, int]) -> int
 
 
 def _find_timesteps(survey: Survey) -> None:
-    """Keeps the frames that have both images and a driving code."""
+    """Keeps the frames that have both images and, if there is a track, a code."""
     timesteps: list[Timestep] = []
     for sequence in survey.sequences:
         counts = {k: n for k, n in survey.num_frames.items() if k[0] == sequence}
-        if not counts or sequence not in survey.tracks:
+        if not counts or (survey.need_driving and sequence not in survey.tracks):
             continue
         num_frames = _common_length(survey, counts)
         frames = range(0, num_frames, survey.stride)
-        coded = set(survey.tracks[sequence].frame_id.tolist())
-        kept = [f for f in frames if f in coded]
-        uncoded = [f for f in frames if f not in coded]
-        if not kept:
-            survey.problems.append(
-                f"no frame of {sequence} that is used (every frame below {num_frames} "
-                f"that is a multiple of {survey.stride}) has a driving code: its codes "
-                f"are for frames {min(coded)} to {max(coded)}. Set "
-                "--capture.frame-stride to match, or track the sequence again."
-            )
-        elif uncoded:
-            survey.notes.append(
-                f"{count_things(uncoded, 'frame')} of {sequence} (of {len(frames)}) "
-                "without a driving code: left out."
-            )
-        if max(coded) > num_frames:
-            survey.notes.append(
-                f"The driving codes of {sequence} reach frame {max(coded)}, but its "
-                f"videos have {num_frames} frames."
-            )
-        for frame_id in kept:
+        for frame_id in _frames_with_codes(survey, sequence, frames, num_frames):
             timesteps.append(Timestep(len(timesteps), sequence, frame_id))
     survey.timesteps = tuple(timesteps)
+
+
+def _frames_with_codes(
+    survey: Survey, sequence: str, frames: range, num_frames: int
+) -> Sequence[int]:
+    """Those frames of a sequence that its codes are for; all if it has no codes."""
+    if sequence not in survey.tracks:
+        return frames
+    coded = set(survey.tracks[sequence].frame_id.tolist())
+    kept = [f for f in frames if f in coded]
+    uncoded = [f for f in frames if f not in coded]
+    if not kept:
+        survey.problems.append(
+            f"no frame of {sequence} that is used (every frame below {num_frames} "
+            f"that is a multiple of {survey.stride}) has a driving code: its codes "
+            f"are for frames {min(coded)} to {max(coded)}. Set "
+            "--capture.frame-stride to match, or track the sequence again."
+        )
+    elif uncoded:
+        survey.notes.append(
+            f"{count_things(uncoded, 'frame')} of {sequence} (of {len(frames)}) "
+            "without a driving code: left out."
+        )
+    if max(coded) > num_frames:
+        survey.notes.append(
+            f"The driving codes of {sequence} reach frame {max(coded)}, but its "
+            f"videos have {num_frames} frames."
+        )
+    return kept
 
 
 def _common_length(survey: Survey, counts: dict[EntryKey, int]) -> int:

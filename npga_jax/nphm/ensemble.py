@@ -15,6 +15,9 @@ import numpy as np
 from npga_jax.math import safe_norm
 from npga_jax.nphm.config import BLEND_NEIGHBORS, EXTRA_DISTANCE, NPHMConfig
 
+_TILE = 256
+"""Points that are compared with the anchors side by side."""
+
 
 class Edges(NamedTuple):
     """Which sources a point is evaluated by, seen from each of them."""
@@ -48,9 +51,32 @@ def nearest_anchors(positions: jax.Array, anchors: jax.Array, k: int) -> jax.Arr
     Returns:
       [S, P, k] int32; no gradient.
     """
-    difference = positions[..., None, :] - anchors[..., None, :, :]
-    squared = jnp.sum(jax.lax.stop_gradient(difference) ** 2, axis=-1)
-    return jax.lax.top_k(-squared, k)[1]
+    # k times the minimum: on a CPU three times faster than `lax.top_k`, if points lie
+    # side by side in tiles that stay in the cache: [S, tiles, n, _TILE].
+    num_scans, num_points, _ = positions.shape
+    positions, anchors = jax.lax.stop_gradient((positions, anchors))
+    positions = jnp.pad(positions, ((0, 0), (0, -num_points % _TILE), (0, 0)))
+    x = positions.reshape(num_scans, -1, 1, _TILE, 3)
+    a = anchors[:, None, :, None]
+    squared = sum((x[..., i] - a[..., i]) ** 2 for i in range(3))
+    num_anchors = anchors.shape[1]
+    anchor = jnp.arange(num_anchors, dtype=jnp.int32)[:, None]
+
+    def take_next(last, _):
+        # The least of those that come later in the order (distance, anchor).
+        distance, chosen = last
+        later = (squared > distance) | ((squared == distance) & (anchor > chosen))
+        distance = jnp.min(jnp.where(later, squared, jnp.inf), axis=2, keepdims=True)
+        found = jnp.where(later & (squared == distance), anchor, num_anchors)
+        chosen = jnp.min(found, axis=2, keepdims=True)
+        return (distance, chosen), chosen[:, :, 0]
+
+    first = jnp.full_like(squared[:, :, :1], -1.0)
+    _, nearest = jax.lax.scan(
+        take_next, (first, jnp.full_like(first, -1, jnp.int32)), length=k
+    )
+    nearest = jnp.moveaxis(nearest, 0, -1).reshape(num_scans, -1, k)
+    return nearest[:, :num_points]
 
 
 def blend_weights(distances: jax.Array, cfg: NPHMConfig) -> jax.Array:

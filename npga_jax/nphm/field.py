@@ -23,7 +23,7 @@ from npga_jax.nphm.ensemble import (
 from npga_jax.nphm.networks import apply_layers, apply_skip_layers, linear, softplus
 from npga_jax.types import Params
 
-BLOCK_SIZE = 64
+BLOCK_SIZE = 128
 """Rows of a block. Small: a network with few edges leaves few rows empty."""
 
 Method = Literal["blocks", "dense"]
@@ -43,18 +43,34 @@ class SourceTables(NamedTuple):
     app: jax.Array | None  # [S, num_sources, hidden_dim_app]
 
 
-def code_inputs(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
-    """What each source reads: [S, lat_dim] -> [S, num_sources, glob + loc]."""
+def code_inputs(
+    code: jax.Array, cfg: NPHMConfig, glob_heads: jax.Array | None = None
+) -> jax.Array:
+    """What each source reads: [S, lat_dim] -> [S, num_sources, glob + loc].
+
+    The global part is that of the source's own head, or of `glob_heads`
+    [S, num_sources] int.
+    """
     glob, local = split_code(code, cfg)
-    glob = jnp.broadcast_to(glob[:, None], (*local.shape[:2], glob.shape[-1]))
+    if glob_heads is None:
+        glob = jnp.broadcast_to(glob[:, None], (*local.shape[:2], glob.shape[-1]))
+    else:
+        glob = glob[glob_heads]
     return jnp.concatenate([glob, local], axis=-1)
 
 
-def source_tables(params: Params, cfg: NPHMConfig, codes: Codes) -> SourceTables:
+def source_tables(
+    params: Params,
+    cfg: NPHMConfig,
+    codes: Codes,
+    app_glob_heads: jax.Array | None = None,
+) -> SourceTables:
     """Evaluates the code part of the first layers once per source."""
 
-    def table(layer: Params, code: jax.Array) -> jax.Array:
-        inputs = code_inputs(code, cfg)
+    def table(
+        layer: Params, code: jax.Array, glob_heads: jax.Array | None = None
+    ) -> jax.Array:
+        inputs = code_inputs(code, cfg, glob_heads)
         types = source_types(cfg)
         weights = layer["w"][:, : inputs.shape[-1]]
         return jnp.einsum("ski,kio->sko", inputs, weights[types]) + layer["b"][types]
@@ -62,7 +78,9 @@ def source_tables(params: Params, cfg: NPHMConfig, codes: Codes) -> SourceTables
     identity = params["identity"]
     return SourceTables(
         geo=table(identity["geo"][0], codes.geo),
-        app=table(identity["app"][0], codes.app) if cfg.has_color else None,
+        app=table(identity["app"][0], codes.app, app_glob_heads)
+        if cfg.has_color
+        else None,
     )
 
 
@@ -117,6 +135,7 @@ def canonical_field(
     *,
     method: Method = "blocks",
     with_color: bool = True,
+    app_glob_heads: jax.Array | None = None,
 ) -> Field:
     """Signed distance and colour at canonical points.
 
@@ -128,6 +147,8 @@ def canonical_field(
       anchors: [S, n, 3] canonical.
       method: how the ensemble is evaluated.
       with_color: also evaluate colour, if the model has any.
+      app_glob_heads: [S, num_sources] int, whose global appearance code each source
+        reads, to repeat the batches of the official training; None: its own head's.
 
     Returns:
       Field.
@@ -136,7 +157,7 @@ def canonical_field(
     if cfg.mode == "global":
         return _global_field(params, queries, codes, with_color)
     evaluate = {"blocks": _evaluate_blocks, "dense": _evaluate_dense}[method]
-    return evaluate(params, cfg, queries, codes, anchors, with_color)
+    return evaluate(params, cfg, queries, codes, anchors, with_color, app_glob_heads)
 
 
 def _global_field(
@@ -164,6 +185,7 @@ def _evaluate_blocks(
     codes: Codes,
     anchors: jax.Array,
     with_color: bool,
+    app_glob_heads: jax.Array | None,
 ) -> Field:
     """Only the edges, in blocks of one network each."""
     identity = params["identity"]
@@ -172,7 +194,7 @@ def _evaluate_blocks(
     num_edges = edges.sources.size
     types = jnp.asarray(source_types(cfg))[edges.sources].reshape(-1)
     blocks = plan_blocks(types, cfg.num_types, BLOCK_SIZE, padding=num_edges)
-    tables = source_tables(params, cfg, codes)
+    tables = source_tables(params, cfg, codes, app_glob_heads)
     scan = jnp.arange(shape[0])[:, None, None]
     source_row = (scan * cfg.num_sources + edges.sources).reshape(-1)
 
@@ -217,11 +239,12 @@ def _evaluate_dense(
     codes: Codes,
     anchors: jax.Array,
     with_color: bool,
+    app_glob_heads: jax.Array | None,
 ) -> Field:
     """Every source at every point, then the edges' values taken out."""
     identity = params["identity"]
     edges = find_edges(queries, anchors, cfg)
-    tables = source_tables(params, cfg, codes)
+    tables = source_tables(params, cfg, codes, app_glob_heads)
     types, dim = source_types(cfg), queries.shape[-1]
     origins = jnp.pad(anchors, ((0, 0), (0, 1), (0, dim - 3)))
     mirror = jnp.ones((cfg.num_sources, dim)).at[:, 0].set(source_mirrors(cfg))

@@ -74,7 +74,9 @@ class Sampler:
             ("face and eyes", (FACE, EYES)),
             ("outer", (OUTER,)),
         ):
-            inside = np.isin(region, regions)
+            inside = np.isin(region, regions) & (area > 0)
+            if not inside.any():  # Scans of faces alone have no outer region.
+                inside = area > 0
             weight = inside * (area / (area * inside).sum() + 1.0 / inside.sum())
             self._cumulative[name] = np.cumsum(weight) / weight.sum()
 

@@ -34,7 +34,16 @@ _SHAPES = {
     "faces": (None, 3),
 }
 _IDENTITY_DECAY = 60.0
-_EYES_CLOSED = 0.3
+_EYES_VISIBLE = {
+    "eyeBlink_": 0.1,
+    "eyeSquint_": 0.4,
+    "eyeLookDown_": 0.3,
+    "eyeLookIn_": 0.3,
+    "eyeLookOut_": 0.3,
+    "eyeLookUp_": 0.3,
+}
+"""Weights below which the lids leave the same part of the eyeballs free as on the mean
+head. Where they do not, eyeballs teach nothing: they would be surface within flesh."""
 _CUT = -0.6
 """Height, NPHM units, below which neck and shoulders are cut off: NPHM's heads end at
 the throat, and shoulders would take anchors and capacity from the face."""
@@ -168,18 +177,43 @@ def surface_vertices(model: IctModel) -> np.ndarray:
     """Vertices that belong to the outer surface: skin, and the visible eyeballs.
 
     Returns:
-      [V] bool. Shading shells, teeth, gums and sockets are left out, and the back of
-      the eyeballs, which lies inside the head.
+      [V] bool. Shading shells, teeth, gums and sockets are left out, and what lids and
+      flesh cover of the eyeballs on the mean head.
     """
     keep = np.zeros(NUM_VERTICES, bool)
     keep[FACE_VERTICES] = keep[HEAD_VERTICES] = True
     keep &= to_nphm(model.neutral)[:, 1] > _CUT
     eyes = np.arange(NUM_VERTICES)[EYEBALL_VERTICES]
-    for side in (-1, 1):
-        ball = eyes[np.sign(model.neutral[eyes, 0]) == side]
-        z = model.neutral[ball, 2]
-        keep[ball[z > z.max() - 0.38 * np.ptp(z)]] = True
+    is_skin = (model.faces < FACE_VERTICES.stop).all(axis=1)
+    corners = model.neutral[model.faces[is_skin]]
+    keep[eyes] = ~_is_covered(model.neutral[eyes], corners)
     return keep
+
+
+def _is_covered(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Whether a triangle lies before a point, seen along -z.
+
+    Args:
+      points: [P, 3].
+      triangles: [F, 3, 3] corners.
+
+    Returns:
+      [P] bool.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    near = (triangles.max(axis=1) > low)[:, :2] & (triangles.min(axis=1) < high)[:, :2]
+    a, b, c = triangles[near.all(axis=1)].transpose(1, 0, 2)
+    covered = np.zeros(len(points), bool)
+    area = np.cross(b[:, :2] - a[:, :2], c[:, :2] - a[:, :2])
+    area = np.where(np.abs(area) < 1e-12, np.inf, area)
+    for i, p in enumerate(points):
+        u = np.cross(b[:, :2] - p[:2], c[:, :2] - p[:2]) / area
+        v = np.cross(c[:, :2] - p[:2], a[:, :2] - p[:2]) / area
+        w = 1 - u - v
+        inside = (u >= 0) & (v >= 0) & (w >= 0) & np.isfinite(area)
+        depth = u * a[:, 2] + v * b[:, 2] + w * c[:, 2]
+        covered[i] = (inside & (depth > p[2])).any()
+    return covered
 
 
 def ict_scans(
@@ -218,7 +252,9 @@ def ict_scans(
         expression=np.ascontiguousarray(model.expression[:, used]),
         faces=faces,
     )
-    lids = [i for i, n in enumerate(model.expression_names) if n.startswith("eyeBlink")]
+    hiding = np.array(
+        [_EYES_VISIBLE.get(n.rstrip("LR"), np.inf) for n in model.expression_names]
+    )
 
     def posed(scans: np.ndarray) -> np.ndarray:
         vertices = small.vertices(identities[identity_of[scans]], weights[scans])
@@ -234,7 +270,7 @@ def ict_scans(
         mean=to_nphm(small.neutral),
         identity_of=identity_of,
         is_neutral=np.arange(count) % per_person == 0,
-        eyes_valid=weights[:, lids].max(axis=1) < _EYES_CLOSED,
+        eyes_valid=(weights < hiding).all(axis=1),
         posed_fn=posed,
         neutral_fn=neutral,
         source="ICT-FaceKit Light (USC ICT, MIT licence), drawn at random",

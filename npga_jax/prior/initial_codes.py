@@ -31,14 +31,15 @@ def _components(samples: np.ndarray, dim: int, *, centred: bool = True) -> np.nd
     """
     if centred:
         samples = samples - samples.mean(axis=0)
-    some = samples[:: -(-len(samples) // _MOST_ROWS)]
+    some = samples[:: -(-len(samples) // _MOST_ROWS)].astype(np.float64)
     values, vectors = np.linalg.eigh(some @ some.T)
     values, vectors = values[::-1][:dim], vectors[:, ::-1][:, :dim]
-    alive = values > 1e-7 * max(values[0], 1e-30)
+    alive = values > 1e-9 * max(values[0], 1e-30)
     # Rows times axes, axes being some.T @ vectors / singular value; divided by the
     # deviation, which is that value over sqrt(rows).
     factor = np.where(alive, np.sqrt(len(some)) / np.where(alive, values, 1.0), 0.0)
-    scores = samples @ (some.T @ (vectors * factor)) * CODE_STD
+    axes = some.T @ (vectors * factor)
+    scores = samples @ axes.astype(np.float32) * CODE_STD
     codes = np.zeros((len(samples), dim), np.float32)
     codes[:, : scores.shape[1]] = scores
     return codes

@@ -29,9 +29,9 @@ class PriorConfig:
     """Optimisation steps."""
     scans_per_step: int = 16
     """Scans in a batch."""
-    identities: int = 256
+    identities: int = 768
     """People drawn from a morphable model."""
-    expressions: int = 24
+    expressions: int = 8
     """Expressions drawn for each of them."""
     hidden_geo: int = 48
     """Width of the local geometry networks."""
@@ -39,6 +39,9 @@ class PriorConfig:
     """Hidden layers of the local geometry networks."""
     hidden_exp: int = 128
     """Width of the deformation network."""
+    code_noise: float = 0.1
+    """Noise on codes, in their standard deviations: heads beside those of the training
+    are to be heads too."""
     rate: float = 2e-3
     """Step size of the networks at the start."""
     log_every: int = 50
@@ -66,7 +69,7 @@ class PriorConfig:
         )
 
 
-QUICK = {"steps": 1500, "identities": 128, "expressions": 16}
+QUICK = {"steps": 1500, "identities": 256}
 
 
 def validate(cfg: PriorConfig) -> None:
@@ -79,7 +82,8 @@ def validate(cfg: PriorConfig) -> None:
         value = getattr(cfg, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        least = {"seed": 0, "rate": 0, "identities": 2}.get(field.name, 1)
+        least = {"seed": 0, "rate": 0, "code_noise": 0, "identities": 2}
+        least = least.get(field.name, 1)
         if not least <= value <= 1e9 or (field.name == "rate" and not 0 < value < 1):
             raise InputError(
                 f"--{field.name.replace('_', '-')} {value}: expected a number of at "

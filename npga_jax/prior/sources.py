@@ -2,6 +2,7 @@
 
 from npga_jax.errors import InputError
 from npga_jax.prior.ict import ict_scans, load_ict
+from npga_jax.prior.mesh_folder import load_mesh_folder
 from npga_jax.prior.scans import RegisteredScans
 from npga_jax.prior.settings import PriorConfig
 
@@ -18,6 +19,8 @@ def load_scans(settings: PriorConfig) -> RegisteredScans:
             f"there are no scans at {path}; give ICT-FaceKit's .npz or a folder of "
             "registered meshes with --scans."
         )
+    if path.is_dir():
+        return load_mesh_folder(path)
     return ict_scans(
         load_ict(path),
         num_identities=settings.identities,

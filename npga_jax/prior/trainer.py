@@ -19,7 +19,7 @@ from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import HeadModel, init_params
 from npga_jax.prior.anchors import choose_anchors
 from npga_jax.prior.batches import PointCounts, Sampler, TrainBatch
-from npga_jax.prior.initial_codes import initial_codes
+from npga_jax.prior.initial_codes import CODE_STD, initial_codes
 from npga_jax.prior.scans import FACE, OUTER, RegisteredScans
 from npga_jax.prior.settings import PriorConfig
 from npga_jax.prior.training import (
@@ -133,6 +133,8 @@ def train(
         _optimizer(settings),
         _rates(settings),
         settings.steps,
+        code_noise=settings.code_noise * CODE_STD,
+        seed=settings.seed,
     )
     start = int(state.step)
     log = MetricsLog(folder, from_step=start)

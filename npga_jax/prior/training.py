@@ -133,10 +133,16 @@ def make_train_step(
     rates: Rates,
     num_steps: int,
     *,
+    code_noise: float = 0.0,
+    seed: int = 0,
     weights: LossWeights = REGISTERED_WEIGHTS,
     near_weights: NearWeights = NearWeights(),  # noqa: B008 - immutable
 ):
     """Builds the pure step: (state, batch) -> (state, losses).
+
+    Args:
+      code_noise: standard deviation of what is added to codes, another draw each step.
+      seed: of the noise.
 
     A step whose loss or gradient is not finite changes nothing but `halted`, and a
     halted state refuses all later steps.
@@ -145,13 +151,15 @@ def make_train_step(
         rates.codes, num_steps, rates.final_fraction
     )
 
-    def objective(trained, batch: TrainBatch):
+    def objective(trained, batch: TrainBatch, key: jax.Array):
         net, book = trained
         params = {**net, "anchors_mean": jnp.asarray(anchors_mean)}
+        geo, exp = book.geo[batch.people], book.exp[batch.scans]
+        key_geo, key_exp = jax.random.split(key)
         codes = Codes(
-            geo=book.geo[batch.people],
+            geo=geo + code_noise * jax.random.normal(key_geo, geo.shape),
             app=jnp.zeros((len(batch.people), cfg.lat_dim_app)),
-            exp=book.exp[batch.scans],
+            exp=exp + code_noise * jax.random.normal(key_exp, exp.shape),
         )
         losses = training_losses(
             params, cfg, batch.official, codes, batch.random_points
@@ -164,7 +172,9 @@ def make_train_step(
 
     def step(state: PriorState, batch: TrainBatch):
         (_, losses), (grads, code_grads) = jax.value_and_grad(objective, has_aux=True)(
-            (state.weights, state.codes), batch
+            (state.weights, state.codes),
+            batch,
+            jax.random.fold_in(jax.random.key(seed), state.step),
         )
         finite = jnp.isfinite(optax.global_norm((grads, code_grads)))
         finite &= jnp.isfinite(losses["total"]) & ~state.halted

@@ -1,8 +1,11 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from PIL import Image
+
+from npga_jax.data.driving import tracked_folder
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "check_data.py"
 
@@ -41,3 +44,32 @@ def test_videos_cut_short_are_found_by_decoding(damaged, tmp_path):
     result = check(damaged, tmp_path, "--decode")
     assert result.returncode == 2
     assert "cam_222200046.mp4 is cut short" in result.stderr
+
+
+def test_driving_files_are_listed_with_the_one_that_is_used(damaged, tmp_path):
+    folder = damaged / "074"
+    flame = folder / "sequences/FREE/tracking/blendshapes.npz"
+    place = tracked_folder(folder, tmp_path / "cache") / "FREE/tracking"
+    place.mkdir(parents=True)
+    shutil.copy(flame, place / "nphm.npz")
+    result = check(damaged, tmp_path)
+    assert result.returncode == 2
+    assert "blendshapes, nphm (cache)\n" in result.stdout
+    assert "--capture.driving blendshapes or --capture.driving nphm" in result.stdout
+    result = check(damaged, tmp_path, "--capture.driving", "blendshapes")
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stdout.splitlines() if "blendshapes" in line]
+    assert [line.split(maxsplit=7)[-1] for line in lines] == [
+        "blendshapes*",
+        "blendshapes*, nphm (cache)",
+    ]
+
+
+def test_capture_without_codes_is_fine_since_training_tracks(damaged, tmp_path):
+    for path in damaged.glob("074/sequences/*/tracking/*.npz"):
+        path.unlink()
+    result = check(damaged, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "no codes     in EXP-2-eyes, FREE: experiments/train.py" in result.stdout
+    assert "sequences    2, 8 frames used" in result.stdout
+    assert (tmp_path / "out/contact_sheet.png").is_file()

@@ -1,9 +1,14 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from npga_jax.data.driving import find_driving_file, load_driving
+from npga_jax.data.driving import (
+    list_driving_files,
+    load_driving,
+    tracked_folder,
+)
 from npga_jax.errors import InputError
 from tests.synthetic_capture import write_driving
 
@@ -104,12 +109,29 @@ def test_lone_npy_is_an_error(tmp_path):
         load_driving(path)
 
 
-def test_only_file_is_chosen_and_several_need_a_name(tmp_path):
-    first = write(tmp_path / "FREE/tracking/flame.npz")
-    assert find_driving_file(tmp_path / "FREE") == first
-    second = write(tmp_path / "FREE/tracking/nphm.npz")
-    assert find_driving_file(tmp_path / "FREE", "nphm") == second
-    with pytest.raises(InputError, match=r"several.*flame\.npz, nphm\.npz"):
-        find_driving_file(tmp_path / "FREE")
-    with pytest.raises(InputError, match=r"no other\.npz"):
-        find_driving_file(tmp_path / "FREE", "other")
+def test_capture_comes_before_the_cache(tmp_path):
+    folder, cache = tmp_path / "074", tmp_path / "cache"
+    tracked = tracked_folder(folder, cache)
+    in_cache = write(tracked / "FREE/tracking/nphm.npz")
+    assert list_driving_files(folder, "FREE", cache) == {"nphm": in_cache}
+    flame = write(folder / "sequences/FREE/tracking/flame.npz")
+    files = {"flame": flame, "nphm": in_cache}
+    assert list_driving_files(folder, "FREE", cache) == files
+    own = write(folder / "sequences/FREE/tracking/nphm.npz")
+    files = {"flame": flame, "nphm": own}
+    assert list_driving_files(folder, "FREE", cache) == files
+    assert list_driving_files(folder, "FREE", tmp_path / "other") == files
+    assert list_driving_files(folder, "EXP-2-eyes", cache) == {}
+
+
+def test_tracked_codes_have_a_folder_for_every_copy_of_a_capture(tmp_path, monkeypatch):
+    first = tracked_folder(tmp_path / "a/074", tmp_path)
+    assert re.fullmatch("074-[0-9a-f]{8}", first.name)
+    assert first.parent == tmp_path / "tracking"
+    assert tracked_folder(tmp_path / "b/074", tmp_path) != first
+    (tmp_path / "a/074").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a/074")
+    assert tracked_folder(tmp_path / "link", tmp_path) == first
+    assert tracked_folder(tmp_path / "a/../a/074", tmp_path) == first
+    monkeypatch.setenv("NPGA_CACHE", str(tmp_path / "env"))
+    assert tracked_folder(tmp_path / "link").parent == tmp_path / "env/tracking"

@@ -1,0 +1,123 @@
+"""Measures a head model on unseen heads: `python experiments/evaluate_prior.py`."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from npga_jax import cli, runtime
+from npga_jax.errors import InputError
+
+_HELD_OUT_SEED = 77_001
+"""Of people and expressions that no training draws."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatePriorConfig:
+    """Fit held-out people with held-out expressions from noisy clouds."""
+
+    scans: Path
+    """ICT-FaceKit's .npz: people and expressions are drawn from it."""
+    prior: Path | None = None
+    """Head model; default: the packaged one."""
+    identities: int = 10
+    """People."""
+    expressions: int = 2
+    """Expressions of each."""
+    points: int = 5000
+    """Points of a cloud."""
+    noise_mm: float = 0.3
+    """Standard deviation of the noise on each coordinate."""
+    outliers: float = 0.02
+    """Share of points that are 15 mm off."""
+    pictures: Path | None = None
+    """Folder for pictures of truth and fit; default: none."""
+    json: Path | None = None
+    """Where the figures go as JSON."""
+    seed: int = 0
+    """Of people, expressions and noise."""
+
+
+def main(cfg: EvaluatePriorConfig) -> None:
+    runtime.configure()
+    from npga_jax.prior.evaluation import CloudSettings, fit_held_out
+    from npga_jax.prior.ict import NARROW_FACE_VERTICES, ict_scans, load_ict
+    from npga_jax.tracking.head_prior import open_prior
+
+    for name in ("identities", "expressions", "points"):
+        if getattr(cfg, name) < 1:
+            raise InputError(f"--{name} is {getattr(cfg, name)}; give 1 or more.")
+    if not (0 <= cfg.noise_mm < 100 and 0 <= cfg.outliers < 1):
+        raise InputError(
+            f"--noise-mm {cfg.noise_mm} and --outliers {cfg.outliers}: expected 0 to "
+            "100 millimetres, and a share from 0 to 1."
+        )
+    loaded = open_prior(cfg.prior)
+    scans = ict_scans(
+        load_ict(cfg.scans),
+        num_identities=cfg.identities,
+        expressions_per_identity=cfg.expressions,
+        seed=_HELD_OUT_SEED + cfg.seed,
+    )
+    # The face comes first in ICT's order, and none of its narrow part is cut off.
+    face = np.arange(len(scans.mean)) < NARROW_FACE_VERTICES.stop
+    settings = CloudSettings(cfg.points, cfg.noise_mm, cfg.outliers)
+    print(
+        f"{cfg.identities} people x {cfg.expressions} expressions, {cfg.points} points "
+        f"each, noise {cfg.noise_mm} mm, {cfg.outliers:.0%} outliers of 15 mm\n"
+        "person scan  median mm  95 % mm  mean head mm  normals"
+    )
+    fits, began = [], time.perf_counter()
+    for scan in np.flatnonzero(~scans.is_neutral):
+        fit, unknowns = fit_held_out(loaded, scans, scan, settings, face, cfg.seed)
+        fits.append(fit)
+        print(
+            f"{fit.identity:6d} {fit.scan:4d}  {fit.median_mm:9.3f}  {fit.p95_mm:7.2f}"
+            f"  {fit.mean_head_mm:12.2f}  {fit.normal_consistency:7.4f}",
+            flush=True,
+        )
+        if cfg.pictures is not None:
+            write_picture(cfg.pictures, loaded, scans, scan, unknowns)
+    medians = [fit.median_mm for fit in fits]
+    p95 = [fit.p95_mm for fit in fits]
+    totals = {
+        "median_mm": float(np.median(medians)),
+        "worst_median_mm": float(np.max(medians)),
+        "p95_mm": float(np.median(p95)),
+        "worst_p95_mm": float(np.max(p95)),
+        "normal_consistency": float(np.mean([f.normal_consistency for f in fits])),
+        "seconds_per_scan": (time.perf_counter() - began) / len(fits),
+    }
+    print("   ".join(f"{name} {value:.3f}" for name, value in totals.items()))
+    if cfg.json is not None:
+        report = {**totals, "scans": [fit._asdict() for fit in fits]}
+        cfg.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def write_picture(folder: Path, loaded, scans, scan: int, unknowns) -> None:
+    """The true head and the fitted one, front and side."""
+    from PIL import Image
+
+    from npga_jax.mesh_picture import portrait_camera, render_mesh
+    from npga_jax.nphm.meshing import head_mesh
+    from npga_jax.prior.evaluation import codes_of
+
+    truth = scans.posed_fn(np.array([scan]))[0]
+    codes = codes_of(loaded, unknowns.geo, unknowns.exp[0])
+    fitted = head_mesh(loaded.model, codes, posed=True, resolution=192)
+    tiles = []
+    for vertices, faces in ((truth, scans.faces), (fitted.vertices, fitted.faces)):
+        for azimuth in (0, 60):
+            viewmat, intrinsics = portrait_camera(truth, azimuth, 360, 440)
+            picture = render_mesh(
+                vertices, faces, viewmat=viewmat, K=intrinsics, width=360, height=440
+            )
+            tiles.append(picture.rgb)
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(tiles, axis=1)).save(folder / f"{scan:04d}.png")
+
+
+if __name__ == "__main__":
+    cli.run(main, EvaluatePriorConfig)

@@ -1,0 +1,236 @@
+"""Compares tracked codes with a synthetic capture's true surface, in millimetres."""
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from npga_jax import cli, runtime
+from npga_jax.errors import InputError
+
+_METRES_PER_CM = 0.01
+_MM_PER_METRE = 1000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateTrackingConfig:
+    """Distance between the surface of tracked codes and the true one, frame by frame.
+
+    Only for captures that were rendered from ICT-FaceKit and say how
+    (ground_truth/truth.npz).
+    """
+
+    tracking: Path
+    """nphm.npz of a sequence, or the folder that experiments/track.py wrote."""
+    capture: Path
+    """Folder of the subject; has ground_truth/truth.npz."""
+    scans: Path
+    """ICT-FaceKit's .npz."""
+    prior: Path | None = None
+    """Head model that the codes belong to; default: the packaged one."""
+    sequence: str = ""
+    """Sequence of a single file; default: the name of the folder it is in."""
+    json: Path | None = None
+    """Where the figures go; default: evaluation.json beside the codes."""
+    picture: Path | None = None
+    """Where the picture goes; default: evaluation.png beside the codes."""
+
+
+def main(cfg: EvaluateTrackingConfig) -> None:
+    runtime.configure()
+    from npga_jax.prior.ict import load_ict
+    from npga_jax.tracking.files import model_name
+    from npga_jax.tracking.head_prior import open_prior
+
+    files = find_files(cfg)
+    loaded = open_prior(cfg.prior)
+    truth = load_truth(cfg.capture)
+    ict = load_ict(cfg.scans)
+    results, errors = {}, []
+    print("sequence                      frames  median mm  95 % mm  jitter / truth's")
+    for sequence, path in files.items():
+        if f"{sequence}/weights" not in truth:
+            raise InputError(
+                f"{cfg.capture} has no ground truth of '{sequence}'; name the sequence "
+                "of the file with --sequence."
+            )
+        result, error = evaluate_sequence(
+            path, sequence, truth, ict, loaded, model_name(loaded)
+        )
+        results[sequence] = result
+        errors.append(error)
+        print(
+            f"{sequence:<28}  {len(result['frames']):6d}  {result['median_mm']:9.3f}  "
+            f"{result['p95_mm']:7.2f}  {result['jitter_ratio']:16.2f}",
+            flush=True,
+        )
+    frames = [f for r in results.values() for f in r["frames"]]
+    ours = np.concatenate([r.pop("jitter_mm") for r in results.values()])
+    theirs = np.concatenate([r.pop("true_jitter_mm") for r in results.values()])
+    totals = {
+        "num_frames": len(frames),
+        "median_mm": float(np.median(np.concatenate(errors))),
+        "p95_mm": float(np.quantile(np.concatenate(errors), 0.95)),
+        "worst_frame_median_mm": max(f["median_mm"] for f in frames),
+        "jitter_mm": float(np.median(ours)),
+        "true_jitter_mm": float(np.median(theirs)),
+        "jitter_ratio": float(np.median(ours) / np.median(theirs)),
+    }
+    print("   ".join(f"{k} {v:.3f}" for k, v in totals.items()))
+    folder = cfg.tracking if cfg.tracking.is_dir() else cfg.tracking.parent
+    target = cfg.json or folder / "evaluation.json"
+    target.write_text(json.dumps({**totals, "sequences": results}, indent=1) + "\n")
+    mean_error = np.mean(np.concatenate(errors), axis=0)
+    picture = cfg.picture or folder / "evaluation.png"
+    write_picture(picture, ict, truth["identity"], mean_error, frames)
+    print(f"wrote {target} and {picture}")
+
+
+def find_files(cfg: EvaluateTrackingConfig) -> dict[str, Path]:
+    """Files of codes by sequence."""
+    if cfg.tracking.is_dir():
+        files = sorted(cfg.tracking.glob("*/tracking/nphm.npz"))
+        if not files:
+            raise InputError(
+                f"{cfg.tracking} has no SEQ/tracking/nphm.npz; give what "
+                "experiments/track.py wrote."
+            )
+        return {path.parent.parent.name: path for path in files}
+    if not cfg.tracking.is_file():
+        raise InputError(f"there is no tracking at {cfg.tracking}.")
+    name = cfg.sequence or cfg.tracking.resolve().parent.parent.name
+    return {name: cfg.tracking}
+
+
+def load_truth(capture: Path) -> dict[str, np.ndarray]:
+    """The weights and motion that a capture was rendered with."""
+    path = capture / "ground_truth" / "truth.npz"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is missing: only captures rendered from a known head can be "
+            "evaluated."
+        ) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read ({error}).") from error
+
+
+def true_surface(truth, ict, sequence: str, frame: int) -> np.ndarray:
+    """Vertices of the narrow face in the world, metres: [V, 3]."""
+    from npga_jax.prior.ict import NARROW_FACE_VERTICES
+
+    weights = truth[f"{sequence}/weights"][frame].astype(np.float32)
+    vertices = ict.vertices(truth["identity"][None].astype(np.float32), weights[None])[
+        0
+    ][NARROW_FACE_VERTICES].astype(np.float64)
+    a, b, c = np.deg2rad(truth[f"{sequence}/rotation"][frame].astype(np.float64))
+    x = [[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]]
+    y = [[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]]
+    z = [[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]]
+    rotation = np.array(z) @ np.array(y) @ np.array(x)
+    pivot = truth["pivot_cm"]
+    moved = (vertices - pivot) @ rotation.T + pivot
+    return (moved + truth[f"{sequence}/translation"][frame]) * _METRES_PER_CM
+
+
+def evaluate_sequence(path, sequence, truth, ict, loaded, name):
+    """Per-frame errors and jitter; also the errors [T, V] in millimetres."""
+    from npga_jax.data.driving import load_driving
+    from npga_jax.nphm.codes import Codes
+    from npga_jax.nphm.surface import project_to_surface
+    from npga_jax.tracking.alignment import similarity_from_matrix
+
+    track = load_driving(path)
+    if track.model != name:
+        raise InputError(
+            f"{path} belongs to the model '{track.model}', not to '{name}'; give the "
+            "right one with --prior."
+        )
+    with np.load(path, allow_pickle=False) as archive:
+        geo = archive["z_id"]
+    length = len(truth[f"{sequence}/weights"])
+    if track.frame_id.max() >= length:
+        raise InputError(f"{path} has frames beyond the {length} of {sequence}.")
+    frames, surfaces, tracked, errors = [], [], [], []
+    for row, frame in enumerate(track.frame_id):
+        surface = true_surface(truth, ict, sequence, int(frame))
+        pose = similarity_from_matrix(track.world_from_head[row])
+        app = np.zeros(loaded.model.cfg.lat_dim_app, np.float32)
+        codes = Codes(geo=geo, app=app, exp=track.expr[row])
+        near = project_to_surface(loaded.model, pose.to_head(surface), codes)
+        matrix = pose.matrix()
+        found = near.points * 0.25 @ matrix[:3, :3].T + matrix[:3, 3]
+        error = np.linalg.norm(found - surface, axis=-1) * _MM_PER_METRE
+        surfaces.append(surface)
+        tracked.append(found)
+        errors.append(error)
+        frames.append(
+            {
+                "sequence": sequence,
+                "frame_id": int(frame),
+                "median_mm": float(np.median(error)),
+                "p95_mm": float(np.quantile(error, 0.95)),
+            }
+        )
+    ours, theirs = jitter(np.stack(tracked)), jitter(np.stack(surfaces))
+    return {
+        "median_mm": float(np.median(errors)),
+        "p95_mm": float(np.quantile(errors, 0.95)),
+        "jitter_ratio": float(np.median(ours) / np.median(theirs)),
+        "jitter_mm": ours,
+        "true_jitter_mm": theirs,
+        "frames": frames,
+    }, np.stack(errors)
+
+
+def jitter(surfaces: np.ndarray) -> np.ndarray:
+    """Lengths of second differences in time: [T, V, 3] metres -> [(T - 2) V] mm."""
+    second = surfaces[2:] - 2 * surfaces[1:-1] + surfaces[:-2]
+    return np.linalg.norm(second, axis=-1).reshape(-1) * _MM_PER_METRE
+
+
+def write_picture(path: Path, ict, identity, mean_error, frames) -> None:
+    """Mean error on the face (blue 0, red 2 mm), and a bar for every frame."""
+    from PIL import Image
+
+    from npga_jax.mesh_picture import portrait_camera, render_mesh
+    from npga_jax.prior.ict import NARROW_FACE_VERTICES, to_nphm
+    from npga_jax.prior.scans import compact_mesh
+
+    rest = np.zeros((1, len(ict.expression)), np.float32)
+    head = to_nphm(ict.vertices(identity[None].astype(np.float32), rest)[0])
+    keep = np.zeros(len(head), bool)
+    keep[NARROW_FACE_VERTICES] = True
+    faces, used = compact_mesh(ict.faces, keep)
+    share = np.clip(mean_error[used] / 2.0, 0, 1)[:, None]
+    colors = (share * [220, 40, 30] + (1 - share) * [60, 90, 220]).astype(np.uint8)
+    tiles = []
+    for azimuth in (0, 60):
+        viewmat, intrinsics = portrait_camera(head[used], azimuth, 360, 440)
+        tiles.append(
+            render_mesh(
+                head[used],
+                faces,
+                colors=colors,
+                viewmat=viewmat,
+                K=intrinsics,
+                width=360,
+                height=440,
+            ).rgb
+        )
+    top = np.concatenate(tiles, axis=1)
+    chart = np.full((160, top.shape[1], 3), 255, np.uint8)
+    width = max(chart.shape[1] // len(frames), 1)
+    for i, frame in enumerate(frames[: chart.shape[1] // width]):
+        height = int(min(frame["median_mm"] / 2.0, 1.0) * 150)
+        chart[160 - height :, i * width : (i + 1) * width - (width > 2)] = [60, 90, 220]
+    chart[160 - 75] = [220, 40, 30]  # One millimetre.
+    Image.fromarray(np.concatenate([top, chart], axis=0)).save(path)
+
+
+if __name__ == "__main__":
+    cli.run(main, EvaluateTrackingConfig)

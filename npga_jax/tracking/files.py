@@ -1,0 +1,128 @@
+"""The tracked codes on disk: one neutral file per sequence."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from npga_jax.data.driving import TRACKED, load_driving
+from npga_jax.errors import InputError
+from npga_jax.nphm.model import HeadModel
+from npga_jax.tracking.head_prior import LoadedPrior
+
+FILE = f"{TRACKED}.npz"
+
+
+class Tracked(NamedTuple):
+    """What a sequence's file holds, beside the name of the model."""
+
+    frame_id: np.ndarray  # [T] int
+    expr: np.ndarray  # [T, E] float32
+    world_from_head: np.ndarray  # [T, 4, 4], head in metres
+    z_id: np.ndarray  # [lat_dim_geo]
+    residual_mm: np.ndarray  # [T] median distance of the skin's points
+    model: str
+
+
+class Existing(NamedTuple):
+    """What earlier tracking left."""
+
+    sequences: frozenset[str]
+    geo: np.ndarray | None
+
+
+def fingerprint(model: HeadModel) -> str:
+    """Eight hex digits that change with any weight."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(model.params):
+        digest.update(np.asarray(leaf, np.float32).tobytes())
+    return digest.hexdigest()[:8]
+
+
+def model_name(loaded: LoadedPrior) -> str:
+    """What files of driving codes call a head model."""
+    return f"nphm {loaded.name} {fingerprint(loaded.model)}"
+
+
+def path_of(output: Path, sequence: str) -> Path:
+    """Where a sequence's codes are."""
+    return output / sequence / "tracking" / FILE
+
+
+def write_tracked(output: Path, sequence: str, tracked: Tracked) -> Path | None:
+    """Writes a sequence's codes beside and renames; nothing if it has no frame."""
+    if not len(tracked.frame_id):
+        return None
+    path = path_of(output, sequence)
+    # Not .npz: a part that a kill leaves behind must not look like driving codes.
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            np.savez_compressed(
+                file,
+                frame_id=tracked.frame_id.astype(np.int64),
+                expr=tracked.expr.astype(np.float32),
+                world_from_head=tracked.world_from_head.astype(np.float32),
+                z_id=tracked.z_id.astype(np.float32),
+                residual_mm=tracked.residual_mm.astype(np.float32),
+                model=tracked.model,
+                head_unit="m",
+            )
+        os.replace(part, path)
+    except OSError as error:
+        raise _cannot_write(output, error) from error
+    return path
+
+
+def check_writable(output: Path) -> None:
+    """Finds out before hours of work whether their result can be kept.
+
+    Raises:
+      InputError: the folder cannot be made or written to.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output, prefix=".probe-"):
+            pass
+    except OSError as error:
+        raise _cannot_write(output, error) from error
+
+
+def _cannot_write(output: Path, error: OSError) -> InputError:
+    return InputError(
+        f"tracked codes cannot be written to {output} ({error.strerror}); free space "
+        "there, or have experiments/track.py write elsewhere with --output."
+    )
+
+
+def read_identity(
+    output: Path, sequences: Sequence[str], loaded: LoadedPrior
+) -> Existing:
+    """Which sequences have codes already, and whose identity they are.
+
+    Raises:
+      InputError: they are of another head model or damaged.
+    """
+    name, geo, found = model_name(loaded), None, set()
+    for sequence in sequences:
+        path = path_of(output, sequence)
+        if not path.is_file():
+            continue
+        theirs = load_driving(path).model
+        if theirs != name:
+            raise InputError(
+                f"{path} was tracked with the model '{theirs}', not '{name}'. Give "
+                f"that model with --prior, or delete the old tracking in {output}."
+            )
+        with np.load(path, allow_pickle=False) as archive:
+            geo = archive["z_id"] if "z_id" in archive.files else None
+        if geo is None or geo.shape != (loaded.model.cfg.lat_dim_geo,):
+            raise InputError(f"{path} lacks a fitting z_id; delete it to track again.")
+        found.add(sequence)
+    return Existing(frozenset(found), geo)

@@ -1,0 +1,24 @@
+"""Settings of tracking."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackingOptions:
+    """How a subject is tracked. The defaults are for clouds of millimetre accuracy."""
+
+    points: int = 2000
+    """Points of a frame in each iteration, drawn once."""
+    identity_frames: int = 8
+    """Frames, spread over the capture, that the identity is found from first."""
+    joint_frames: int = 24
+    """Frames that the identity is refined on in the end."""
+    noise_mm: float = 1.0
+    """Distance that counts as much as a code one deviation from the mean. Larger
+    values keep codes closer to heads that the model was trained on."""
+    smoothness: float = 0.2
+    """Pull between expressions of neighbouring frames, in units of one deviation."""
+    symmetry: float = 0.0
+    """Pull between the local codes of mirror pairs, likewise."""
+    seed: int = 0
+    """Draws the points."""

@@ -1,0 +1,81 @@
+"""Tracked heads drawn on the images, to look at."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from npga_jax.data.nersemble import NersembleCapture
+from npga_jax.mesh_picture import render_mesh
+from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.config import METRES_PER_UNIT
+from npga_jax.nphm.meshing import head_mesh
+from npga_jax.nphm.model import HeadModel
+from npga_jax.video import write_video
+
+_RESOLUTION = 112
+_OPACITY = 0.6
+
+
+def most_frontal(capture: NersembleCapture, timestep, pose: np.ndarray) -> str:
+    """The camera that the face looks at."""
+    forward = pose[:3, 2] / np.linalg.norm(pose[:3, 2])
+
+    def cosine(camera_id: str) -> float:
+        w = capture.camera(timestep, camera_id).world2cam
+        away = -w[:3, :3].T @ w[:3, 3] - pose[:3, 3]
+        return float(forward @ away / np.linalg.norm(away))
+
+    return max(capture.cameras, key=cosine)
+
+
+def overlay_frames(
+    capture: NersembleCapture, model: HeadModel, tracking, rows: list[int]
+) -> Iterator[np.ndarray]:
+    """Images beside the same with the head drawn over: [H, 2 W, 3] uint8 each."""
+    first = rows[0]
+    camera_id = most_frontal(
+        capture, tracking.frames[first].timestep, tracking.poses[first].matrix()
+    )
+    for i in rows:
+        timestep, pose = tracking.frames[i].timestep, tracking.poses[i].matrix()
+        camera = capture.camera(timestep, camera_id)
+        image = capture.rgb(timestep, camera_id)
+        codes = Codes(
+            geo=tracking.unknowns.geo,
+            app=np.zeros(model.cfg.lat_dim_app, np.float32),
+            exp=tracking.unknowns.exp[i],
+        )
+        mesh = head_mesh(model, codes, posed=True, resolution=_RESOLUTION)
+        vertices = mesh.vertices * METRES_PER_UNIT @ pose[:3, :3].T + pose[:3, 3]
+        picture = render_mesh(
+            vertices,
+            mesh.faces,
+            viewmat=camera.world2cam.astype(np.float64),
+            K=camera.K,
+            width=camera.width,
+            height=camera.height,
+        )
+        blend = np.where(
+            picture.mask[..., None],
+            (1 - _OPACITY) * image + _OPACITY * picture.rgb,
+            image,
+        )
+        yield np.concatenate([image, blend.astype(np.uint8)], axis=1)
+
+
+def write_overlays(
+    output: Path, capture: NersembleCapture, model: HeadModel, tracking
+) -> list[Path]:
+    """One video per sequence: <output>/SEQ/overlay.mp4."""
+    paths = []
+    for sequence in dict.fromkeys(f.timestep.sequence for f in tracking.frames):
+        rows = [
+            i
+            for i, frame in enumerate(tracking.frames)
+            if frame.timestep.sequence == sequence
+        ]
+        path = output / sequence / "overlay.mp4"
+        write_video(path, overlay_frames(capture, model, tracking, rows), capture.fps)
+        paths.append(path)
+    return paths

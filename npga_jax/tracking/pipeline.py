@@ -1,0 +1,349 @@
+"""Tracks a subject: from a capture's clouds to driving codes of every sequence."""
+
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial import cKDTree
+
+from npga_jax.config import CaptureConfig
+from npga_jax.data.capture import Timestep
+from npga_jax.data.nersemble import NersembleCapture, open_nersemble
+from npga_jax.errors import InputError
+from npga_jax.loop import duration
+from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.meshing import head_mesh
+from npga_jax.tracking import schedule
+from npga_jax.tracking.alignment import (
+    Similarity,
+    align_head,
+    facing_cameras,
+    iterative_closest_points,
+    refined,
+    similarity_from_matrix,
+)
+from npga_jax.tracking.clouds import SkinPoints, fixed_size, skin_points
+from npga_jax.tracking.files import (
+    Tracked,
+    check_writable,
+    model_name,
+    read_identity,
+    write_tracked,
+)
+from npga_jax.tracking.head_prior import LoadedPrior, open_prior
+from npga_jax.tracking.options import TrackingOptions
+from npga_jax.tracking.overlay import write_overlays
+from npga_jax.tracking.report import FrameFit, frame_fits, write_report
+from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
+
+_MEAN_HEAD_RESOLUTION = 96
+_FEWEST_POINTS = 200
+_NO_POSE = 1e-6
+
+
+class Frame(NamedTuple):
+    """A frame to be tracked."""
+
+    timestep: Timestep
+    points: SkinPoints
+    pose: Similarity  # a first one
+
+
+class Tracking(NamedTuple):
+    """What came out."""
+
+    frames: list[Frame]
+    unknowns: Unknowns
+    poses: list[Similarity]
+    fits: list[FrameFit]
+    without_cloud: list[Timestep]
+    seconds: float  # without compilation's share, if the programs were cached
+
+
+def track_subject(
+    root: Path,
+    subject: str,
+    capture_cfg: CaptureConfig,
+    *,
+    prior: Path | None,
+    output: Path,
+    sequences: tuple[str, ...] | None = None,
+    overlay: bool = False,
+    options: TrackingOptions = TrackingOptions(),  # noqa: B008 - immutable
+) -> Tracking | None:
+    """Tracks sequences and writes <output>/SEQ/tracking/nphm.npz.
+
+    Sequences that have codes there already are kept, and new ones take their identity.
+
+    Args:
+      root: folder that holds the subject's.
+      subject: the subject's folder.
+      capture_cfg: what to use of the capture.
+      prior: head model; None for the packaged one.
+      output: where to write.
+      sequences: which to track; None for all.
+      overlay: also draw the tracked heads on the images of the most frontal camera.
+      options: settings of the fit.
+
+    Returns:
+      What was tracked now, or None if everything was there.
+
+    Raises:
+      InputError: the capture or the model cannot be used, or nothing has a cloud.
+    """
+    loaded = open_prior(prior)
+    capture = open_nersemble(
+        root, subject, capture_cfg, decode=False, need_driving=False
+    )
+    wanted = capture.sequences if sequences is None else sequences
+    there = read_identity(output, wanted, loaded)
+    missing = tuple(s for s in wanted if s not in there.sequences)
+    if not missing:
+        print(f"all {len(wanted)} sequences are tracked already: {output}")
+        return None
+    check_writable(output)
+    tracking = track(capture, loaded, missing, options, geo=there.geo)
+    for sequence in missing:
+        write_tracked(output, sequence, _tracked(tracking, sequence, loaded))
+    write_report(output, subject, loaded.name, tracking.fits, tracking.without_cloud)
+    if overlay:
+        write_overlays(output, capture, loaded.model, tracking)
+    return tracking
+
+
+def track(
+    capture: NersembleCapture,
+    loaded: LoadedPrior,
+    sequences: Sequence[str],
+    options: TrackingOptions,
+    *,
+    geo: np.ndarray | None = None,
+) -> Tracking:
+    """Fits all frames of some sequences of one person.
+
+    Args:
+      geo: [lat_dim_geo] identity of earlier tracking, which is then held.
+    """
+    began = time.perf_counter()
+    params = jax.tree.map(jnp.asarray, loaded.model.params)
+    model = loaded.model._replace(params=params)
+    prior = PriorWeights(
+        noise=options.noise_mm / 250.0,
+        geo=1.0 / loaded.geo_std**2,
+        exp=1.0 / loaded.exp_std**2,
+        smooth_exp=options.smoothness / float(np.median(loaded.exp_std)) ** 2,
+        symmetry=options.symmetry / float(np.median(loaded.geo_std)) ** 2,
+    )
+    frames, without_cloud = _gather_frames(capture, model, sequences)
+    observations = _observations(frames, options)
+    links = _links([frame.timestep for frame in frames])
+    progress = _Progress(began)
+    unknowns = schedule.start(model.cfg, len(frames))
+    unknowns = schedule.fit_poses(
+        model, observations, unknowns, prior, progress=progress
+    )
+    if geo is None:
+        unknowns = _fit_from_few(
+            model, observations, unknowns, prior, options.identity_frames, progress
+        )
+    else:
+        unknowns = unknowns._replace(geo=jnp.asarray(geo))
+    unknowns = schedule.fit_expressions(
+        model, observations, unknowns, links, prior, progress=progress
+    )
+    if geo is None:
+        unknowns = _refine_identity(
+            model, observations, unknowns, prior, options.joint_frames, progress
+        )
+        unknowns = schedule.fit_expressions(
+            model,
+            observations,
+            unknowns,
+            links,
+            prior,
+            schedule.JOINT_STAGES,
+            progress=progress,
+            name="refinement",
+        )
+    progress.finish()
+    unknowns = jax.device_get(unknowns)
+    poses = [
+        refined(frame.pose, unknowns.pose[i].astype(np.float64))
+        for i, frame in enumerate(frames)
+    ]
+    fits = frame_fits(
+        loaded.model,
+        unknowns,
+        [f.timestep for f in frames],
+        [pose.to_head(f.points.xyz) for pose, f in zip(poses, frames, strict=True)],
+    )
+    seconds = time.perf_counter() - began
+    return Tracking(frames, unknowns, poses, fits, without_cloud, seconds)
+
+
+def _gather_frames(
+    capture: NersembleCapture, model, sequences: Sequence[str]
+) -> tuple[list[Frame], list[Timestep]]:
+    """Frames with their skin and a first pose, and the timesteps without a cloud."""
+    found, without = [], []
+    for timestep in capture.timesteps:
+        if timestep.sequence not in sequences:
+            continue
+        points = skin_points(capture, timestep)
+        if points is None or len(points.xyz) < _FEWEST_POINTS:
+            without.append(timestep)
+        else:
+            found.append((timestep, points))
+    if not found:
+        raise InputError(
+            f"subject {capture.subject}: no frame of {', '.join(sequences)} has a "
+            f"point cloud with {_FEWEST_POINTS} points of skin or more; tracking needs "
+            "sequences/SEQ/pointclouds/frame_*.pcd (multi-view stereo)."
+        )
+    codes = Codes(
+        geo=np.zeros(model.cfg.lat_dim_geo, np.float32),
+        app=np.zeros(model.cfg.lat_dim_app, np.float32),
+        exp=np.zeros(model.cfg.lat_dim_exp, np.float32),
+    )
+    head = head_mesh(
+        model,
+        codes,
+        posed=False,
+        resolution=_MEAN_HEAD_RESOLUTION,
+        with_color=False,
+    ).vertices.astype(np.float64)
+    return list(_posed_frames(capture, found, head)), without
+
+
+def _posed_frames(capture, found, head):
+    """First poses: found on one frame, carried to the others.
+
+    A tracker's poses say how the head moves from frame to frame, up to one rigid motion
+    between its frame and ours. Without them, each frame starts from the one before.
+    """
+    tree = cKDTree(head)
+    first, points = found[0]
+    cameras = [capture.camera(first, c).world2cam for c in capture.cameras]
+    guesses = [facing_cameras(points.xyz, cameras)]
+    tracked = capture.has_driving(first)
+    if tracked:
+        theirs = capture.driving(first).world_from_head
+        guesses.insert(0, similarity_from_matrix(theirs))
+    pose, _ = align_head(points.xyz.astype(np.float64), head, guesses)
+    between = np.linalg.inv(theirs) @ pose.matrix() if tracked else None
+    for timestep, points in found:
+        if between is not None and capture.has_driving(timestep):
+            theirs = capture.driving(timestep).world_from_head.astype(np.float64)
+            pose = similarity_from_matrix(theirs @ between)
+        else:
+            pose, _ = iterative_closest_points(
+                points.xyz.astype(np.float64), tree, head, pose
+            )
+        yield Frame(timestep, points, pose)
+
+
+def _observations(frames: list[Frame], options: TrackingOptions) -> Observations:
+    rng = np.random.default_rng(options.seed)
+    columns = [
+        fixed_size(
+            frame.pose.to_head(frame.points.xyz),
+            frame.pose.turn_to_head(frame.points.normals),
+            options.points,
+            rng,
+        )
+        for frame in frames
+    ]
+    points, normals, weights = (
+        jnp.asarray(np.stack(c)) for c in zip(*columns, strict=True)
+    )
+    return Observations(points, normals, weights)
+
+
+def _links(timesteps: list[Timestep]) -> np.ndarray:
+    """1 where the frame before follows in time: [T]."""
+    linked = [
+        a.sequence == b.sequence and b.index == a.index + 1
+        for a, b in itertools.pairwise(timesteps)
+    ]
+    return np.array([0, *linked], np.float32)
+
+
+def _spread(num_frames: int, count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, num_frames - 1, count).round().astype(int))
+
+
+def _take(tree, index: np.ndarray):
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def _fit_from_few(model, observations, unknowns, prior, count, progress) -> Unknowns:
+    """The identity from a few frames; the others keep their poses."""
+    index = _spread(len(unknowns.exp), count)
+    few = Unknowns(unknowns.geo, unknowns.exp[index], unknowns.pose[index])
+    few = schedule.fit_identity(
+        model,
+        _take(observations, index),
+        few,
+        np.zeros(len(index)),
+        prior,
+        progress=progress,
+    )
+    return unknowns._replace(geo=few.geo)
+
+
+def _refine_identity(model, observations, unknowns, prior, count, progress) -> Unknowns:
+    index = _spread(len(unknowns.exp), count)
+    few = Unknowns(unknowns.geo, unknowns.exp[index], unknowns.pose[index])
+    few = schedule.fit_identity(
+        model,
+        _take(observations, index),
+        few,
+        np.zeros(len(index)),
+        prior,
+        schedule.JOINT_STAGES,
+        progress=progress,
+        name="identity, all expressions",
+    )
+    return unknowns._replace(geo=few.geo)
+
+
+def _tracked(tracking: Tracking, sequence: str, loaded: LoadedPrior) -> Tracked:
+    rows = [
+        i
+        for i, frame in enumerate(tracking.frames)
+        if frame.timestep.sequence == sequence
+    ]
+    return Tracked(
+        frame_id=np.array([tracking.frames[i].timestep.frame_id for i in rows]),
+        expr=tracking.unknowns.exp[rows],
+        world_from_head=np.array([tracking.poses[i].matrix() for i in rows]),
+        z_id=tracking.unknowns.geo,
+        residual_mm=np.array([tracking.fits[i].median_mm for i in rows]),
+        model=model_name(loaded),
+    )
+
+
+class _Progress:
+    """One line of progress, with the time since the start."""
+
+    def __init__(self, began: float):
+        self._began, self._last = began, ""
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        elapsed = duration(time.perf_counter() - self._began)
+        line = f"{name} {done}/{total}  {elapsed}"
+        if sys.stderr.isatty():
+            print(f"\r{line:<60}", end="", file=sys.stderr, flush=True)
+        elif done == total:
+            print(line, file=sys.stderr, flush=True)
+        self._last = line
+
+    def finish(self) -> None:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)

@@ -1,0 +1,117 @@
+"""How well each frame was fitted, in millimetres."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from npga_jax.data.capture import Timestep
+from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.model import HeadModel
+from npga_jax.nphm.streaming import evaluate_points
+from npga_jax.tracking.solver import Unknowns
+
+MILLIMETRES_PER_UNIT = 250.0
+_INLIER_MM = 5.0
+_BAD_MEDIAN_MM = 2.5
+_BAD_INLIERS = 0.6
+
+
+class FrameFit(NamedTuple):
+    """Distances of a frame's skin points to the tracked surface."""
+
+    sequence: str
+    frame_id: int
+    num_points: int
+    median_mm: float
+    p90_mm: float
+    inliers: float  # share of the points within 5 mm
+    failed: bool
+
+
+def frame_fits(
+    model: HeadModel,
+    unknowns: Unknowns,
+    timesteps: Sequence[Timestep],
+    points: Sequence[np.ndarray],
+) -> list[FrameFit]:
+    """Measures every frame.
+
+    Args:
+      points: of each frame, [P, 3] in the head's frame, NPHM units.
+    """
+    fits = []
+    for i, (timestep, cloud) in enumerate(zip(timesteps, points, strict=True)):
+        codes = Codes(
+            geo=unknowns.geo,
+            app=np.zeros(model.cfg.lat_dim_app, np.float32),
+            exp=unknowns.exp[i],
+        )
+        distance = np.abs(evaluate_points(model, cloud, codes).sdf)
+        distance = distance * MILLIMETRES_PER_UNIT
+        median = float(np.median(distance))
+        inliers = float((distance < _INLIER_MM).mean())
+        fits.append(
+            FrameFit(
+                sequence=timestep.sequence,
+                frame_id=timestep.frame_id,
+                num_points=len(cloud),
+                median_mm=median,
+                p90_mm=float(np.quantile(distance, 0.9)),
+                inliers=inliers,
+                failed=not (median <= _BAD_MEDIAN_MM and inliers >= _BAD_INLIERS),
+            )
+        )
+    return fits
+
+
+def write_report(
+    output: Path,
+    subject: str,
+    model: str,
+    fits: Sequence[FrameFit],
+    without_cloud: Sequence[Timestep],
+) -> Path:
+    """Writes <output>/report.json: every frame, and the totals."""
+    medians = [fit.median_mm for fit in fits]
+    path = output / "report.json"
+    output.mkdir(parents=True, exist_ok=True)
+    value = {
+        "subject": subject,
+        "model": model,
+        "num_frames": len(fits),
+        "median_mm": float(np.median(medians)) if medians else None,
+        "worst_mm": float(np.max(medians)) if medians else None,
+        "failed": [f"{f.sequence} {f.frame_id}" for f in fits if f.failed],
+        "without_cloud": [f"{t.sequence} {t.frame_id}" for t in without_cloud],
+        "frames": [fit._asdict() for fit in fits],
+    }
+    path.write_text(json.dumps(value, indent=1) + "\n")
+    return path
+
+
+def summary(fits: Sequence[FrameFit], without_cloud: Sequence[Timestep]) -> str:
+    """What the terminal shows: a line per sequence, and warnings."""
+    lines = [f"{'sequence':<28} frames  median mm  90 % mm  inliers"]
+    for sequence in dict.fromkeys(fit.sequence for fit in fits):
+        own = [fit for fit in fits if fit.sequence == sequence]
+        median = np.median([f.median_mm for f in own])
+        p90 = np.median([f.p90_mm for f in own])
+        inliers = np.mean([f.inliers for f in own])
+        lines.append(
+            f"{sequence:<28} {len(own):6d}  {median:9.2f}  {p90:7.2f}  {inliers:7.1%}"
+        )
+    failed = [f"{f.sequence} {f.frame_id}" for f in fits if f.failed]
+    if failed:
+        lines.append(
+            f"WARNING: {len(failed)} frames are not fitted well: {', '.join(failed)}"
+        )
+    if without_cloud:
+        named = ", ".join(f"{t.sequence} {t.frame_id}" for t in without_cloud)
+        lines.append(
+            f"WARNING: {len(without_cloud)} frames have no usable cloud and no code: "
+            f"{named}"
+        )
+    return "\n".join(lines)

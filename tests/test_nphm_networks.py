@@ -1,0 +1,223 @@
+"""MonoNPHM's networks: against the official code, their dense twin and themselves."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from npga_jax.math import safe_norm
+from npga_jax.nphm import losses, model
+from npga_jax.nphm.codes import Codes, split_code
+from npga_jax.nphm.config import EXTRA_DISTANCE
+from npga_jax.nphm.ensemble import blend_weights, find_edges
+from npga_jax.nphm.field import canonical_field
+from npga_jax.nphm.networks import apply_skip_layers, softplus
+from npga_jax.nphm.official import official_from_params, params_from_official
+from tests.nphm_case import (
+    CONFIGS,
+    GOLDENS,
+    ROOT,
+    TINY,
+    make_codes,
+    make_params,
+    make_points,
+    needs_goldens,
+)
+
+
+@pytest.fixture
+def golden_checks(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    import golden_checks
+
+    return golden_checks
+
+
+@needs_goldens
+@pytest.mark.parametrize("name", ["mono_reduced39_seed11", "mono_reduced65_seed11"])
+def test_networks_agree_with_the_official_code(golden_checks, name):
+    golden = golden_checks.Golden(GOLDENS / f"{name}.npz")
+    tally = golden_checks.Tally()
+    case = golden_checks.open_mono(golden, tally)
+    golden_checks.check_evaluation(case, tally, "blocks")
+    golden_checks.check_batches(case, tally, "blocks")
+    golden_checks.check_deformation(case, tally)
+    assert tally.passed, "\n".join(tally.text())
+    assert sum(line.count for line in tally.lines.values()) > 20
+
+
+def _everything(params, cfg, points, codes, method):
+    """A scalar to which every output and the gradient contribute."""
+    result, gradient = model.evaluate_with_gradient(
+        params, cfg, points, codes, method=method
+    )
+    total = jnp.sum(jnp.sin(3 * result.sdf)) + jnp.sum((safe_norm(gradient) - 1) ** 2)
+    if cfg.has_color:
+        total += jnp.sum(jnp.sin(2 * result.color))
+    return total, (result, gradient)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_blocks_agree_with_the_dense_twin(name):
+    cfg = CONFIGS[name]
+    params, codes = make_params(cfg), make_codes(cfg, 2)
+    points = make_points(2, 30)
+    found = {}
+    for method in ("blocks", "dense"):
+        evaluate = jax.jit(
+            jax.value_and_grad(
+                lambda p, x, c, m=method: _everything(p, cfg, x, c, m),
+                argnums=(0, 1, 2),
+                has_aux=True,
+            )
+        )
+        found[method] = evaluate(params, points, codes)
+    result = found["blocks"][0][1][0]
+    assert (result.color is None) == (not cfg.has_color)
+    assert float(jnp.std(result.sdf)) > 1e-3
+    flat = [jax.tree.leaves(found[m]) for m in ("blocks", "dense")]
+    for ours, twin in zip(*flat, strict=True):
+        scale = max(1.0, float(jnp.abs(twin).max(initial=0)))
+        np.testing.assert_allclose(ours, twin, atol=3e-5 * scale)
+    weights = found["blocks"][1][0]["identity"]["geo"][0]["w"]
+    assert (jnp.abs(weights).max(axis=(1, 2)) > 0).all(), "each network has a gradient"
+
+
+def test_gradients_agree_with_finite_differences():
+    cfg = TINY
+    with jax.enable_x64(True):
+        args = (make_params(cfg), make_points(2, 12), make_codes(cfg, 2))
+        args = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), args)
+        rng = np.random.default_rng(5)
+        direction = jax.tree.map(lambda x: rng.normal(0, 1, x.shape), args)
+
+        @jax.jit
+        def along(t):
+            moved = jax.tree.map(lambda x, d: x + t * d, args, direction)
+            return _everything(moved[0], cfg, moved[1], moved[2], "blocks")[0]
+
+        expected = (along(1e-6) - along(-1e-6)) / 2e-6
+        assert abs(expected) > 1e-2
+        np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), expected, rtol=1e-5)
+
+
+def test_a_point_on_an_anchor_has_finite_gradients_of_every_order():
+    params, codes = make_params(TINY), make_codes(TINY, 1)
+    anchors = model.predict_anchors(params, TINY, codes.geo)
+    # Hyper coordinates of zero: the query is the anchor itself.
+    queries = model.rest_queries(anchors, TINY)
+
+    def distances(queries, codes):
+        anchors = model.predict_anchors(params, TINY, codes.geo)
+        return jnp.sum(canonical_field(params, TINY, queries, codes, anchors).sdf)
+
+    def eikonal(queries, codes):
+        gradient = jax.grad(distances)(queries, codes)
+        return jnp.sum((safe_norm(gradient) - 1) ** 2)
+
+    for function in (distances, eikonal):
+        value, gradients = jax.value_and_grad(function, argnums=(0, 1))(queries, codes)
+        for leaf in (value, *jax.tree.leaves(gradients)):
+            assert np.isfinite(leaf).all()
+    assert float(jnp.abs(gradients[0]).max()) > 0
+
+
+def test_a_mirrored_face_has_a_mirrored_field():
+    """Codes of pairs exchanged: each network sees from its partner's place."""
+    cfg = dataclasses.replace(TINY, num_symm_pairs=3)
+    params, codes = make_params(cfg), make_codes(cfg, 1)
+    left = make_points(1, 3, seed=7)[0]
+    mirror = jnp.array([-1.0, 1.0, 1.0])
+    anchors = jnp.stack([left, left * mirror], axis=1).reshape(1, 6, 3)
+    # The extra network has no partner: it is made to say nothing.
+    for branch in ("geo", "app"):
+        last = params["identity"][branch][-1]
+        last["w"], last["b"] = last["w"].at[-1].set(0), last["b"].at[-1].set(0)
+
+    def exchange(code):
+        glob, local = split_code(code, cfg)
+        paired = local[:, :6].reshape(1, 3, 2, -1)[:, :, ::-1].reshape(1, 6, -1)
+        local = jnp.concatenate([paired, local[:, 6:]], axis=1)
+        return jnp.concatenate([glob, local.reshape(1, -1)], axis=-1)
+
+    mirrored = Codes(exchange(codes.geo), exchange(codes.app), codes.exp)
+    queries = jnp.pad(make_points(1, 40), ((0, 0), (0, 0), (0, 2)), constant_values=0.1)
+    field = canonical_field(params, cfg, queries, codes, anchors)
+    other = canonical_field(
+        params, cfg, queries.at[..., 0].multiply(-1), mirrored, anchors
+    )
+    np.testing.assert_allclose(field.sdf, other.sdf, atol=1e-6)
+    np.testing.assert_allclose(field.color, other.color, atol=1e-6)
+    same_place = canonical_field(params, cfg, queries, mirrored, anchors)
+    assert np.abs(field.sdf - same_place.sdf).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_edges_are_the_nearest_anchors_and_their_weights_sum_to_one(name):
+    cfg = CONFIGS[name]
+    params, codes = make_params(cfg), make_codes(cfg, 2)
+    anchors = model.predict_anchors(params, cfg, codes.geo)
+    points = make_points(2, 50)
+    edges = find_edges(model.rest_queries(points, cfg), anchors, cfg)
+    np.testing.assert_allclose(edges.weights.sum(-1), 1, atol=1e-5)
+    assert (np.diff(edges.weights[..., :-1], axis=-1) <= 1e-7).all(), "nearest first"
+    distances = np.linalg.norm(points[:, :, None] - anchors[:, None], axis=-1)
+    expected = np.argsort(distances, axis=-1)[..., : cfg.num_neighbors]
+    np.testing.assert_array_equal(edges.sources[..., :-1], expected)
+    assert (edges.sources[..., -1] == cfg.num_anchors).all()
+
+
+def test_width_of_blending_is_the_eighth_distance_or_the_extra_one():
+    cfg = CONFIGS["more neighbours than blending looks at"]
+    distances = jnp.array([*np.linspace(0.1, 1.0, 10), EXTRA_DISTANCE])
+    for few in (False, True):
+        given = distances[jnp.array([0, 1, 2, 10])] if few else distances
+        width = (EXTRA_DISTANCE if few else 0.8) / cfg.blend_std
+        weights = np.exp(-0.5 * (np.asarray(given) / width) ** 2)
+        expected = weights / weights.sum()
+        np.testing.assert_allclose(blend_weights(given, cfg), expected, atol=1e-6)
+
+
+def test_the_deformation_is_the_plain_network_on_points_and_condition():
+    params, codes = make_params(TINY), make_codes(TINY, 2)
+    anchors = model.predict_anchors(params, TINY, codes.geo)
+    condition = model.deformation_condition(params, TINY, codes, anchors)
+    points = make_points(2, 20)
+    tiled = jnp.broadcast_to(condition[:, None], (2, 20, condition.shape[-1]))
+    inputs = jnp.concatenate([points, tiled], axis=-1)
+    expected = apply_skip_layers(params["deformation"]["layers"], inputs, softplus)
+    expected = expected.at[..., :3].add(points)
+    found = model.deform(params, TINY, points, codes, anchors)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(expected[..., :3] - points).max() > 1e-3
+
+
+def test_mixed_heads_change_colours_alone():
+    params, codes = make_params(TINY), make_codes(TINY, 2)
+    anchors = model.predict_anchors(params, TINY, codes.geo)
+    queries = model.rest_queries(make_points(2, 20), TINY)
+
+    def field(codes, heads):
+        return canonical_field(
+            params, TINY, queries, codes, anchors, app_glob_heads=heads
+        )
+
+    right, mixed = field(codes, None), field(codes, losses.mixed_heads(2, TINY))
+    np.testing.assert_array_equal(right.sdf, mixed.sdf)
+    assert np.abs(right.color - mixed.color).max() > 1e-3
+    # 7 sources: those of the second head begin with the second head's code.
+    expected = [[0, 1, 0, 1, 0, 1, 0], [1, 0, 1, 0, 1, 0, 1]]
+    np.testing.assert_array_equal(losses.mixed_heads(2, TINY), expected)
+    own = jnp.broadcast_to(jnp.arange(2)[:, None], (2, TINY.num_sources))
+    np.testing.assert_array_equal(right.color, field(codes, own).color)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_official_names_lead_there_and_back(name):
+    cfg = CONFIGS[name]
+    params = make_params(cfg)
+    states = official_from_params(params, cfg)
+    back = params_from_official(states, params["anchors_mean"], cfg)
+    jax.tree.map(np.testing.assert_array_equal, params, back)
