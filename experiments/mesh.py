@@ -96,7 +96,7 @@ def main(cfg: MeshConfig) -> None:
     write_mesh(cfg.output, vertices, mesh.faces, normals, mesh.colors)
     if mesh.dropped.components:
         print(
-            f"dropped {mesh.dropped.components} smaller pieces with "
+            f"smaller pieces dropped: {mesh.dropped.components}, with "
             f"{mesh.dropped.faces:,} faces (--components 0 keeps them)"
         )
     sides = cut_sides(mesh.vertices, low, high)

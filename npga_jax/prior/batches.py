@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from npga_jax.nphm.losses import ScanBatch
@@ -18,6 +19,7 @@ class PointCounts(NamedTuple):
     far: int = 24
     corresp: int = 8
     near: int = 320
+    free: int = 48
 
 
 class NearPoints(NamedTuple):
@@ -33,6 +35,17 @@ class NearPoints(NamedTuple):
     valid: np.ndarray  # [S, P] bool: no other part of the surface is nearer
 
 
+class FreePoints(NamedTuple):
+    """Points around the rims of the surface, in an open mouth above all.
+
+    No surface is drawn behind the lips, so nothing else says that there is air between
+    them. A point is free where nothing of the head lies before it, seen from the front.
+    """
+
+    posed: np.ndarray  # [S, P, 3]
+    valid: np.ndarray  # [S, P] bool: known to be outside
+
+
 class TrainBatch(NamedTuple):
     """What one step sees."""
 
@@ -40,6 +53,7 @@ class TrainBatch(NamedTuple):
     people: np.ndarray  # [S] int32
     official: ScanBatch
     near: NearPoints
+    free: FreePoints
     random_points: np.ndarray  # [S, 50, 3] for the penalties on the deformation
 
 
@@ -48,6 +62,44 @@ _CORRESP_SIGMAS = (0.01, 0.002)
 _NEAR_SIGMAS = (0.03, 0.006)
 _NUM_RANDOM, _RANDOM_EXTENT = 50, 1.25
 _VALID_STRIDE = 4
+_FREE_SIGMA, _FREE_CANDIDATES = 0.03, 8
+_CELL = 0.012
+"""Edge of the cells, NPHM units (3 mm), in which the front of a head is looked up."""
+
+
+def rim_vertices(faces: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Vertices of the face on the border of the mesh: lips, lids. [R] indices."""
+    edges = np.sort(
+        np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    )
+    unique, count = np.unique(edges, axis=0, return_counts=True)
+    rim = np.unique(unique[count == 1])
+    return rim[regions[rim] == FACE]
+
+
+def in_front(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Which points have nothing of a head before them, seen along -z.
+
+    Args:
+      vertices: [V, 3] of the head; they stand for its surface.
+      points: [P, 3].
+
+    Returns:
+      [P] bool. Cells around the point's count too, since vertices leave gaps.
+    """
+    low = vertices[:, :2].min(axis=0)
+    size = ((vertices[:, :2].max(axis=0) - low) / _CELL).astype(int) + 3
+
+    def cell(at: np.ndarray) -> np.ndarray:
+        index = ((at[:, :2] - low) / _CELL).astype(int) + 1
+        return np.clip(index, 0, size - 1)
+
+    front = np.full(size, -np.inf)
+    index = cell(vertices)
+    np.maximum.at(front, (index[:, 0], index[:, 1]), vertices[:, 2])
+    front = maximum_filter(front, size=3, mode="nearest")
+    index = cell(points)
+    return points[:, 2] > front[index[:, 0], index[:, 1]]
 
 
 class Sampler:
@@ -66,6 +118,7 @@ class Sampler:
         faces = scans.faces
         region = scans.vertex_regions[faces].max(axis=1)
         area = np.linalg.norm(triangle_normals(scans.mean, faces), axis=-1)
+        self._rim = rim_vertices(faces, scans.vertex_regions)
         # Half of the points by area, half by triangle: meshes are finer where shape
         # has detail.
         self._cumulative = {}
@@ -138,6 +191,7 @@ class Sampler:
             people=people,
             official=official,
             near=NearPoints(near[0], near[1], near[2], valid),
+            free=self._free_points(rng, posed),
             random_points=random_points,
         )
         return _as_float32(batch)
@@ -182,6 +236,24 @@ class Sampler:
         distance = rng.normal(size=points.shape[:2]) * sigma
         along = distance[..., None]
         return points + along * normals, rest + along * rest_normals, distance
+
+    def _free_points(self, rng, posed):
+        """Points around rims, and which of them are known to be outside."""
+        count = self._counts.free
+        if not len(self._rim):
+            shape = (len(posed), count)
+            return FreePoints(np.zeros((*shape, 3)), np.zeros(shape, bool))
+        chosen, valid = [], []
+        for vertices in posed:
+            # Most candidates lie in flesh: more are drawn than are needed.
+            rim = vertices[rng.choice(self._rim, count * _FREE_CANDIDATES)]
+            points = rim + rng.normal(0, _FREE_SIGMA, rim.shape)
+            points[:, 2] -= np.abs(rng.normal(0, _FREE_SIGMA, len(rim)))
+            free = in_front(vertices, points)
+            order = np.argsort(~free, kind="stable")[:count]
+            chosen.append(points[order])
+            valid.append(free[order])
+        return FreePoints(np.stack(chosen), np.stack(valid))
 
     @staticmethod
     def _is_nearest(vertices, points, distance):

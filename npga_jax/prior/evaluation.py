@@ -64,7 +64,7 @@ def draw_cloud(
     return points.astype(np.float32), unit.astype(np.float32)
 
 
-def scan_prior(loaded: LoadedPrior, noise_mm: float = 1.0) -> PriorWeights:
+def scan_prior(loaded: LoadedPrior, noise_mm: float = 2.0) -> PriorWeights:
     """Precisions that the spread of a model's codes asks for."""
     return PriorWeights(
         noise=noise_mm / MILLIMETRES_PER_UNIT,

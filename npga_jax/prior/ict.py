@@ -47,6 +47,7 @@ head. Where they do not, eyeballs teach nothing: they would be surface within fl
 _CUT = -0.6
 """Height, NPHM units, below which neck and shoulders are cut off: NPHM's heads end at
 the throat, and shoulders would take anchors and capacity from the face."""
+_OPEN_MOUTHS = 0.35
 _UNUSED_PREFIX = "PupilDilate"
 """Units that move no surface."""
 
@@ -145,7 +146,8 @@ def draw_expressions(
 ) -> np.ndarray:
     """Weights of expressions: single units, and mixes of several.
 
-    Left and right units of a pair often act together, as in real faces.
+    Left and right units of a pair often act together, as in real faces, and mouths are
+    open more often than one unit of many would have it.
 
     Returns:
       [count, E] in [0, 1].
@@ -170,6 +172,8 @@ def draw_expressions(
         row[active] = values
         both = rng.random(len(active)) < 0.6
         row[mirror[active[both]]] = values[both] * rng.uniform(0.7, 1.0, both.sum())
+        if "jawOpen" in position and rng.random() < _OPEN_MOUTHS:
+            row[position["jawOpen"]] = rng.uniform(0.1, 1.0)
     return np.clip(weights, 0, 1)
 
 

@@ -12,7 +12,7 @@ from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.field import canonical_field
 from npga_jax.nphm.losses import LossWeights, total_loss, training_losses
 from npga_jax.nphm.model import deform, predict_anchors
-from npga_jax.prior.batches import NearPoints, TrainBatch
+from npga_jax.prior.batches import FreePoints, NearPoints, TrainBatch
 from npga_jax.types import Params
 
 
@@ -53,10 +53,11 @@ class Rates(NamedTuple):
 
 
 class NearWeights(NamedTuple):
-    """Weights of the losses that MonoNPHM does not have, see `batches.NearPoints`."""
+    """Weights of the losses that MonoNPHM does not have, see `batches`."""
 
     sdf: float = 2.0
     corresp: float = 1000.0
+    free: float = 1.0
 
 
 REGISTERED_WEIGHTS = LossWeights(
@@ -107,22 +108,30 @@ def initial_state(
     )
 
 
+_FREE_MARGIN = 0.002
+
+
 def near_losses(
-    params: Params, cfg: NPHMConfig, near: NearPoints, codes: Codes
+    params: Params, cfg: NPHMConfig, near: NearPoints, free: FreePoints, codes: Codes
 ) -> dict[str, jax.Array]:
     """Errors of distance and of correspondence beside the surface.
 
     Returns:
-      "near_sdf", the mean absolute error where the distance is known, NPHM units; and
-      "near_corresp", the mean squared error of the canonical position.
+      "near_sdf", the mean absolute error where the distance is known, NPHM units;
+      "near_corresp", the mean squared error of the canonical position; "free", by how
+      much points in the air lie inside.
     """
     anchors = predict_anchors(params, cfg, codes.geo)
-    queries = deform(params, cfg, near.posed, codes, anchors)
+    points = jnp.concatenate([near.posed, free.posed], axis=1)
+    queries = deform(params, cfg, points, codes, anchors)
     field = canonical_field(params, cfg, queries, codes, anchors, with_color=False)
-    error = jnp.abs(field.sdf - near.sdf) * near.valid
+    count = near.posed.shape[1]
+    error = jnp.abs(field.sdf[:, :count] - near.sdf) * near.valid
+    inside = jax.nn.relu(_FREE_MARGIN - field.sdf[:, count:]) * free.valid
     return {
         "near_sdf": jnp.sum(error) / jnp.maximum(jnp.sum(near.valid), 1),
-        "near_corresp": jnp.mean((queries[..., :3] - near.neutral) ** 2),
+        "near_corresp": jnp.mean((queries[:, :count, :3] - near.neutral) ** 2),
+        "free": jnp.sum(inside) / jnp.maximum(jnp.sum(free.valid), 1),
     }
 
 
@@ -164,10 +173,11 @@ def make_train_step(
         losses = training_losses(
             params, cfg, batch.official, codes, batch.random_points
         )
-        near = near_losses(params, cfg, batch.near, codes)
+        near = near_losses(params, cfg, batch.near, batch.free, codes)
         total = total_loss(losses, weights)
         total += near_weights.sdf * near["near_sdf"]
         total += near_weights.corresp * near["near_corresp"]
+        total += near_weights.free * near["free"]
         return total, {**losses, **near, "total": total}
 
     def step(state: PriorState, batch: TrainBatch):
