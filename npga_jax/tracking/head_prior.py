@@ -42,7 +42,13 @@ def open_prior(path: Path | None) -> LoadedPrior:
     Raises:
       InputError: it is absent or damaged.
     """
-    path = path or packaged_prior()
+    if path is None:
+        path = packaged_prior()
+        if not path.is_file():
+            raise InputError(
+                f"the packaged head model {path} is missing from this installation; "
+                "install again, or give another one with --prior."
+            )
     if path.suffix == ".npz" and not path.is_dir():
         model, metadata = load_head_model(path)
         spread = metadata.get("code_std", {})
