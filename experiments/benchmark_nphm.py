@@ -112,7 +112,7 @@ def measure(cfg: BenchmarkConfig, sizes: Any) -> dict[str, Any]:
         calls[name] = partial(evaluate_points, head, points, codes, **options)
     for name, call in calls.items():
         row, values = time_call(call, cfg.repeats)
-        edges = 0 if values is None else values.num_edges
+        edges = values.num_edges if name in _ROWS else 0
         row["edges_computed"] = edges / possible
         row["gflop"] = count_flops(head, name, cfg.points, edges) / 1e9
         row["gflop_per_s"] = row["gflop"] / row["min_s"]
@@ -221,7 +221,7 @@ def count_flops(head: Any, name: str, num_points: int, num_edges: int) -> float:
     return 2 * (num_edges * per_edge + num_points * per_point)
 
 
-def _deformation_calls(head, codes, points) -> dict[str, Callable[[], None]]:
+def _deformation_calls(head, codes, points) -> dict[str, Callable[[], Any]]:
     """The deformation alone, in blocks as large as those of the full evaluation."""
     import jax
     import jax.numpy as jnp
@@ -240,9 +240,9 @@ def _deformation_calls(head, codes, points) -> dict[str, Callable[[], None]]:
         queries, pullback = jax.vjp(partial(deformed, params), x)
         return queries, pullback(jnp.ones_like(queries))[0]
 
-    def caller(fn: Callable) -> Callable[[], None]:
+    def caller(fn: Callable) -> Callable[[], Any]:
         blocks = jax.jit(lambda params, x: jax.lax.map(partial(fn, params), x))
-        return lambda: jax.block_until_ready(blocks(head.params, padded)) and None
+        return lambda: jax.block_until_ready(blocks(head.params, padded))
 
     return {"deformation": caller(deformed), "deformation + vjp": caller(with_vjp)}
 
@@ -258,7 +258,7 @@ def _measure_twins(cfg, head, codes) -> dict[str, dict[str, float]]:
     points = make_points(head.params["anchors_mean"], cfg.twin_points)
     one = jax.tree.map(lambda x: jnp.asarray(x)[None], codes)
 
-    def caller(method: str) -> Callable[[], None]:
+    def caller(method: str) -> Callable[[], Any]:
         def evaluate(params, x):
             result, gradient = evaluate_with_gradient(
                 params, head.cfg, x, one, method=method

@@ -53,16 +53,10 @@ def main(cfg: MeshConfig) -> None:
     from npga_jax.nphm.codes import zero_codes
     from npga_jax.nphm.config import METRES_PER_UNIT
     from npga_jax.nphm.meshing import TRACKING_BOX, head_mesh
-    from npga_jax.tracking.head_prior import open_prior, packaged_prior
+    from npga_jax.tracking.head_prior import open_prior
 
     _check_options(cfg)
     check_mesh_path(cfg.output)
-    if cfg.prior is None and not packaged_prior().is_file():
-        raise InputError(
-            "this installation has no packaged head model; give one with --prior: an "
-            ".npz of experiments/train_prior.py or convert_prior.py, or a MonoNPHM "
-            "checkpoint."
-        )
     prior = open_prior(cfg.prior)
     model = prior.model
     pose, what = np.eye(4), "the mean head"

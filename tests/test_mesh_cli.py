@@ -194,5 +194,5 @@ def test_mistakes(script, files, tmp_path, capsys, options, message):
 def test_no_packaged_prior(script, monkeypatch, tmp_path):
     place = "npga_jax.tracking.head_prior.packaged_prior"
     monkeypatch.setattr(place, lambda: tmp_path / "default.npz")
-    with pytest.raises(InputError, match="give one with --prior"):
+    with pytest.raises(InputError, match="--prior"):
         script["main"](script["MeshConfig"](output=tmp_path / "a.ply"))

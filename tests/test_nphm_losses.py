@@ -197,28 +197,39 @@ def test_losses_agree_with_their_plain_definitions(name):
         np.testing.assert_allclose(found[key], value, rtol=2e-5, atol=1e-7, err_msg=key)
 
 
+def _total(params, codes, batch, random_points):
+    # Each loss weighs about as much as another.
+    weights = LossWeights(*[1.0] * len(LossWeights._fields))
+    terms = training_losses(params, TINY, batch, codes, random_points)
+    return total_loss(terms, weights)
+
+
+_total_value = jax.jit(_total)
+_total_gradient = jax.jit(jax.value_and_grad(_total, argnums=(0, 1)))
+
+
+def in_float64(tree):
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), tree)
+
+
 def test_gradient_agrees_with_finite_differences():
     """Of weights and codes; the normals and the eikonal loss make it second order."""
     with jax.enable_x64(True):
-        args = (make_params(TINY), make_codes(TINY, 3), make_batch())
-        args = (*args, draw_random_points(jax.random.key(0), 3))
-        params, codes, batch, random_points = jax.tree.map(
-            lambda x: jnp.asarray(np.asarray(x), jnp.float64), args
-        )
+        moving = in_float64((make_params(TINY), make_codes(TINY, 3)))
+        random_points = draw_random_points(jax.random.key(0), 3)
+        fixed = in_float64((make_batch(), random_points))
         rng = np.random.default_rng(5)
-        direction = jax.tree.map(lambda x: rng.normal(0, 1, x.shape), (params, codes))
-        # Each loss weighs about as much as another.
-        weights = LossWeights(*[1.0] * len(LossWeights._fields))
+        direction = jax.tree.map(lambda x: rng.normal(0, 1, x.shape), moving)
 
-        @jax.jit
         def along(t):
-            moved = jax.tree.map(lambda x, d: x + t * d, (params, codes), direction)
-            terms = training_losses(moved[0], TINY, batch, moved[1], random_points)
-            return total_loss(terms, weights)
+            moved = jax.tree.map(lambda x, d: x + t * d, moving, direction)
+            return _total_value(*moved, *fixed)
 
         expected = (along(1e-7) - along(-1e-7)) / 2e-7
         assert abs(expected) > 1e-1
-        np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), expected, rtol=1e-4)
+        _, gradients = _total_gradient(*moving, *fixed)
+        products = jax.tree.map(lambda g, d: jnp.sum(g * d), gradients, direction)
+        np.testing.assert_allclose(sum(jax.tree.leaves(products)), expected, rtol=1e-4)
 
 
 def test_everything_is_finite_where_norms_are_zero():
@@ -227,20 +238,15 @@ def test_everything_is_finite_where_norms_are_zero():
     zeros["anchors_mean"] = params["anchors_mean"]
     codes = jax.tree.map(lambda c: jnp.stack([c] * 3), zero_codes(TINY))
     batch = make_batch(**FLAGS["none of any"])
-    at_anchors = jnp.stack([params["anchors_mean"][:5]] * 3)
-    batch = batch._replace(points_outer=at_anchors, normals_outer=jnp.zeros((3, 5, 3)))
-
-    @jax.jit
-    def gradients_of_total(params, codes):
-        def total(params, codes):
-            terms = training_losses(params, TINY, batch, codes, jnp.zeros((3, 50, 3)))
-            return total_loss(terms)
-
-        return jax.value_and_grad(total, argnums=(0, 1))(params, codes)
-
-    for weights in (zeros, params):
-        for leaf in jax.tree.leaves(gradients_of_total(weights, codes)):
-            assert np.isfinite(leaf).all()
+    batch = batch._replace(
+        points_outer=jnp.stack([params["anchors_mean"][:5]] * 3),
+        normals_outer=jnp.zeros((3, 5, 3)),
+    )
+    with jax.enable_x64(True):
+        for weights in (zeros, params):
+            args = in_float64((weights, codes, batch, jnp.zeros((3, 50, 3))))
+            for leaf in jax.tree.leaves(_total_gradient(*args)):
+                assert np.isfinite(leaf).all()
 
 
 def test_there_is_no_loss_for_what_is_absent():

@@ -59,7 +59,7 @@ def test_only_codes_that_were_seen_move(prepared):
 
 
 def test_resuming_gives_the_same_weights(prepared, tmp_path):
-    settings, scans, _, last, _ = prepared
+    _, scans, _, last, _ = prepared
     half = PriorConfig(scans=Path("none"), **{**SMALL, "save_every": 8})
     setup = trainer.prepare(half, scans)
     optimizer_steps = half.steps
