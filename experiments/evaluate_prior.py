@@ -44,6 +44,7 @@ def main(cfg: EvaluatePriorConfig) -> None:
     runtime.configure()
     from npga_jax.prior.evaluation import CloudSettings, fit_held_out
     from npga_jax.prior.ict import NARROW_FACE_VERTICES, ict_scans, load_ict
+    from npga_jax.prior.validation import write_picture
     from npga_jax.tracking.head_prior import open_prior
 
     for name in ("identities", "expressions", "points"):
@@ -79,7 +80,8 @@ def main(cfg: EvaluatePriorConfig) -> None:
             flush=True,
         )
         if cfg.pictures is not None:
-            write_picture(cfg.pictures, loaded, scans, scan, unknowns)
+            path = cfg.pictures / f"{scan:05d}.png"
+            write_picture(path, loaded, scans, scan, unknowns)
     medians = [fit.median_mm for fit in fits]
     p95 = [fit.p95_mm for fit in fits]
     totals = {
@@ -94,29 +96,6 @@ def main(cfg: EvaluatePriorConfig) -> None:
     if cfg.json is not None:
         report = {**totals, "scans": [fit._asdict() for fit in fits]}
         cfg.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def write_picture(folder: Path, loaded, scans, scan: int, unknowns) -> None:
-    """The true head and the fitted one, front and side."""
-    from PIL import Image
-
-    from npga_jax.mesh_picture import portrait_camera, render_mesh
-    from npga_jax.nphm.meshing import head_mesh
-    from npga_jax.prior.evaluation import codes_of
-
-    truth = scans.posed_fn(np.array([scan]))[0]
-    codes = codes_of(loaded, unknowns.geo, unknowns.exp[0])
-    fitted = head_mesh(loaded.model, codes, posed=True, resolution=192)
-    tiles = []
-    for vertices, faces in ((truth, scans.faces), (fitted.vertices, fitted.faces)):
-        for azimuth in (0, 60):
-            viewmat, intrinsics = portrait_camera(truth, azimuth, 360, 440)
-            picture = render_mesh(
-                vertices, faces, viewmat=viewmat, K=intrinsics, width=360, height=440
-            )
-            tiles.append(picture.rgb)
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(tiles, axis=1)).save(folder / f"{scan:04d}.png")
 
 
 if __name__ == "__main__":

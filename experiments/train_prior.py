@@ -14,10 +14,12 @@ def main(cfg: PriorConfig) -> None:
     from npga_jax.nphm.storage import save_head_model
     from npga_jax.prior.sources import load_scans
     from npga_jax.prior.trainer import head_model, prepare, train
+    from npga_jax.prior.validation import validate
+    from npga_jax.tracking.head_prior import open_prior
 
     folder = cfg.output
     check_folder(cfg)
-    scans = load_scans(cfg)
+    scans, held_out = load_scans(cfg)
     print(
         f"{scans.num_identities} people, {scans.num_scans} scans of "
         f"{len(scans.mean)} vertices: {scans.source}"
@@ -43,6 +45,17 @@ def main(cfg: PriorConfig) -> None:
         },
     )
     print(f"\ntrained {cfg.steps} steps in {seconds:.0f} s: {path}")
+    if held_out is None or not cfg.validation_scans:
+        print("not validated: no people were held out")
+        return
+    fits = validate(open_prior(path), held_out, cfg.validation_scans, folder)
+    print("held-out scan  median mm  95 % mm  normals")
+    for fit in fits:
+        print(
+            f"{fit.scan:13d}  {fit.median_mm:9.3f}  {fit.p95_mm:7.2f}"
+            f"  {fit.normal_consistency:7.4f}"
+        )
+    print(f"pictures of the fits: {folder / 'fits'}")
 
 
 def code_std(codes) -> dict[str, list[float]]:
@@ -71,6 +84,7 @@ def check_folder(cfg: PriorConfig) -> None:
         raise InputError(f"{cfg.output} is not a run: there is no config.json in it.")
     old, new = json.loads(stored.read_text()), json.loads(settings_text(cfg))
     free = {"resume", "output", "scans", "log_every", "save_every"}
+    free |= {"validation_scans"}
     changed = sorted(k for k in new if k not in free and old.get(k) != new[k])
     if changed:
         raise InputError(

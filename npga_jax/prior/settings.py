@@ -48,6 +48,8 @@ class PriorConfig:
     """Steps between lines of metrics.jsonl."""
     save_every: int = 500
     """Steps between checkpoints."""
+    validation_scans: int = 4
+    """Held-out scans that are fitted and drawn at the end."""
     seed: int = 0
     """Draws people, expressions, first weights and points."""
 
@@ -82,7 +84,13 @@ def validate(cfg: PriorConfig) -> None:
         value = getattr(cfg, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        least = {"seed": 0, "rate": 0, "code_noise": 0, "identities": 2}
+        least = {
+            "seed": 0,
+            "rate": 0,
+            "code_noise": 0,
+            "identities": 2,
+            "validation_scans": 0,
+        }
         least = least.get(field.name, 1)
         if not least <= value <= 1e9 or (field.name == "rate" and not 0 < value < 1):
             raise InputError(

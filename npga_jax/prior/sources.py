@@ -1,14 +1,25 @@
 """Opens whatever a prior can be trained on."""
 
+import numpy as np
+
 from npga_jax.errors import InputError
 from npga_jax.prior.ict import ict_scans, load_ict
 from npga_jax.prior.mesh_folder import load_mesh_folder
 from npga_jax.prior.scans import RegisteredScans
 from npga_jax.prior.settings import PriorConfig
+from npga_jax.prior.validation import select_people
+
+_HELD_OUT_SEED = 90_001
+_HELD_OUT_PEOPLE = 4
 
 
-def load_scans(settings: PriorConfig) -> RegisteredScans:
-    """The training scans that the settings ask for.
+def load_scans(
+    settings: PriorConfig,
+) -> tuple[RegisteredScans, RegisteredScans | None]:
+    """The training scans that the settings ask for, and people held out from it.
+
+    From a morphable model other people are drawn. Of a folder, one person in ten is
+    held out; None if there are too few to spare one.
 
     Raises:
       InputError: there is nothing there, or it cannot be used.
@@ -20,10 +31,25 @@ def load_scans(settings: PriorConfig) -> RegisteredScans:
             "registered meshes with --scans."
         )
     if path.is_dir():
-        return load_mesh_folder(path)
-    return ict_scans(
-        load_ict(path),
-        num_identities=settings.identities,
-        expressions_per_identity=settings.expressions,
-        seed=settings.seed,
+        everyone = load_mesh_folder(path)
+        people = np.arange(everyone.num_identities)
+        held = people[9::10]
+        if not len(held):
+            return everyone, None
+        rest = np.setdiff1d(people, held)
+        return select_people(everyone, rest), select_people(everyone, held)
+    model = load_ict(path)
+    return (
+        ict_scans(
+            model,
+            num_identities=settings.identities,
+            expressions_per_identity=settings.expressions,
+            seed=settings.seed,
+        ),
+        ict_scans(
+            model,
+            num_identities=_HELD_OUT_PEOPLE,
+            expressions_per_identity=1,
+            seed=settings.seed + _HELD_OUT_SEED,
+        ),
     )

@@ -8,8 +8,10 @@ import pytest
 from npga_jax.errors import InputError
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.prior.anchors import choose_anchors, mirror_vertices
-from npga_jax.prior.batches import PointCounts, Sampler
+from npga_jax.prior.batches import PointCounts, Sampler, in_front, rim_vertices
 from npga_jax.prior.initial_codes import CODE_STD, initial_codes
+from npga_jax.prior.scans import compact_mesh
+from npga_jax.prior.validation import select_people
 from tests.small_scans import egg, small_scans
 
 CFG = NPHMConfig(
@@ -125,6 +127,40 @@ def test_near_points_know_their_distance_and_their_place_on_the_neutral(batch):
         assert valid.mean() > 0.5
     neutral = scans.is_neutral[drawn.scans]
     np.testing.assert_allclose(near.posed[neutral], near.neutral[neutral], atol=1e-6)
+
+
+def test_free_points_lie_in_the_air():
+    """An egg with its face cut open: the air in the opening is known to be free."""
+    scans = small_scans(3, 1)
+    hole = (np.abs(scans.mean[:, :2] + [0, 0.1]) < 0.1).all(1) & (scans.mean[:, 2] > 0)
+    faces, used = compact_mesh(scans.faces, ~hole)
+    cut = dataclasses.replace(
+        scans,
+        faces=faces,
+        mean=scans.mean[used],
+        vertex_regions=scans.vertex_regions[used],
+        posed_fn=lambda index: scans.posed_fn(index)[:, used],
+        neutral_fn=lambda index: scans.neutral_fn(index)[:, used],
+    )
+    rim = rim_vertices(faces, cut.vertex_regions)
+    assert len(rim) > 8 and (np.abs(cut.mean[rim, :2] + [0, 0.1]) < 0.2).all()
+    drawn = Sampler(cut, anchors_of(cut), PointCounts(), 3, seed=0).batch(0)
+    points = drawn.free.posed[drawn.free.valid]
+    assert len(points) > 60
+    # Behind the opening's own edge there is the back of the egg, never flesh.
+    assert in_front(cut.mean, np.array([[0.0, -0.1, 0.2]])).all()
+    assert not in_front(cut.mean, np.array([[0.0, 0.2, 0.0]])).any()
+
+
+def test_people_can_be_held_out():
+    scans = small_scans(5, 2)
+    some = select_people(scans, np.array([1, 4]))
+    assert some.num_identities == 2 and some.num_scans == 6
+    np.testing.assert_array_equal(some.identity_of, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(
+        some.posed_fn(np.array([4])), scans.posed_fn(np.array([13]))
+    )
+    np.testing.assert_array_equal(some.neutral_fn([1]), scans.neutral_fn([4]))
 
 
 def test_scans_without_an_outer_region_can_be_drawn_from():

@@ -25,6 +25,7 @@ SMALL = {
     "hidden_exp": 8,
     "log_every": 4,
     "save_every": 8,
+    "validation_scans": 0,
 }
 
 

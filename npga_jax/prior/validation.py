@@ -1,0 +1,94 @@
+"""What a training ends with: fits of people that it has not seen."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from npga_jax.mesh_picture import portrait_camera, render_mesh
+from npga_jax.nphm.meshing import head_mesh
+from npga_jax.prior.evaluation import CloudSettings, ScanFit, codes_of, fit_held_out
+from npga_jax.prior.scans import FACE, RegisteredScans
+from npga_jax.tracking.head_prior import LoadedPrior
+from npga_jax.tracking.solver import Unknowns
+
+_TILE = (360, 440)
+_RESOLUTION = 192
+
+
+def select_people(scans: RegisteredScans, people: np.ndarray) -> RegisteredScans:
+    """The scans of some people alone, renumbered from 0 in the order given."""
+    rows = np.flatnonzero(np.isin(scans.identity_of, people))
+    number = np.full(scans.num_identities, -1, np.int32)
+    number[people] = np.arange(len(people))
+    return dataclasses.replace(
+        scans,
+        mean=scans.neutral_fn(people).mean(axis=0),
+        identity_of=number[scans.identity_of[rows]],
+        is_neutral=scans.is_neutral[rows],
+        eyes_valid=scans.eyes_valid[rows],
+        posed_fn=lambda index: scans.posed_fn(rows[index]),
+        neutral_fn=lambda index: scans.neutral_fn(people[index]),
+    )
+
+
+def write_picture(
+    path: Path,
+    loaded: LoadedPrior,
+    scans: RegisteredScans,
+    scan: int,
+    unknowns: Unknowns,
+) -> None:
+    """The true head and the fitted one, each from the front and from the side."""
+    truth = scans.posed_fn(np.array([scan]))[0]
+    codes = codes_of(loaded, unknowns.geo, unknowns.exp[0])
+    fitted = head_mesh(loaded.model, codes, posed=True, resolution=_RESOLUTION)
+    width, height = _TILE
+    tiles = []
+    for vertices, faces in ((truth, scans.faces), (fitted.vertices, fitted.faces)):
+        for azimuth in (0, 60):
+            viewmat, intrinsics = portrait_camera(truth, azimuth, width, height)
+            picture = render_mesh(
+                vertices,
+                faces,
+                viewmat=viewmat,
+                K=intrinsics,
+                width=width,
+                height=height,
+            )
+            tiles.append(picture.rgb)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(tiles, axis=1)).save(path)
+
+
+def validate(
+    loaded: LoadedPrior, scans: RegisteredScans, count: int, folder: Path
+) -> list[ScanFit]:
+    """Fits some held-out scans from noisy clouds.
+
+    Writes <folder>/validation.json and <folder>/fits/*.png.
+
+    Args:
+      scans: of people that the training has not seen.
+      count: how many scans, spread over them; those with expressions.
+    """
+    posed = np.flatnonzero(~scans.is_neutral)
+    chosen = posed[np.linspace(0, len(posed) - 1, min(count, len(posed))).astype(int)]
+    face = scans.vertex_regions == FACE
+    fits = []
+    for scan in chosen:
+        fit, unknowns = fit_held_out(loaded, scans, scan, CloudSettings(), face, seed=0)
+        fits.append(fit)
+        write_picture(
+            folder / "fits" / f"{scan:05d}.png", loaded, scans, scan, unknowns
+        )
+    report = {
+        "median_mm": float(np.median([fit.median_mm for fit in fits])),
+        "p95_mm": float(np.median([fit.p95_mm for fit in fits])),
+        "normal_consistency": float(np.mean([fit.normal_consistency for fit in fits])),
+        "scans": [fit._asdict() for fit in fits],
+    }
+    (folder / "validation.json").write_text(json.dumps(report, indent=1) + "\n")
+    return fits
