@@ -5,11 +5,11 @@ import json
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
-from npga_jax.prior.settings import PriorConfig, defaults_from_argv, validate
+from npga_jax.prior.settings import PriorConfig, check_settings, defaults_from_argv
 
 
 def main(cfg: PriorConfig) -> None:
-    validate(cfg)
+    check_settings(cfg)
     runtime.configure()
     from npga_jax.nphm.storage import save_head_model
     from npga_jax.prior.sources import load_scans

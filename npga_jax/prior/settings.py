@@ -74,7 +74,7 @@ class PriorConfig:
 QUICK = {"steps": 1500, "identities": 256}
 
 
-def validate(cfg: PriorConfig) -> None:
+def check_settings(cfg: PriorConfig) -> None:
     """Checks the numbers.
 
     Raises:
