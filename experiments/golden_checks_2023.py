@@ -115,15 +115,15 @@ def _check_deformation(golden, tally, params, cfg) -> None:
     anchors = nphm2023.predict_anchors(params, cfg, codes.geo)
 
     def displace(points):
-        return nphm2023.deform(params, cfg, points, codes, anchors)
+        return nphm2023.deform(params, points, codes, anchors)
 
     offsets = displace(points) - points
     tally.close("deformation", "ex_offsets", offsets, golden["ex_offsets"], VALUE)
     jacobian = pointwise_jacobian(displace, points)
     group = "jacobian of the deformation"
     tally.close(group, "ex_jac", jacobian, golden["ex_jac"], SLOPE)
-    find = jax.jit(nphm2023.find_canonical, static_argnames="cfg")
-    roots = find(params, cfg, jnp.asarray(golden["root_obs"]), codes, anchors)
+    find = jax.jit(nphm2023.find_canonical)
+    roots = find(params, jnp.asarray(golden["root_obs"]), codes, anchors)
     group = "canonical points"
     tally.close(group, "root_canon", roots.points, golden["root_canon"], ROOT)
     tally.close(group, "root_diff", roots.residuals[0], golden["root_diff"], ROOT)
@@ -154,7 +154,7 @@ def fit_loss(
     num_scans, exp = scans.shape[0], codes.exp[scans]
     geo = jnp.broadcast_to(codes.geo, (num_scans, cfg.lat_dim_geo))
     anchors = nphm2023.predict_anchors(params, cfg, geo)
-    roots = nphm2023.find_canonical(params, cfg, points, HeadCodes(geo, exp), anchors)
+    roots = nphm2023.find_canonical(params, points, HeadCodes(geo, exp), anchors)
     sdf = nphm2023.canonical_sdf(params, cfg, roots.points, geo, anchors)
     distance = jnp.abs(sdf)
     counted = roots.valid & (distance < _FIT_MAX_DISTANCE)

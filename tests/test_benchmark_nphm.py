@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from npga_jax import cli
-from npga_jax.nphm import streaming
 from tests.nphm_case import ROOT, TINY
 
 
@@ -71,14 +70,13 @@ def test_operations_are_those_of_the_products(benchmark):
 
 
 def test_points_are_near_anchors_and_in_the_box(benchmark):
-    head, codes = benchmark.make_head(TINY)
+    head, _ = benchmark.make_head(TINY)
     anchors = np.asarray(head.params["anchors_mean"])
     np.testing.assert_allclose(anchors[0], anchors[1] * [-1, 1, 1])
     points = benchmark.make_points(anchors, 1001)
     assert points.shape == (1001, 3)
     nearest = np.linalg.norm(points[:, None] - anchors, axis=-1).min(axis=1)
     assert 0.45 < np.mean(nearest < 0.15) < 0.75
-    assert streaming.evaluate_points(head, points[:5], codes).num_edges > 0
 
 
 @pytest.mark.parametrize(

@@ -81,17 +81,34 @@ def make_batch(num_scans: int = 3, seed: int = 3, **flags) -> ScanBatch:
     )
 
 
+_evaluate = jax.jit(model.evaluate_with_gradient, static_argnames=("cfg", "method"))
+
+
 def plain_losses(params, cfg, batch, codes, random_points) -> dict[str, float]:
     """The definitions, kind by kind and scan by scan, in NumPy."""
+    kinds = {
+        "surface": batch.points_surface,
+        "outer": batch.points_outer,
+        "off": batch.points_off,
+        "far": batch.points_far,
+        "corresp": batch.corresp_posed,
+        "random": random_points,
+    }
+    result, gradient = _evaluate(
+        params, cfg, jnp.concatenate([*kinds.values()], axis=1), codes, method="dense"
+    )
+    ends = np.cumsum([points.shape[1] for points in kinds.values()])[:-1]
+    parts = (
+        np.split(np.asarray(array), ends, axis=1)
+        for array in (result.sdf, result.color, gradient, result.queries)
+    )
     values = {}
-    for kind in ("surface", "outer", "off", "far"):
-        points = getattr(batch, f"points_{kind}")
-        result, gradient = model.evaluate_with_gradient(
-            params, cfg, points, codes, method="dense"
-        )
-        motion = np.array(result.queries)
-        motion[..., :3] -= points
-        values[kind] = (result.sdf, result.color, gradient, motion)
+    for kind, (sdf, color, slope, queries) in zip(
+        kinds, zip(*parts, strict=True), strict=True
+    ):
+        motion = queries.copy()
+        motion[..., :3] -= kinds[kind]
+        values[kind] = (sdf, color, slope, motion)
     scans = range(batch.points_far.shape[0])
     some = {
         name: [s for s in scans if getattr(batch, name)[s]]
@@ -106,12 +123,13 @@ def plain_losses(params, cfg, batch, codes, random_points) -> dict[str, float]:
     def of(kind, what, chosen=scans):
         return [np.asarray(values[kind][what])[s] for s in chosen]
 
+    on_field = ("surface", "outer", "off", "far")
     outer_of_all = of("outer", 0) if hair else []
     norm = np.linalg.norm
     losses = {
         "surf_sdf": mean(np.abs(x) for x in of("surface", 0) + outer_of_all),
         "eikonal": mean(
-            np.abs(norm(g, axis=-1) - 1) for kind in values for g in of(kind, 2)
+            np.abs(norm(g, axis=-1) - 1) for kind in on_field for g in of(kind, 2)
         ),
         "space_sdf": mean(np.exp(-10 * np.abs(x)) for x in of("far", 0)),
     }
@@ -133,17 +151,12 @@ def plain_losses(params, cfg, batch, codes, random_points) -> dict[str, float]:
             colors.append(np.abs(values["off"][1][s] - batch.color_off[s]) / 5)
     losses["color"] = mean(colors)
 
-    anchors = model.predict_anchors(params, cfg, codes.geo)
-
-    def moved(points):
-        return np.array(model.deform(params, cfg, points, codes, anchors))
-
-    corresp = moved(batch.corresp_posed)[..., :3] - batch.corresp_neutral
+    corresp = values["corresp"][3][..., :3] + batch.corresp_posed
+    corresp -= batch.corresp_neutral
     losses["corresp"] = mean(corresp[s] ** 2 for s in some["has_corresp"])
-    error = np.asarray(anchors - batch.anchors)
+    error = np.asarray(result.anchors - batch.anchors)
     losses["anchors"] = mean(error[s] ** 2 for s in some["has_anchors"])
-    random = moved(random_points)
-    random[..., :3] -= random_points
+    random = values["random"][3]
     losses["loss_reg_zero"] = mean([random[..., :3] ** 2])
     rest = of("surface", 3, neutral)
     rest += of("outer", 3) + of("off", 3) if neutral else []
@@ -257,6 +270,7 @@ def test_there_is_no_loss_for_what_is_absent():
         ("no colours", {}, bare),
         ("no colour network", {"hidden_dim_app": 0}, make_batch()),
         ("no hyper coordinates", {"num_hyper": 0}, make_batch()),
+        ("no two anchors in the middle", {"num_symm_pairs": 3}, make_batch()),
     ):
         cfg = dataclasses.replace(TINY, **change)
         shapes = jax.eval_shape(
@@ -270,6 +284,7 @@ def test_there_is_no_loss_for_what_is_absent():
         "no colours": {"color"},
         "no colour network": {"color", "reg_app", "symm_dist_app", "middle_dist_app"},
         "no hyper coordinates": {"hyper"},
+        "no two anchors in the middle": {"middle_dist", "middle_dist_app"},
     }
 
 

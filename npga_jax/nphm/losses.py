@@ -132,7 +132,7 @@ def training_losses(
     Returns:
       Scalars; a mean over nothing is zero. There is no `color` without colours or a
       colour network, no `hyper` without hyper coordinates, and no `*_dist` without
-      local codes.
+      local codes to compare.
     """
     anchors = predict_anchors(params, cfg, codes.geo)
     with_color = cfg.has_color and batch.color_surface is not None
@@ -288,9 +288,13 @@ def _code_losses(codes: Codes, cfg: NPHMConfig) -> dict[str, jax.Array]:
         losses["reg_app"] = squared(codes.app)
     if cfg.mode == "global":
         return losses
-    losses["symm_dist"] = pair_distance(codes.geo, cfg)
-    losses["middle_dist"] = middle_distance(codes.geo, cfg)
-    if cfg.has_color:
-        losses["symm_dist_app"] = pair_distance(codes.app, cfg)
-        losses["middle_dist_app"] = middle_distance(codes.app, cfg)
+    measures = {}
+    if cfg.num_symm_pairs > 0:
+        measures["symm_dist"] = pair_distance
+    if cfg.num_anchors - 2 * cfg.num_symm_pairs > 1:
+        measures["middle_dist"] = middle_distance
+    for name, measure in measures.items():
+        losses[name] = measure(codes.geo, cfg)
+        if cfg.has_color:
+            losses[f"{name}_app"] = measure(codes.app, cfg)
     return losses

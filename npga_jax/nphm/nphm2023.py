@@ -132,7 +132,6 @@ def canonical_sdf(
 
 def deform(
     params: Params,
-    cfg: NPHM2023Config,
     points: jax.Array,
     codes: HeadCodes,
     anchors: jax.Array,
@@ -149,7 +148,6 @@ def deform(
 
 def find_canonical(
     params: Params,
-    cfg: NPHM2023Config,
     points: jax.Array,
     codes: HeadCodes,
     anchors: jax.Array,
@@ -169,7 +167,7 @@ def find_canonical(
     """
 
     def displace(x: jax.Array) -> jax.Array:
-        return deform(params, cfg, x, codes, anchors)
+        return deform(params, x, codes, anchors)
 
     roots = find_roots(displace, points, rules=rules)
     return with_implicit_gradient(displace, roots, points)

@@ -53,7 +53,7 @@ class PointValues(NamedTuple):
     sdf: jax.Array | np.ndarray  # [N] NPHM units, positive outside
     color: jax.Array | np.ndarray | None  # [N, 3] in [-1, 1], not clipped
     gradient: jax.Array | np.ndarray | None  # [N, 3] of sdf at the points as given
-    num_edges: jax.Array | int  # networks evaluated, counted once per point
+    num_edges: jax.Array | int  # edges computed; points, for the global variant
 
 
 class _Located(NamedTuple):
@@ -94,7 +94,8 @@ def evaluate_points(
       with_color: also colour, if the model has any.
       with_gradient: also the gradient of the signed distance at the given points.
       min_weight: edges that weigh this or less are not computed and count as zero,
-        which errs by less than num_edges * min_weight; 0 computes all that count.
+        an error of less than the sum of their weights times their values; 0 computes
+        every edge that has any weight.
       chunk_size: most points of one launch, rounded up to POINT_ROWS times a power of
         two. What is compiled depends on it alone, and on N where N is less.
 
