@@ -57,7 +57,9 @@ def middle_distance(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
     """Mean distance of consecutive local codes on the plane of symmetry: []."""
     _, local = split_code(code, cfg)
     middle = local[..., 2 * cfg.num_symm_pairs : cfg.num_anchors, :]
-    return jnp.mean(safe_norm(middle[..., 1:, :] - middle[..., :-1, :]))
+    # As in the official code, pairs do not overlap, and an odd last one is left out.
+    middle = middle[..., : middle.shape[-2] // 2 * 2, :]
+    return jnp.mean(safe_norm(middle[..., 0::2, :] - middle[..., 1::2, :]))
 
 
 def squared_norms(code: jax.Array, cfg: NPHMConfig) -> tuple[jax.Array, jax.Array]:
