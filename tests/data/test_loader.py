@@ -90,7 +90,7 @@ def test_prefetch_forwards_exceptions_and_ends_its_thread(capture, train):
     batches = prefetch(
         broken, train, seed=0, views_per_step=1, start_step=0, num_steps=3
     )
-    with pytest.raises(KeyError):
+    with pytest.raises(InputError):
         next(batches)
     assert not loader_threads()
 
