@@ -1,6 +1,9 @@
 """Settings of tracking."""
 
 import dataclasses
+import math
+
+from npga_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,3 +26,26 @@ class TrackingOptions:
     """Pull between the local codes of mirror pairs, likewise."""
     seed: int = 0
     """Draws the points."""
+
+
+_LEAST = {"points": 100, "identity_frames": 1, "joint_frames": 1, "seed": 0}
+
+
+def check_options(options: TrackingOptions) -> None:
+    """Refuses numbers that no tracking can have.
+
+    Raises:
+      InputError: naming the first of them.
+    """
+    for name, value in dataclasses.asdict(options).items():
+        least = _LEAST.get(name, 0)
+        is_zero_wrong = name == "noise_mm"
+        if (
+            not math.isfinite(value)
+            or not least <= value <= 1e7
+            or (is_zero_wrong and value == 0)
+        ):
+            raise InputError(
+                f"--tracking.{name.replace('_', '-')} is {value}; expected a number "
+                + ("above 0." if is_zero_wrong else f"of at least {least}.")
+            )

@@ -37,7 +37,7 @@ from npga_jax.tracking.files import (
     write_tracked,
 )
 from npga_jax.tracking.head_prior import LoadedPrior, open_prior
-from npga_jax.tracking.options import TrackingOptions
+from npga_jax.tracking.options import TrackingOptions, check_options
 from npga_jax.tracking.overlay import write_overlays
 from npga_jax.tracking.report import FrameFit, frame_fits, write_report
 from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
@@ -97,6 +97,7 @@ def track_subject(
     Raises:
       InputError: the capture or the model cannot be used, or nothing has a cloud.
     """
+    check_options(options)
     loaded = open_prior(prior)
     capture = open_nersemble(
         root, subject, capture_cfg, decode=False, need_driving=False

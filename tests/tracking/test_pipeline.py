@@ -140,6 +140,8 @@ def test_frames_without_a_cloud_are_named_and_left_out(capture, tracked, tmp_pat
         (["--sequences", "NOPE"], "NOPE"),
         (["--subject", "999"], "999"),
         (["--output", "README.md"], "cannot be written"),
+        (["--tracking.points", "0"], "--tracking.points is 0"),
+        (["--tracking.noise-mm", "nan"], "--tracking.noise-mm is nan"),
     ],
 )
 def test_mistakes_are_one_sentence_and_code_2(capture, tracked, args, said):
