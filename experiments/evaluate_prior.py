@@ -9,6 +9,7 @@ import numpy as np
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
+from npga_jax.loop import check_writable
 
 _HELD_OUT_SEED = 77_001
 """Of people and expressions that no training draws."""
@@ -55,6 +56,12 @@ def main(cfg: EvaluatePriorConfig) -> None:
             f"--noise-mm {cfg.noise_mm} and --outliers {cfg.outliers}: expected 0 to "
             "100 millimetres, and a share from 0 to 1."
         )
+    if cfg.seed < 0:
+        raise InputError(f"--seed is {cfg.seed}; give 0 or more.")
+    for target in (cfg.json and cfg.json.parent, cfg.pictures):
+        if target is not None:
+            check_writable(target)
+            target.mkdir(parents=True, exist_ok=True)
     loaded = open_prior(cfg.prior)
     scans = ict_scans(
         load_ict(cfg.scans),

@@ -9,6 +9,7 @@ import numpy as np
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
+from npga_jax.loop import check_writable
 
 _METRES_PER_CM = 0.01
 _MM_PER_METRE = 1000.0
@@ -45,13 +46,22 @@ def main(cfg: EvaluateTrackingConfig) -> None:
     from npga_jax.tracking.head_prior import open_prior
 
     files = find_files(cfg)
+    folder = cfg.tracking if cfg.tracking.is_dir() else cfg.tracking.parent
+    target = cfg.json or folder / "evaluation.json"
+    picture = cfg.picture or folder / "evaluation.png"
+    for path in (target, picture):
+        check_writable(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
     loaded = open_prior(cfg.prior)
     truth = load_truth(cfg.capture)
     ict = load_ict(cfg.scans)
     results, errors = {}, []
     print("sequence                      frames  median mm  95 % mm  jitter / truth's")
     for sequence, path in files.items():
-        if f"{sequence}/weights" not in truth:
+        if any(
+            f"{sequence}/{name}" not in truth
+            for name in ("weights", "rotation", "translation")
+        ):
             raise InputError(
                 f"{cfg.capture} has no ground truth of '{sequence}'; name the sequence "
                 "of the file with --sequence."
@@ -82,11 +92,8 @@ def main(cfg: EvaluateTrackingConfig) -> None:
         "error_jitter_mm": float(np.median(shaking)),
     }
     print("   ".join(f"{k} {v:.3f}" for k, v in totals.items()))
-    folder = cfg.tracking if cfg.tracking.is_dir() else cfg.tracking.parent
-    target = cfg.json or folder / "evaluation.json"
     target.write_text(json.dumps({**totals, "sequences": results}, indent=1) + "\n")
     mean_error = np.mean(np.concatenate(errors), axis=0)
-    picture = cfg.picture or folder / "evaluation.png"
     write_picture(picture, ict, truth["identity"], mean_error, frames)
     print(f"wrote {target} and {picture}")
 
@@ -112,7 +119,7 @@ def load_truth(capture: Path) -> dict[str, np.ndarray]:
     path = capture / "ground_truth" / "truth.npz"
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+            truth = {key: archive[key] for key in archive.files}
     except FileNotFoundError:
         raise InputError(
             f"{path} is missing: only captures rendered from a known head can be "
@@ -120,6 +127,9 @@ def load_truth(capture: Path) -> dict[str, np.ndarray]:
         ) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}).") from error
+    if "identity" not in truth or "pivot_cm" not in truth:
+        raise InputError(f"{path} lacks identity or pivot_cm; it has {sorted(truth)}.")
+    return truth
 
 
 def true_surface(truth, ict, sequence: str, frame: int) -> np.ndarray:
@@ -146,6 +156,7 @@ def evaluate_sequence(path, sequence, truth, ict, loaded, name):
     from npga_jax.nphm.codes import Codes
     from npga_jax.nphm.surface import project_to_surface
     from npga_jax.tracking.alignment import similarity_from_matrix
+    from npga_jax.tracking.files import load_identity
 
     track = load_driving(path)
     if track.model != name:
@@ -153,11 +164,15 @@ def evaluate_sequence(path, sequence, truth, ict, loaded, name):
             f"{path} belongs to the model '{track.model}', not to '{name}'; give the "
             "right one with --prior."
         )
-    with np.load(path, allow_pickle=False) as archive:
-        geo = archive["z_id"]
+    geo = load_identity(path, loaded)
     length = len(truth[f"{sequence}/weights"])
     if track.frame_id.max() >= length:
         raise InputError(f"{path} has frames beyond the {length} of {sequence}.")
+    if len(track.frame_id) < 3 or np.ptp(track.frame_id) != len(track.frame_id) - 1:
+        raise InputError(
+            f"{path} has frames {track.frame_id.tolist()}; jitter needs three or more "
+            "without a gap."
+        )
     frames, surfaces, tracked, errors = [], [], [], []
     for row, frame in enumerate(track.frame_id):
         surface = true_surface(truth, ict, sequence, int(frame))

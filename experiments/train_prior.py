@@ -5,6 +5,7 @@ import json
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
+from npga_jax.loop import check_writable
 from npga_jax.prior.settings import PriorConfig, check_settings, defaults_from_argv
 
 
@@ -74,6 +75,7 @@ def check_folder(cfg: PriorConfig) -> None:
     """Neither overwrites another run nor resumes with other settings."""
     stored = cfg.output / "config.json"
     if not cfg.resume:
+        check_writable(cfg.output)
         if stored.exists():
             raise InputError(
                 f"{cfg.output} holds a run already; go on with it by --resume, or "
@@ -82,7 +84,15 @@ def check_folder(cfg: PriorConfig) -> None:
         return
     if not stored.is_file():
         raise InputError(f"{cfg.output} is not a run: there is no config.json in it.")
-    old, new = json.loads(stored.read_text()), json.loads(settings_text(cfg))
+    try:
+        old = json.loads(stored.read_text())
+        if not isinstance(old, dict):
+            raise ValueError("it is not an object")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{stored} cannot be read ({error}); it should be as this command wrote it."
+        ) from error
+    new = json.loads(settings_text(cfg))
     free = {"resume", "output", "scans", "log_every", "save_every"}
     free |= {"validation_scans"}
     changed = sorted(k for k in new if k not in free and old.get(k) != new[k])

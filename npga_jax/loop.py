@@ -3,8 +3,11 @@
 import os
 import resource
 import signal
+import tempfile
 import threading
 from pathlib import Path
+
+from npga_jax.errors import InputError
 
 
 class Interrupts:
@@ -58,3 +61,25 @@ def current_rss_mb() -> float | None:
     except OSError:
         return None
     return pages * resource.getpagesize() / 2**20
+
+
+def check_writable(folder: Path) -> None:
+    """Finds out before long work whether its result can be kept.
+
+    The folder is made, but not left behind if it was not there.
+
+    Raises:
+      InputError: it cannot be made or written to.
+    """
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-"):
+            pass
+        for made in missing:
+            made.rmdir()
+    except OSError as error:
+        raise InputError(
+            f"the folder {folder} cannot be written ({error.strerror}); free space "
+            "there, or choose another with --output."
+        ) from error

@@ -24,6 +24,7 @@ LAYERS = [
 ]
 WITHIN_A_LAYER = {
     ("mlp", "types"),
+    ("loop", "errors"),
     ("mesh_files", "mesh_ply"),
     ("initialization", "data"),
     ("evaluation_text", "comparison"),

@@ -90,7 +90,8 @@ def choose_anchors(
         _farthest_points(vertices[side], importance[side], vertices[centre], num_pairs)
     ]
     left = mirror_vertices(vertices)[right]
-    if len(np.unique(np.concatenate([right, left, centre]))) < 2 * num_pairs:
+    chosen = np.concatenate([right, left, centre])
+    if len(np.unique(chosen)) < len(chosen) or not candidates[left].all():
         raise InputError("the mean head is not symmetric enough to pair its anchors.")
     pairs = np.stack([right, left], axis=1).reshape(-1)
     return np.concatenate([pairs, centre]).astype(np.int32)

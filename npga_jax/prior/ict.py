@@ -194,6 +194,11 @@ def surface_vertices(model: IctModel) -> np.ndarray:
     return keep
 
 
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Twice the area that two vectors span in the x-y plane: [..., 3] -> [...]."""
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
 def _is_covered(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Whether a triangle lies before a point, seen along -z.
 
@@ -208,11 +213,11 @@ def _is_covered(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     near = (triangles.max(axis=1) > low)[:, :2] & (triangles.min(axis=1) < high)[:, :2]
     a, b, c = triangles[near.all(axis=1)].transpose(1, 0, 2)
     covered = np.zeros(len(points), bool)
-    area = np.cross(b[:, :2] - a[:, :2], c[:, :2] - a[:, :2])
+    area = _cross(b - a, c - a)
     area = np.where(np.abs(area) < 1e-12, np.inf, area)
     for i, p in enumerate(points):
-        u = np.cross(b[:, :2] - p[:2], c[:, :2] - p[:2]) / area
-        v = np.cross(c[:, :2] - p[:2], a[:, :2] - p[:2]) / area
+        u = _cross(b - p, c - p) / area
+        v = _cross(c - p, a - p) / area
         w = 1 - u - v
         inside = (u >= 0) & (v >= 0) & (w >= 0) & np.isfinite(area)
         depth = u * a[:, 2] + v * b[:, 2] + w * c[:, 2]

@@ -31,7 +31,9 @@ def _components(samples: np.ndarray, dim: int, *, centred: bool = True) -> np.nd
     """
     if centred:
         samples = samples - samples.mean(axis=0)
-    some = samples[:: -(-len(samples) // _MOST_ROWS)].astype(np.float64)
+    # Drawn, since scans come in an order: a stride could meet neutral ones alone.
+    rows = np.random.default_rng(0).permutation(len(samples))[:_MOST_ROWS]
+    some = samples[rows].astype(np.float64)
     values, vectors = np.linalg.eigh(some @ some.T)
     values, vectors = values[::-1][:dim], vectors[:, ::-1][:, :dim]
     alive = values > 1e-9 * max(values[0], 1e-30)

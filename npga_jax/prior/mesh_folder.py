@@ -103,7 +103,10 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}).") from error
     if not isinstance(given, dict):
-        given = {}
+        raise InputError(f"{path} is not a JSON object with metres_per_unit.")
+    for name in ("outer", "eyes"):
+        if not isinstance(given.get(name, []), list):
+            raise InputError(f"{path}: {name} is {given[name]!r}; expected a list.")
     unknown = given.keys() - {"metres_per_unit", "origin", "outer", "eyes", "source"}
     if unknown:
         raise InputError(f"{path} has unknown entries {', '.join(sorted(unknown))}.")

@@ -17,7 +17,7 @@ class PriorConfig:
     """Train a neural parametric head model on registered scans."""
 
     scans: Path
-    """ICT-FaceKit's .npz, or a folder of registered meshes (docs/priors.md)."""
+    """ICT-FaceKit's .npz, or a folder of registered meshes (docs/head-model.md)."""
     preset: Literal["quick", "default"] = "default"
     """quick: a sane head within 15 minutes on two cores. default: what ships in the
     package."""

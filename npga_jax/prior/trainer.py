@@ -176,8 +176,8 @@ def _check(state: PriorState, losses: dict[str, jax.Array], done: int) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         raise InputError(
             f"step {done + 1} gave numbers that are not finite ("
-            f"{', '.join(bad) or 'the gradient'}): training has diverged. The last "
-            "checkpoint is intact; lower --rate."
+            f"{', '.join(bad) or 'the gradient'}): training has diverged. "
+            "Begin again in another --output with a lower --rate."
         )
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -80,20 +79,6 @@ def write_tracked(output: Path, sequence: str, tracked: Tracked) -> Path | None:
     return path
 
 
-def check_writable(output: Path) -> None:
-    """Finds out before hours of work whether their result can be kept.
-
-    Raises:
-      InputError: the folder cannot be made or written to.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output, prefix=".probe-"):
-            pass
-    except OSError as error:
-        raise _cannot_write(output, error) from error
-
-
 def _cannot_write(output: Path, error: OSError) -> InputError:
     return InputError(
         f"tracked codes cannot be written to {output} ({error.strerror}); free space "
@@ -120,9 +105,29 @@ def read_identity(
                 f"{path} was tracked with the model '{theirs}', not '{name}'. Give "
                 f"that model with --prior, or delete the old tracking in {output}."
             )
-        with np.load(path, allow_pickle=False) as archive:
-            geo = archive["z_id"] if "z_id" in archive.files else None
-        if geo is None or geo.shape != (loaded.model.cfg.lat_dim_geo,):
-            raise InputError(f"{path} lacks a fitting z_id; delete it to track again.")
+        own = load_identity(path, loaded)
+        if geo is not None and not np.array_equal(own, geo):
+            raise InputError(
+                f"{path} has another identity than other sequences in {output}; delete "
+                "the old tracking there to track all of them together."
+            )
+        geo = own
         found.add(sequence)
     return Existing(frozenset(found), geo)
+
+
+def load_identity(path: Path, loaded: LoadedPrior) -> np.ndarray:
+    """The identity code in a file of tracked codes: [lat_dim_geo].
+
+    Raises:
+      InputError: there is none that fits the model, or it is not finite.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        geo = archive["z_id"] if "z_id" in archive.files else np.zeros(0)
+    expected = (loaded.model.cfg.lat_dim_geo,)
+    if geo.shape != expected or geo.dtype.kind != "f" or not np.isfinite(geo).all():
+        raise InputError(
+            f"{path} has no identity code z_id of {expected[0]} finite numbers, as "
+            "experiments/track.py writes it; delete the file to track again."
+        )
+    return geo.astype(np.float32)

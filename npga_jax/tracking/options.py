@@ -28,7 +28,8 @@ class TrackingOptions:
     """Draws the points."""
 
 
-_LEAST = {"points": 100, "identity_frames": 1, "joint_frames": 1, "seed": 0}
+_LEAST = {"points": 100, "identity_frames": 1, "joint_frames": 1, "noise_mm": 0.01}
+_MOST = 1e7
 
 
 def check_options(options: TrackingOptions) -> None:
@@ -39,13 +40,8 @@ def check_options(options: TrackingOptions) -> None:
     """
     for name, value in dataclasses.asdict(options).items():
         least = _LEAST.get(name, 0)
-        is_zero_wrong = name == "noise_mm"
-        if (
-            not math.isfinite(value)
-            or not least <= value <= 1e7
-            or (is_zero_wrong and value == 0)
-        ):
+        if not math.isfinite(value) or not least <= value <= _MOST:
             raise InputError(
                 f"--tracking.{name.replace('_', '-')} is {value}; expected a number "
-                + ("above 0." if is_zero_wrong else f"of at least {least}.")
+                f"from {least} to {_MOST:.0f}."
             )

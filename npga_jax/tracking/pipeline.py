@@ -10,13 +10,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial import cKDTree
 
 from npga_jax.config import CaptureConfig
 from npga_jax.data.capture import Timestep
 from npga_jax.data.nersemble import NersembleCapture, open_nersemble
 from npga_jax.errors import InputError
-from npga_jax.loop import duration
+from npga_jax.loop import check_writable, duration
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.meshing import head_mesh
 from npga_jax.tracking import schedule
@@ -24,14 +23,12 @@ from npga_jax.tracking.alignment import (
     Similarity,
     align_head,
     facing_cameras,
-    iterative_closest_points,
     refined,
     similarity_from_matrix,
 )
 from npga_jax.tracking.clouds import SkinPoints, fixed_size, skin_points
 from npga_jax.tracking.files import (
     Tracked,
-    check_writable,
     model_name,
     read_identity,
     write_tracked,
@@ -44,7 +41,6 @@ from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
 
 _MEAN_HEAD_RESOLUTION = 96
 _FEWEST_POINTS = 200
-_NO_POSE = 1e-6
 
 
 class Frame(NamedTuple):
@@ -228,7 +224,6 @@ def _posed_frames(capture, found, head):
     A tracker's poses say how the head moves from frame to frame, up to one rigid motion
     between its frame and ours. Without them, each frame starts from the one before.
     """
-    tree = cKDTree(head)
     first, points = found[0]
     cameras = [capture.camera(first, c).world2cam for c in capture.cameras]
     guesses = [facing_cameras(points.xyz, cameras)]
@@ -242,10 +237,10 @@ def _posed_frames(capture, found, head):
         if between is not None and capture.has_driving(timestep):
             theirs = capture.driving(timestep).world_from_head.astype(np.float64)
             pose = similarity_from_matrix(theirs @ between)
-        else:
-            pose, _ = iterative_closest_points(
-                points.xyz.astype(np.float64), tree, head, pose
-            )
+        elif timestep is not first:
+            # Heads move far between frames, further between sequences.
+            near = [pose, facing_cameras(points.xyz, cameras)]
+            pose, _ = align_head(points.xyz.astype(np.float64), head, near)
         yield Frame(timestep, points, pose)
 
 
@@ -334,7 +329,7 @@ class _Progress:
     """One line of progress, with the time since the start."""
 
     def __init__(self, began: float):
-        self._began, self._last = began, ""
+        self._began = began
 
     def __call__(self, name: str, done: int, total: int) -> None:
         elapsed = duration(time.perf_counter() - self._began)
@@ -343,7 +338,6 @@ class _Progress:
             print(f"\r{line:<60}", end="", file=sys.stderr, flush=True)
         elif done == total:
             print(line, file=sys.stderr, flush=True)
-        self._last = line
 
     def finish(self) -> None:
         if sys.stderr.isatty():

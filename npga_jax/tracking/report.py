@@ -1,6 +1,7 @@
 """How well each frame was fitted, in millimetres."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -74,10 +75,15 @@ def write_report(
     fits: Sequence[FrameFit],
     without_cloud: Sequence[Timestep],
 ) -> Path:
-    """Writes <output>/report.json: every frame, and the totals."""
-    medians = [fit.median_mm for fit in fits]
+    """Writes <output>/report.json: every frame, and the totals.
+
+    What it says of sequences that were tracked before stays.
+    """
     path = output / "report.json"
-    output.mkdir(parents=True, exist_ok=True)
+    tracked = {fit.sequence for fit in fits} | {t.sequence for t in without_cloud}
+    earlier, earlier_without = _earlier(path, tracked)
+    fits = [*earlier, *fits]
+    medians = [fit.median_mm for fit in fits]
     value = {
         "subject": subject,
         "model": model,
@@ -85,11 +91,30 @@ def write_report(
         "median_mm": float(np.median(medians)) if medians else None,
         "worst_mm": float(np.max(medians)) if medians else None,
         "failed": [f"{f.sequence} {f.frame_id}" for f in fits if f.failed],
-        "without_cloud": [f"{t.sequence} {t.frame_id}" for t in without_cloud],
+        "without_cloud": [
+            *earlier_without,
+            *(f"{t.sequence} {t.frame_id}" for t in without_cloud),
+        ],
         "frames": [fit._asdict() for fit in fits],
     }
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(part, path)
     return path
+
+
+def _earlier(path: Path, replaced: set[str]) -> tuple[list[FrameFit], list[str]]:
+    """What an earlier report says of other sequences; nothing if it is damaged."""
+    try:
+        report = json.loads(path.read_text())
+        fits = [FrameFit(**frame) for frame in report["frames"]]
+        without = [str(name) for name in report["without_cloud"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], []
+    return (
+        [fit for fit in fits if fit.sequence not in replaced],
+        [name for name in without if name.rpartition(" ")[0] not in replaced],
+    )
 
 
 def summary(fits: Sequence[FrameFit], without_cloud: Sequence[Timestep]) -> str:

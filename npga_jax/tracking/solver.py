@@ -129,6 +129,14 @@ def frame_cost(
     return cost + prior.smooth_exp * (smooth + jnp.roll(smooth, -1))
 
 
+def _total_cost(params, cfg, observations, unknowns, links, prior, robust) -> jax.Array:
+    """What all costs together: []. A pull between two frames counts once."""
+    frames = frame_cost(params, cfg, observations, unknowns, links, prior, robust)
+    step = unknowns.exp - jnp.roll(unknowns.exp, 1, axis=0)
+    twice = prior.smooth_exp * jnp.sum(links * jnp.sum(step**2, axis=-1))
+    return jnp.sum(frames) - twice + identity_prior(cfg, unknowns.geo, prior)[2]
+
+
 def _frame_equations(residual_fn, params, cfg, frame, geo, prior, robust):
     """Normal equations of one frame's points: matrix, right-hand side."""
     points, normals, weights, pose, exp = frame
@@ -151,11 +159,11 @@ def _frame_prior(cfg, exp, pose, neighbours, prior):
         [
             jnp.full(3, prior.pose_rotation),
             jnp.full(3, prior.pose_translation),
-            jnp.broadcast_to(prior.exp, exp.shape) + 2 * prior.smooth_exp * count,
+            jnp.broadcast_to(prior.exp, exp.shape) + prior.smooth_exp * count,
         ]
     )
     values = jnp.concatenate([pose, exp])
-    pull = jnp.concatenate([jnp.zeros(POSE_DIM), 2 * prior.smooth_exp * total])
+    pull = jnp.concatenate([jnp.zeros(POSE_DIM), prior.smooth_exp * total])
     return precision, pull - precision * values
 
 
@@ -286,8 +294,7 @@ def solve_identity(
     """
 
     def cost(values):
-        frames = frame_cost(params, cfg, observations, values, links, prior, robust)
-        return jnp.sum(frames) + identity_prior(cfg, values.geo, prior)[2]
+        return _total_cost(params, cfg, observations, values, links, prior, robust)
 
     inner = POSE_DIM + cfg.lat_dim_exp
     neighbours = _neighbours(unknowns.exp, links)
