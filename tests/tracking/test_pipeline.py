@@ -50,6 +50,7 @@ def capture(tmp_path_factory):
                 np.full((len(start), 3), 0.5),
                 found.normals @ rotation.T,
             )
+    (truth.folder / "sequences/FREE/pointclouds/frame_00001.pcd").unlink()
     return truth
 
 
@@ -74,19 +75,17 @@ def tracked(capture, tmp_path_factory):
 
 def test_clouds_are_fitted_and_poses_found(capture, tracked):
     result, folder = tracked
-    assert not result.without_cloud
-    assert [f.failed for f in result.fits] == [False] * 6
+    assert [f.failed for f in result.fits] == [False] * 5
     assert max(f.median_mm for f in result.fits) < 1.0
     for sequence in SEQUENCES:
         codes = load_driving(folder / "out" / sequence / "tracking" / "nphm.npz")
-        np.testing.assert_array_equal(codes.frame_id, [0, 1, 2])
         assert codes.model == model_name(open_prior(None))
-        truth = capture.world_from_head[sequence]
+        truth = capture.world_from_head[sequence][codes.frame_id]
         # The head may hide a little motion in its expression.
         gap = codes.world_from_head[:, :3, 3] - truth[:, :3, 3]
         assert np.abs(gap).max() < 0.015
     report = json.loads((folder / "out" / "report.json").read_text())
-    assert report["num_frames"] == 6 and report["failed"] == []
+    assert report["num_frames"] == 5 and report["failed"] == []
     assert (folder / "out" / "FREE" / "overlay.mp4").stat().st_size > 500
     assert not list(folder.rglob("*.part"))
 
@@ -118,17 +117,10 @@ def test_codes_of_another_model_are_not_added_to(capture, tracked, tmp_path):
         track(capture, folder / "cache", tmp_path)
 
 
-def test_frames_without_a_cloud_are_named_and_left_out(capture, tracked, tmp_path):
-    _, folder = tracked
-    clouds = capture.folder / "sequences" / "FREE" / "pointclouds"
-    hidden = clouds / "frame_00001.hidden"
-    (clouds / "frame_00001.pcd").rename(hidden)
-    try:
-        result = track(capture, folder / "cache", tmp_path, sequences=("FREE",))
-    finally:
-        hidden.rename(clouds / "frame_00001.pcd")
+def test_frames_without_a_cloud_are_named_and_left_out(tracked):
+    result, folder = tracked
     assert [(t.sequence, t.frame_id) for t in result.without_cloud] == [("FREE", 1)]
-    codes = load_driving(tmp_path / "FREE" / "tracking" / "nphm.npz")
+    codes = load_driving(folder / "out" / "FREE" / "tracking" / "nphm.npz")
     np.testing.assert_array_equal(codes.frame_id, [0, 2])
 
 

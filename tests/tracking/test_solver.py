@@ -60,13 +60,15 @@ def test_each_point_gets_its_own_row_of_the_jacobian(small):
     np.testing.assert_allclose(
         result.sdf, distances(params, CFG, points, geo, exp), atol=1e-6
     )
-    by_exp = jax.jacrev(lambda e: distances(params, CFG, points, geo, e))(exp)
-    by_geo = jax.jacrev(lambda g: distances(params, CFG, points, g, exp))(geo)
-    by_pose = jax.jacrev(
-        lambda p: distances(params, CFG, apply_pose(p, points), geo, exp)
-    )(jnp.zeros(6))
-    expected = jnp.concatenate([by_pose, by_exp, by_geo], axis=1)
-    np.testing.assert_allclose(result.jacobian, expected, atol=2e-5)
+
+    def moved(pose, e, g):
+        return distances(params, CFG, apply_pose(pose, points), g, e)
+
+    rng = np.random.default_rng(1)
+    step = rng.normal(size=result.jacobian.shape[1]).astype(np.float32)
+    parts = tuple(jnp.split(jnp.asarray(step), [6, 9]))
+    _, change = jax.jvp(moved, (jnp.zeros(6), exp, geo), parts)
+    np.testing.assert_allclose(result.jacobian @ step, change, atol=1e-4)
 
 
 def test_expression_residuals_are_the_first_columns(small):
@@ -132,6 +134,7 @@ def known():
     return loaded, geo, exp, np.stack(clouds), np.stack(normals)
 
 
+@pytest.mark.slow
 def test_pose_and_codes_of_a_known_head_are_recovered(known):
     loaded, _, _, clouds, normals = known
     turn = np.asarray(rotation_matrix(jnp.array([0.1, -0.15, 0.05])))
