@@ -30,14 +30,12 @@ MIDDLE = dataclasses.replace(
     num_symm_pairs=8,
     num_neighbors=10,
     hidden_dim_geo=24,
-    num_layers_geo=3,
     hidden_dim_app=20,
     hidden_dim_exp=32,
     bottleneck_dim=6,
 )
 CASES = {
     "middle": MIDDLE,
-    "few anchors": TINY,
     "one anchor, nothing but distance": dataclasses.replace(
         CONFIGS["without colour"],
         num_anchors=1,
