@@ -24,6 +24,7 @@ def main(cfg: TrainConfig) -> None:
     from npga_jax.data.location import locate_subject
     from npga_jax.data.nersemble_codes import sequences_to_track
     from npga_jax.data.splits import holdout_split
+    from npga_jax.distillation.person import open_person
 
     stages: dict[str, float] = {}
     validate(cfg)
@@ -49,19 +50,35 @@ def main(cfg: TrainConfig) -> None:
 
     for note in capture.notes:
         print(f"note: {note}")
-    if cfg.prior and not untracked and not cfg.resume:
+    # The run keeps its codes, also if files of another tracker are added later.
+    used = dataclasses.replace(cfg.capture, driving=capture.driving_name)
+    cfg = dataclasses.replace(cfg, capture=used)
+    person = None
+    if cfg.forward.source != "none":
+        person = open_person(capture, cfg.prior)
+        source = choose_source(cfg, capture, has_person=person is not None)
+        forward = dataclasses.replace(cfg.forward, source=source)
+        cfg = dataclasses.replace(cfg, forward=forward)
+    if cfg.prior and person is None and not untracked and not cfg.resume:
         print(
             f"note: --prior {cfg.prior} is not used: there are driving codes of model "
             f"'{capture.driving_model}' already"
         )
-
-    # The run keeps its codes, also if files of another tracker are added later.
-    used = dataclasses.replace(cfg.capture, driving=capture.driving_name)
-    cfg = dataclasses.replace(cfg, capture=used)
     with explain_lack_of_memory():
-        train(cfg, folder, capture, split)
+        train(cfg, folder, capture, split, person)
     if cfg.evaluate:
         evaluate(folder, cfg, stages)
+
+
+def choose_source(cfg: TrainConfig, capture, *, has_person: bool) -> str:
+    """Where F comes from, once the codes are known."""
+    if not has_person and cfg.forward.source == "distilled":
+        raise InputError(
+            f"--forward.source distilled needs codes of the head tracker; those of "
+            f"subject {cfg.subject} are of '{capture.driving_model}'. Make codes with "
+            "experiments/track.py and use them with --capture.driving nphm."
+        )
+    return "distilled" if has_person else "none"
 
 
 def make_codes(
@@ -163,7 +180,7 @@ def prepare_folder(folder: Path, cfg: TrainConfig, devices: list[str]) -> None:
         ) from error
 
 
-def train(cfg: TrainConfig, folder: Path, capture, split) -> None:
+def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
     """Trains to the last step, from the newest checkpoint if there is one."""
     import jax
 
@@ -180,7 +197,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split) -> None:
     seconds, max_isects = 0.0, 0
     step = checkpoint.latest_step(folder / CHECKPOINTS)
     if step is None:
-        state = initial_state(cfg, capture, split.train)
+        state = initial_state(cfg, capture, split.train, person)
     else:
         state, metadata = checkpoint.load_state(
             folder / CHECKPOINTS,

@@ -35,6 +35,9 @@ from npga_jax.types import (
 MIN_SCALE, MAX_SCALE = 1e-4, 3e-2
 """Metres: activated scales stay between, so that no Gaussian vanishes or explodes."""
 
+HYPER_SCALE = 10.0
+"""Hyper coordinates times this become features; they are a few hundredths of a unit."""
+
 DetailFn = Callable[..., Residuals]
 """(params, means [N, 3], features [N, F], expr [E]) -> Residuals."""
 
@@ -44,12 +47,16 @@ def init_gaussians(
     rgb: jax.Array,  # [P, 3] in [0, 1]
     spacing: jax.Array,  # [P] metres to the next points
     *,
+    hyper: jax.Array | None = None,  # [P, D] hyper coordinates; D may be zero
     capacity: int,
     num_features: int,
     sh_degree: int,
     key: jax.Array,
 ) -> tuple[Gaussians, jax.Array]:
     """Round Gaussians on points, padded to `capacity` with dead slots.
+
+    Features start as small noise, but for the first ones: where the head model has
+    hyper coordinates, they tell apart what lies at one place (lips that touch).
 
     Returns:
       Gaussians, and alive [capacity] bool.
@@ -70,13 +77,17 @@ def init_gaussians(
     coefficients = jnp.zeros((count, sh_bases.num_sh_bases(sh_degree), 3))
     coefficients = coefficients.at[:, 0].set(sh_bases.rgb_to_sh(rgb))
     quats = jnp.zeros((count, 4)).at[:, 0].set(1.0)
+    features = 0.01 * jax.random.normal(key, (count, num_features))
+    if hyper is not None:
+        hyper = HYPER_SCALE * hyper[:, :num_features]
+        features = features.at[:, : hyper.shape[1]].set(hyper)
     gaussians = Gaussians(
         means=pad(means),
         quats=pad(quats),
         log_scales=pad(jnp.log(scales)[:, None].repeat(3, axis=1), jnp.log(1e-3)),
         logit_opacities=pad(logit(jnp.full(count, 0.3)), -10.0),
         sh=pad(coefficients),
-        features=pad(0.01 * jax.random.normal(key, (count, num_features))),
+        features=pad(features),
     )
     return gaussians, jnp.arange(capacity) < count
 
@@ -88,12 +99,19 @@ def deform_gaussians(
     *,
     detail_fn: DetailFn = detail_residuals,
     coarse_fn: CoarseFn = coarse_identity,
+    detail_expr: jax.Array | None = None,
 ) -> tuple[Splats, Residuals]:
-    """The cloud at an expression, in the head frame, activated; and what G added."""
+    """The cloud at an expression, in the head frame, activated; and what G added.
+
+    Args:
+      detail_expr: [E] what G reads instead of `expr`.
+    """
     gaussians = params.gaussians
     means, features = canonical_inputs(gaussians)
     coarse = coarse_fn(params.coarse, means, features, expr)
-    residuals = detail_fn(params.detail, means, features, expr)
+    residuals = detail_fn(
+        params.detail, means, features, expr if detail_expr is None else detail_expr
+    )
     turn = residuals.quats + jnp.array([1.0, 0.0, 0.0, 0.0])
     opacities = jax.nn.sigmoid(gaussians.logit_opacities + residuals.logit_opacities)
     sh = gaussians.sh.at[:, 0].add(residuals.rgb / sh_bases.C0)

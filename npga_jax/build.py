@@ -26,12 +26,16 @@ from npga_jax.deformation import (
     init_detail,
     mirror_permutation,
 )
+from npga_jax.distillation.cache import distilled_forward
+from npga_jax.distillation.distill import DistillOptions, initial_forward
+from npga_jax.distillation.person import Person, canonicalize
 from npga_jax.errors import InputError
-from npga_jax.initialization import gather_points, most_neutral
+from npga_jax.forward import forward_motion, frozen_motion
+from npga_jax.initialization import InitialPoints, gather_points, most_neutral
 from npga_jax.losses import LossWeights
 from npga_jax.optim import GroupRates, make_optimizer
 from npga_jax.training import TrainState, init_train_state, make_train_step
-from npga_jax.types import AvatarParams, Batch, CoarseFn
+from npga_jax.types import AvatarParams, Batch, CoarseFn, Params
 
 ISECTS_HEADROOM = 1.5
 ISECTS_GRANULE = 16_384
@@ -48,8 +52,12 @@ class Deformation(NamedTuple):
 def make_deformation(cfg: TrainConfig, expr_names: Sequence[str]) -> Deformation:
     """F and G with the settings bound."""
     mirror = mirror_permutation(expr_names) if cfg.detail.symmetric else None
+    coarse_fn = coarse_identity
+    if cfg.forward.source == "distilled":
+        motion_fn = forward_motion if cfg.forward.tuned else frozen_motion
+        coarse_fn = partial(motion_fn, octaves=cfg.forward.octaves)
     return Deformation(
-        coarse_fn=coarse_identity,
+        coarse_fn=coarse_fn,
         detail_fn=partial(detail_residuals, octaves=cfg.detail.octaves, mirror=mirror),
     )
 
@@ -60,25 +68,68 @@ def make_run_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
     return make_optimizer(rates, cfg.steps)
 
 
-def initial_state(cfg: TrainConfig, capture: Capture, train: Sequence[Views]):
-    """State before the first step, from the clouds of the most neutral frames."""
+def distill_options(cfg: TrainConfig) -> DistillOptions:
+    """The settings of F as the distillation takes them."""
+    sizes = ("hidden", "layers", "octaves", "rank", "steps")
+    return DistillOptions(**{name: getattr(cfg.forward, name) for name in sizes})
+
+
+def initial_state(
+    cfg: TrainConfig,
+    capture: Capture,
+    train: Sequence[Views],
+    person: Person | None = None,
+) -> TrainState:
+    """State before the first step, from the clouds of the most neutral frames.
+
+    Args:
+      person: whose head model F is distilled from; None without F.
+    """
     timesteps = most_neutral(
         capture, [v.timestep for v in train], cfg.gaussians.init_frames
     )
-    means, rgb, spacing = gather_points(
-        capture, timesteps, max_points=cfg.gaussians.capacity, seed=cfg.seed
+    points = gather_points(
+        capture,
+        timesteps,
+        max_points=cfg.gaussians.capacity,
+        seed=cfg.seed,
+        to_canonical=None if person is None else partial(canonicalize, person),
     )
-    spacing = cfg.gaussians.init_scale * spacing
-    return state_from_points(cfg, means, rgb, spacing, num_expr=capture.expr_dim)
+    coarse, code_std = {}, 1.0
+    if person is not None:
+        coarse = distilled_forward(
+            person,
+            np.stack([capture.driving(v.timestep).expr for v in train]),
+            num_features=cfg.gaussians.feature_dim,
+            options=distill_options(cfg),
+            cache_dir=cfg.capture.cache_dir,
+        )
+        code_std = person.exp_std
+    return state_from_points(
+        cfg, points, num_expr=capture.expr_dim, coarse=coarse, code_std=code_std
+    )
 
 
-def state_from_points(cfg, means, rgb, spacing, *, num_expr: int) -> TrainState:
-    """State whose Gaussians sit on points [P, 3] in the head frame."""
+def state_from_points(
+    cfg: TrainConfig,
+    points: InitialPoints,
+    *,
+    num_expr: int,
+    coarse: Params,
+    code_std: np.ndarray | float,
+) -> TrainState:
+    """State whose Gaussians sit on points in the canonical head frame.
+
+    Args:
+      coarse: weights of F.
+      code_std: [E] or [] the unit in which G reads codes.
+    """
     cloud_key, detail_key = jax.random.split(jax.random.key(cfg.seed))
     gaussians, alive = init_gaussians(
-        jnp.asarray(means),
-        jnp.asarray(rgb),
-        jnp.asarray(spacing),
+        jnp.asarray(points.means),
+        jnp.asarray(points.rgb),
+        cfg.gaussians.init_scale * jnp.asarray(points.spacing),
+        hyper=jnp.asarray(points.hyper),
         capacity=cfg.gaussians.capacity,
         num_features=cfg.gaussians.feature_dim,
         sh_degree=cfg.gaussians.sh_degree,
@@ -91,19 +142,31 @@ def state_from_points(cfg, means, rgb, spacing, *, num_expr: int) -> TrainState:
         hidden=cfg.detail.hidden,
         layers=cfg.detail.layers,
         octaves=cfg.detail.octaves,
+        code_std=code_std,
     )
-    params = AvatarParams(gaussians=gaussians, detail=detail, coarse={})
+    params = AvatarParams(gaussians=gaussians, detail=detail, coarse=coarse)
     return init_train_state(params, alive, make_run_optimizer(cfg))
 
 
 def state_template(cfg: TrainConfig, num_expr: int) -> TrainState:
     """Shapes and types of the state, without computing it."""
     point = np.zeros((1, 3), np.float32)
-    return jax.eval_shape(
-        lambda: state_from_points(
-            cfg, point, point, np.ones(1, np.float32), num_expr=num_expr
+    points = InitialPoints(point, point, np.ones(1, np.float32), point[:, :0])
+
+    def make():
+        coarse = {}
+        if cfg.forward.source == "distilled":
+            coarse = initial_forward(
+                jnp.zeros(num_expr),
+                1.0,
+                num_features=cfg.gaussians.feature_dim,
+                options=distill_options(cfg),
+            )
+        return state_from_points(
+            cfg, points, num_expr=num_expr, coarse=coarse, code_std=1.0
         )
-    )
+
+    return jax.eval_shape(make)
 
 
 def loss_weights(cfg: TrainConfig, capture: Capture) -> LossWeights:

@@ -56,6 +56,27 @@ class GaussianConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ForwardConfig:
+    """F, the forward motion that is distilled from the head model."""
+
+    source: Literal["auto", "distilled", "none"] = "auto"
+    """none: G alone moves the Gaussians; auto: distilled where the codes are those of
+    the head tracker."""
+    tuned: bool = False
+    """Train F on at --optim.coarse, and let it read the Gaussians' features."""
+    hidden: int = 64
+    """Width of the hidden layers."""
+    layers: int = 4
+    """Number of hidden layers."""
+    octaves: int = 4
+    """Octaves of the positional encoding."""
+    rank: int = 32
+    """Displacement fields that a code mixes."""
+    steps: int = 1_000
+    """Steps of the distillation."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DetailConfig:
     """G, the detail network."""
 
@@ -68,7 +89,8 @@ class DetailConfig:
     symmetric: bool = False
     """Share G between left and right, if the names of the code come in pairs."""
     code_noise: float = 0.02
-    """Standard deviation of the noise added to expression codes in training."""
+    """Standard deviation of the noise on the codes that G reads in training; codes of
+    the head tracker are measured in their own deviations."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,10 +156,11 @@ class TrainConfig:
     evaluate: bool = True
     """Evaluate and write videos at the end."""
     prior: Path | None = None
-    """Head model (.npz or MonoNPHM checkpoint) that tracking uses where codes are
-    missing; default: the packaged one."""
+    """Head model (.npz or MonoNPHM checkpoint) for tracking where codes are missing,
+    and for F; default: the packaged one."""
     capture: CaptureConfig = CaptureConfig()
     gaussians: GaussianConfig = GaussianConfig()
+    forward: ForwardConfig = ForwardConfig()
     detail: DetailConfig = DetailConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
@@ -174,6 +197,7 @@ PRESETS: dict[str, TrainConfig] = {
 }
 
 
+_GROUPS = ("capture", "gaussians", "forward", "detail", "loss", "optim")
 _SMALLEST = {
     "steps": 1,
     "save_every": 1,
@@ -189,6 +213,11 @@ _SMALLEST = {
     "gaussians.init_frames": 1,
     "gaussians.feature_dim": 1,
     "gaussians.sh_degree": 0,
+    "forward.hidden": 1,
+    "forward.layers": 1,
+    "forward.octaves": 0,
+    "forward.rank": 1,
+    "forward.steps": 1,
     "detail.hidden": 1,
     "detail.layers": 1,
     "detail.octaves": 0,
@@ -198,6 +227,7 @@ _LARGEST = {
     "max_isects": 2**31 - 1,
     "gaussians.capacity": 2**24,
     "gaussians.sh_degree": 3,
+    "forward.octaves": 16,
     "detail.octaves": 16,
     "optim.final_fraction": 1.0,
 }
@@ -213,7 +243,7 @@ def validate(cfg: TrainConfig) -> None:
         **{name: getattr(cfg, name) for name in _SMALLEST if "." not in name},
         **{
             f"{group}.{name}": value
-            for group in ("capture", "gaussians", "detail", "loss", "optim")
+            for group in _GROUPS
             for name, value in dataclasses.asdict(getattr(cfg, group)).items()
             if isinstance(value, int | float)
         },

@@ -80,13 +80,19 @@ def init_detail(
     hidden: int,
     layers: int,
     octaves: int,
+    code_std: jax.Array | float = 1.0,
 ) -> Params:
-    """Weights of G. Its basis is zero, so that training starts without it."""
+    """Weights of G. Its basis is zero, so that training starts without it.
+
+    Args:
+      code_std: [E] or [] codes are divided by; not trained.
+    """
     num_inputs = 3 * (1 + 2 * octaves) + num_features
     return {
         **init_mlp(key, [num_inputs] + [hidden] * layers),
         "basis_w": jnp.zeros((num_expr, hidden, NUM_OUTPUTS)),
         "basis_b": jnp.zeros((num_expr, NUM_OUTPUTS)),
+        "code_std": jnp.broadcast_to(jnp.asarray(code_std, jnp.float32), (num_expr,)),
     }
 
 
@@ -113,6 +119,7 @@ def detail_residuals(
         what a left smile teaches is known of a right one. Features tell the halves
         apart where they differ. None: no symmetry is assumed.
     """
+    expr = expr / jax.lax.stop_gradient(params["code_std"])
     x = jax.lax.stop_gradient(means) / HEAD_RADIUS
     if mirror is not None:
         x = jnp.concatenate([jnp.abs(x[:, :1]), x[:, 1:]], axis=-1)

@@ -1,6 +1,7 @@
 """Where the canonical Gaussians start: points of neutral frames, in the head frame."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -48,29 +49,49 @@ def neighbour_spacing(points: np.ndarray, neighbours: int = 3) -> np.ndarray:
     return np.sqrt(np.mean(distances[:, 1:] ** 2, axis=1))
 
 
+class InitialPoints(NamedTuple):
+    """Where Gaussians start."""
+
+    means: np.ndarray  # [P, 3] canonical, head frame, metres
+    rgb: np.ndarray  # [P, 3] in [0, 1]
+    spacing: np.ndarray  # [P] metres to the next points
+    hyper: np.ndarray  # [P, D] hyper coordinates; D is zero without a head model
+
+
 def gather_points(
-    capture: Capture, timesteps: Sequence[Timestep], *, max_points: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    capture: Capture,
+    timesteps: Sequence[Timestep],
+    *,
+    max_points: int,
+    seed: int,
+    to_canonical: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    | None = None,
+) -> InitialPoints:
     """Merges the clouds of some timesteps, without stray points.
 
-    Returns:
-      means [P, 3] head frame, rgb [P, 3], spacing [P] metres; P <= max_points.
+    Args:
+      max_points: at most this many are kept, drawn at random.
+      to_canonical: (points [P, 3] posed in the head frame, expr [E]) -> canonical
+        points and hyper coordinates; None takes posed points for canonical ones.
     """
-    xyz, rgb = [], []
+    xyz, rgb, hyper = [], [], []
     for timestep in timesteps:
         cloud = capture.points(timestep)
-        points = to_head_frame(cloud, capture.driving(timestep).world_from_head)
+        driving = capture.driving(timestep)
+        points = to_head_frame(cloud, driving.world_from_head)
         spacing = neighbour_spacing(points)
         kept = spacing <= OUTLIER_FACTOR * np.median(spacing)
-        xyz.append(points[kept])
+        points, ambient = points[kept], np.zeros((kept.sum(), 0))
+        if to_canonical is not None:
+            points, ambient = to_canonical(points, driving.expr)
+        xyz.append(points)
         rgb.append(cloud.rgb[kept])
-    xyz, rgb = np.concatenate(xyz), np.concatenate(rgb)
+        hyper.append(ambient)
+    xyz, rgb, hyper = (np.concatenate(parts) for parts in (xyz, rgb, hyper))
     if len(xyz) > max_points:
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(len(xyz), max_points, replace=False))
-        xyz, rgb = xyz[chosen], rgb[chosen]
-    return (
-        xyz.astype(np.float32),
-        rgb.astype(np.float32),
-        neighbour_spacing(xyz).astype(np.float32),
+        xyz, rgb, hyper = xyz[chosen], rgb[chosen], hyper[chosen]
+    return InitialPoints(
+        *(x.astype(np.float32) for x in (xyz, rgb, neighbour_spacing(xyz), hyper))
     )

@@ -65,8 +65,9 @@ def make_train_step(
     however late the caller looks.
 
     Args:
-      code_noise: standard deviation of the noise that is added to expression codes. It
-        acts on G as ridge regression and keeps it from reading the trackers' noise.
+      code_noise: standard deviation of the noise on the codes that G reads, in G's own
+        units of them. It acts on G as ridge regression and keeps it from reading the
+        trackers' noise; F, which knows what codes mean, gets them as they are.
       seed: of that noise, which depends on nothing else but the step.
       axis_name: average gradient and metrics over this axis (`parallel`).
 
@@ -76,9 +77,16 @@ def make_train_step(
       grad_norm, is_finite.
     """
 
-    def loss_fn(params: AvatarParams, alive: jax.Array, batch: Batch):
+    def loss_fn(
+        params: AvatarParams, alive: jax.Array, batch: Batch, noise: jax.Array | float
+    ):
         splats, residuals = deform_gaussians(
-            params, alive, batch.expr, detail_fn=detail_fn, coarse_fn=coarse_fn
+            params,
+            alive,
+            batch.expr,
+            detail_fn=detail_fn,
+            coarse_fn=coarse_fn,
+            detail_expr=batch.expr + noise,
         )
         out = render_views(
             splats,
@@ -98,12 +106,13 @@ def make_train_step(
         return loss + residual_weight * terms["residual"], (terms, out)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        noise = 0.0
         if code_noise > 0:
             key = jax.random.fold_in(jax.random.key(seed), state.step)
             noise = code_noise * jax.random.normal(key, batch.expr.shape)
-            batch = batch._replace(expr=batch.expr + noise)
+            noise = noise * state.params.detail["code_std"]
         (loss, (terms, out)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state.alive, batch
+            state.params, state.alive, batch, noise
         )
         means = {"loss": loss, **terms}
         largest, dropped = jnp.max(out.num_isects), jnp.sum(out.num_dropped)

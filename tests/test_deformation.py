@@ -106,6 +106,7 @@ def test_gradient_reaches_every_weight_and_the_features():
 
     params = with_random_outputs(make_detail())
     grads, feature_grads = jax.grad(loss, argnums=(0, 1))(params, features)
+    assert not np.any(grads.pop("code_std"))  # A unit, which is not trained.
     for path, grad in jax.tree_util.tree_flatten_with_path(grads)[0]:
         assert np.all(np.isfinite(grad)), path
         assert np.mean(np.asarray(grad) != 0) > 0.5, path

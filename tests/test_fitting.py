@@ -19,6 +19,7 @@ from npga_jax.config import (
 from npga_jax.data import open_capture
 from npga_jax.data.splits import holdout_split
 from npga_jax.errors import InputError
+from npga_jax.initialization import InitialPoints
 from npga_jax.run_folder import CHECKPOINTS, METRICS_FILE
 from tests import small_scene
 from tests.synthetic_capture import write_capture
@@ -46,9 +47,9 @@ def capture(tiny_capture):
 @pytest.fixture(scope="module")
 def first_state():
     points = small_scene.ball_points(10)
-    state = state_from_points(
-        CONFIG, points, 0 * points + 0.5, points[:, 0] * 0 + 0.01, num_expr=3
-    )
+    spacing = np.full(len(points), 0.01, np.float32)
+    points = InitialPoints(points, 0 * points + 0.5, spacing, points[:, :0])
+    state = state_from_points(CONFIG, points, num_expr=3, coarse={}, code_std=1.0)
     return jax.tree.map(np.asarray, state)
 
 

@@ -13,18 +13,29 @@ PACKAGE = ROOT / "npga_jax"
 # Each module may import those of earlier layers, and of its own where that is listed.
 LAYERS = [
     {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "mesh"},
-    {"config", "cli", "rasterizer", "metrics", "deformation", "optim", "nphm"}
+    {
+        "config",
+        "cli",
+        "rasterizer",
+        "metrics",
+        "deformation",
+        "forward",
+        "optim",
+        "nphm",
+    }
     | {"mesh_ply", "mesh_files", "mesh_picture"},
     {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"},
     {"training", "run_folder", "initialization", "scoring", "evaluation_text"}
     | {"evaluation_views", "comparison", "tracking"},
-    {"checkpoint", "build", "evaluation"},
-    {"runs", "fitting", "prior"},
+    {"checkpoint", "distillation", "evaluation"},
+    {"build", "prior"},
+    {"runs", "fitting"},
     {"preview"},
 ]
 WITHIN_A_LAYER = {
     ("mlp", "types"),
     ("loop", "errors"),
+    ("forward", "deformation"),
     ("mesh_files", "mesh_ply"),
     ("initialization", "data"),
     ("evaluation_text", "comparison"),

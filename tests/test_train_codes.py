@@ -63,6 +63,12 @@ def with_driving(cfg: TrainConfig, name: str) -> TrainConfig:
     )
 
 
+def settled(cfg: TrainConfig, name: str) -> TrainConfig:
+    """With what training decides once it knows the codes; these have no head model."""
+    forward = dataclasses.replace(cfg.forward, source="none")
+    return dataclasses.replace(with_driving(cfg, name), forward=forward)
+
+
 class Recorder:
     """The training command without tracking and training: what they were given."""
 
@@ -98,7 +104,7 @@ class Recorder:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.codes / f"{sequence}.npz", target)
 
-    def train(self, cfg, folder, capture, split):
+    def train(self, cfg, folder, capture, split, person):
         self.calls.append("train")
         self.cfg, self.capture = cfg, capture
         self.script.prepare_folder(folder, cfg, [])
@@ -112,7 +118,7 @@ def command(monkeypatch, codes) -> Recorder:
 def test_codes_that_are_there_are_used_and_remembered(command, cfg, capsys):
     command.script.main(cfg)
     assert command.calls == ["configure", "train"]
-    assert command.cfg == with_driving(cfg, "blendshapes")
+    assert command.cfg == settled(cfg, "blendshapes")
     out = capsys.readouterr().out
     assert "prior.npz is not used: there are driving codes of model 'test'" in out
     # As when the run is evaluated, after its person was tracked with nphm too.

@@ -1,0 +1,178 @@
+"""Training of F by cycle consistency: forward with F, back with B, be where it began.
+
+    x_posed = x + F(x, z),    loss = |B(x_posed, z) - x|
+
+Regressing F to roots of B would average the branches where the inverse has several, as
+it has between lips that touch; the cycle is zero on each of them. B is frozen. Source:
+NPGA, section 3.4; sampling and network are defaults of this project.
+"""
+
+import sys
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from npga_jax.distillation.person import Backward, Person, move_back
+from npga_jax.distillation.sampling import Domain, Sample, draw, make_domain
+from npga_jax.errors import InputError
+from npga_jax.forward import code_coefficients, displacement_fields, init_forward
+from npga_jax.loop import duration
+from npga_jax.types import Params
+
+_MM = 1000.0
+_SOFTEST_MM = 0.05
+"""Cycle errors below this count as squares, larger ones as lengths."""
+_STEPS_A_CALL = 50
+
+
+class DistillOptions(NamedTuple):
+    """How F is made."""
+
+    hidden: int = 64
+    layers: int = 4
+    octaves: int = 4
+    rank: int = 32
+    steps: int = 1000
+    num_points: int = 512
+    num_codes: int = 8
+    learning_rate: float = 3e-3
+    far_weight: float = 0.05
+    seed: int = 0
+
+
+def pose_points(
+    params: Params, points: jax.Array, expr: jax.Array, *, octaves: int
+) -> jax.Array:
+    """F at P canonical points for T codes: [P, 3], [T, E] -> posed [T, P, 3]."""
+    fields = displacement_fields(params, points, None, octaves=octaves)
+    return points + jnp.einsum("pdk,tk->tpd", fields, code_coefficients(params, expr))
+
+
+def cycle_error(
+    params: Params,
+    backward: Backward,
+    points: jax.Array,
+    expr: jax.Array,
+    *,
+    octaves: int,
+) -> jax.Array:
+    """B(x + F(x)) - x in millimetres: [T, P, 3]."""
+    posed = pose_points(params, points, expr, octaves=octaves)
+    return _MM * (move_back(backward, posed, expr)[0] - points)
+
+
+def distillation_loss(
+    params: Params,
+    backward: Backward,
+    sample: Sample,
+    *,
+    octaves: int,
+    far_weight: float,
+) -> jax.Array:
+    """Mean length of the cycle's error, and of the motion far from the head, in mm."""
+    error = cycle_error(params, backward, sample.points, sample.expr, octaves=octaves)
+    cycle = jnp.sqrt(jnp.sum(error**2, axis=-1) + _SOFTEST_MM**2) - _SOFTEST_MM
+    far = pose_points(params, sample.far, sample.expr, octaves=octaves) - sample.far
+    far = jnp.sqrt(jnp.sum((_MM * far) ** 2, axis=-1) + _SOFTEST_MM**2)
+    return jnp.mean(cycle) + far_weight * jnp.mean(far)
+
+
+def initial_forward(
+    code_mean: np.ndarray | jax.Array,
+    code_std: np.ndarray | float,
+    *,
+    num_features: int,
+    options: DistillOptions,
+) -> Params:
+    """F before distillation, see `forward.init_forward`."""
+    return init_forward(
+        jax.random.key(options.seed),
+        num_features=num_features,
+        code_mean=code_mean,
+        code_std=code_std,
+        hidden=options.hidden,
+        layers=options.layers,
+        octaves=options.octaves,
+        rank=options.rank,
+    )
+
+
+def distill(
+    person: Person,
+    codes: np.ndarray,
+    *,
+    num_features: int,
+    options: DistillOptions = DistillOptions(),  # noqa: B008 - immutable
+    progress: bool = True,
+) -> tuple[Params, Domain]:
+    """Distils one person's F.
+
+    Args:
+      person: the head model and its identity.
+      codes: [T, E] tracked codes of the training frames.
+      num_features: length of the Gaussians' features that F will be able to read.
+
+    Returns:
+      The weights, and where they were compared with the model.
+
+    Raises:
+      InputError: the loss is not finite.
+    """
+    began = time.perf_counter()
+    domain, backward = make_domain(person, codes)
+    params = initial_forward(
+        codes.mean(axis=0), person.exp_std, num_features=num_features, options=options
+    )
+    schedule = optax.cosine_decay_schedule(options.learning_rate, options.steps)
+    optimizer = optax.adam(schedule)
+
+    def loss_fn(params, backward, sample):
+        return distillation_loss(
+            params,
+            backward,
+            sample,
+            octaves=options.octaves,
+            far_weight=options.far_weight,
+        )
+
+    @jax.jit
+    def run(params, opt_state, backward, domain, first_step):
+        def step(carry, index):
+            params, opt_state = carry
+            key = jax.random.fold_in(jax.random.key(options.seed + 1), index)
+            sample = draw(key, domain, options.num_points, options.num_codes)
+            loss, grads = jax.value_and_grad(loss_fn)(params, backward, sample)
+            updates, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(params, updates), opt_state), loss
+
+        steps = first_step + jnp.arange(_STEPS_A_CALL)
+        (params, opt_state), losses = jax.lax.scan(step, (params, opt_state), steps)
+        return params, opt_state, jnp.mean(losses)
+
+    opt_state = optimizer.init(params)
+    for done in range(0, options.steps, _STEPS_A_CALL):
+        params, opt_state, loss = run(
+            params, opt_state, backward, domain, jnp.int32(done)
+        )
+        if not np.isfinite(loss):
+            raise InputError(
+                f"distillation has diverged at step {done} (loss {float(loss)}); are "
+                "the expression codes those of this head model (--prior)?"
+            )
+        if progress:
+            spent = time.perf_counter() - began
+            share = min(1.0, (done + _STEPS_A_CALL) / options.steps)
+            line = (
+                f"distilling F: {100 * share:.0f} %  loss {float(loss):.3f} mm  "
+                f"eta {duration(spent * (1 - share) / share)}"
+            )
+            if sys.stderr.isatty():
+                print(f"\r{line:<70}", end="", file=sys.stderr, flush=True)
+    if progress:
+        line = f"distilled F in {time.perf_counter() - began:.0f} s, loss {loss:.3f} mm"
+        print(f"\r{line:<70}" if sys.stderr.isatty() else line, file=sys.stderr)
+    return params, domain

@@ -1,0 +1,116 @@
+"""One person's head model: its identity, and the way back to canonical space."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from npga_jax.data.nersemble import NersembleCapture
+from npga_jax.errors import InputError
+from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.config import METRES_PER_UNIT
+from npga_jax.nphm.model import (
+    HeadModel,
+    apply_deformation,
+    deformation_condition,
+    predict_anchors,
+)
+from npga_jax.tracking.files import load_identity, model_name
+from npga_jax.tracking.head_prior import open_prior
+from npga_jax.types import Params
+
+
+class Person(NamedTuple):
+    """A head model with one identity. Head frame, metres, as avatars use them."""
+
+    model: HeadModel
+    geo: np.ndarray  # [lat_dim_geo]
+    exp_std: np.ndarray  # [E] spread of expression codes
+
+    def codes(self, expr: np.ndarray | None = None) -> Codes:
+        """Codes of one head; without an expression, the canonical one's."""
+        cfg = self.model.cfg
+        if expr is None:
+            expr = np.zeros(cfg.lat_dim_exp, np.float32)
+        return Codes(geo=self.geo, app=np.zeros(cfg.lat_dim_app, np.float32), exp=expr)
+
+
+class Backward(NamedTuple):
+    """B of one person, ready for many points: what identity decides is computed."""
+
+    layers: list[Params]
+    identity: jax.Array  # [C] the part of the condition that is not the expression
+    num_hyper: int
+
+
+def make_backward(person: Person) -> Backward:
+    """Prepares `move_back`."""
+    cfg, params = person.model
+    geo = jnp.asarray(person.geo)[None]
+    anchors = predict_anchors(params, cfg, geo)
+    codes = Codes(geo=geo, app=None, exp=jnp.zeros((1, cfg.lat_dim_exp)))
+    condition = deformation_condition(params, cfg, codes, anchors)
+    return Backward(
+        params["deformation"]["layers"],
+        condition[0, : condition.shape[1] - cfg.lat_dim_exp],
+        cfg.num_hyper,
+    )
+
+
+def move_back(
+    backward: Backward,
+    points: jax.Array,  # [T, P, 3] posed, metres
+    expr: jax.Array,  # [T, E]
+) -> tuple[jax.Array, jax.Array]:
+    """Posed points to canonical ones.
+
+    Returns:
+      [T, P, 3] canonical, metres; hyper coordinates [T, P, num_hyper].
+    """
+    identity = jnp.broadcast_to(
+        backward.identity, (expr.shape[0], backward.identity.shape[0])
+    )
+    units = points / METRES_PER_UNIT
+    outputs = apply_deformation(
+        backward.layers, units, jnp.concatenate([identity, expr], axis=-1)
+    )
+    return points + METRES_PER_UNIT * outputs[..., :3], outputs[..., 3:]
+
+
+def canonicalize(
+    person: Person, points: np.ndarray, expr: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`move_back` of one frame, NumPy in and out: [P, 3], [E] -> [P, 3], [P, hyper]."""
+    back = jax.jit(move_back)(
+        make_backward(person), jnp.asarray(points, jnp.float32)[None], expr[None]
+    )
+    canonical, hyper = jax.tree.map(lambda x: np.asarray(x[0]), back)
+    return canonical, hyper
+
+
+def open_person(capture: NersembleCapture, prior: Path | None) -> Person | None:
+    """The head model and the identity that a capture's codes belong to.
+
+    Args:
+      capture: with driving codes.
+      prior: the model; None for the packaged one.
+
+    Returns:
+      None if the codes are not the head tracker's: there is no F for them then.
+
+    Raises:
+      InputError: they are of another head model.
+    """
+    if not capture.driving_model.startswith("nphm "):
+        return None
+    loaded = open_prior(prior)
+    if capture.driving_model != model_name(loaded):
+        raise InputError(
+            f"the codes of subject {capture.subject} are of the head model "
+            f"'{capture.driving_model}', and not of '{model_name(loaded)}'. Give their "
+            "model with --prior, or track again with experiments/track.py."
+        )
+    path = next(iter(capture.driving_paths.values()))
+    return Person(loaded.model, load_identity(path, loaded), loaded.exp_std)
