@@ -144,7 +144,7 @@ def test_missing_codes_are_tracked_into_the_cache(command, cfg, root, capsys):
         "output": output,
         "sequences": ("EXP-2-eyes", "FREE"),
     }
-    assert command.cfg == with_driving(cfg, "nphm")
+    assert command.cfg == settled(cfg, "nphm")
     assert command.capture.driving_paths["FREE"] == output / "FREE/tracking/nphm.npz"
     out = capsys.readouterr().out
     assert "2 of 2 sequences of subject 074 have no driving codes: tracking" in out
@@ -222,7 +222,7 @@ def test_run_that_is_resumed_keeps_its_codes(command, cfg, root, codes):
     for sequence in command.capture.sequences:
         shutil.copy(codes / f"{sequence}.npz", driving_file(root, sequence))
     stored = read_config(cfg.output)
-    assert stored == with_driving(cfg, "nphm")
+    assert stored == settled(cfg, "nphm")
     resumed = dataclasses.replace(stored, resume=True)
     command.script.main(resumed)
     assert command.capture.driving_name == "nphm"
