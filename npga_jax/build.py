@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from npga_jax.avatar import (
+    HYPER_SCALE,
     DetailFn,
     deform_gaussians,
     head_viewmats,
@@ -32,11 +33,24 @@ from npga_jax.distillation.person import Person, canonicalize
 from npga_jax.errors import InputError
 from npga_jax.forward import forward_motion, frozen_motion
 from npga_jax.initialization import InitialPoints, gather_points, most_neutral
+from npga_jax.laplacian import Graph, build_graph, empty_graph
 from npga_jax.losses import LossWeights
+from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.optim import GroupRates, make_optimizer
-from npga_jax.training import TrainState, init_train_state, make_train_step
-from npga_jax.types import AvatarParams, Batch, CoarseFn, Params
+from npga_jax.perceptual import make_lpips
+from npga_jax.training import (
+    Perceptual,
+    TrainState,
+    downscale_batch,
+    init_train_state,
+    make_train_step,
+)
+from npga_jax.types import AvatarParams, Batch, CoarseFn, Gaussians, Params
 
+NEIGHBOURS = 10
+"""Of every Gaussian, for the Laplacian terms."""
+EXPLORE_RATE = 0.1
+"""Of `density.explore`, standard deviations a step."""
 ISECTS_HEADROOM = 1.5
 ISECTS_GRANULE = 16_384
 MAX_ISECTS = 2**31 - 1
@@ -88,10 +102,11 @@ def initial_state(
     timesteps = most_neutral(
         capture, [v.timestep for v in train], cfg.gaussians.init_frames
     )
+    share = 1.0 if cfg.density.strategy == "none" else cfg.gaussians.init_share
     points = gather_points(
         capture,
         timesteps,
-        max_points=cfg.gaussians.capacity,
+        max_points=max(1, int(share * cfg.gaussians.capacity)),
         seed=cfg.seed,
         to_canonical=None if person is None else partial(canonicalize, person),
     )
@@ -105,9 +120,11 @@ def initial_state(
             cache_dir=cfg.capture.cache_dir,
         )
         code_std = person.exp_std
-    return state_from_points(
+    state = state_from_points(
         cfg, points, num_expr=capture.expr_dim, coarse=coarse, code_std=code_std
     )
+    graph = neighbour_graph(cfg, state.params.gaussians, state.alive)
+    return state._replace(graph=graph)
 
 
 def state_from_points(
@@ -145,7 +162,22 @@ def state_from_points(
         code_std=code_std,
     )
     params = AvatarParams(gaussians=gaussians, detail=detail, coarse=coarse)
-    return init_train_state(params, alive, make_run_optimizer(cfg))
+    graph = empty_graph(alive.shape[0], NEIGHBOURS if has_graph(cfg) else 1)
+    return init_train_state(params, alive, make_run_optimizer(cfg), graph)
+
+
+def neighbour_graph(cfg: TrainConfig, gaussians: Gaussians, alive: jax.Array) -> Graph:
+    """Neighbours of the cloud as it is; none where training does not need them."""
+    if not has_graph(cfg):
+        return empty_graph(alive.shape[0])
+    has_hyper = cfg.forward.source == "distilled"
+    return build_graph(
+        gaussians,
+        alive,
+        neighbours=NEIGHBOURS,
+        hyper_columns=min(2, cfg.gaussians.feature_dim) if has_hyper else 0,
+        hyper_scale=METRES_PER_UNIT / HYPER_SCALE,
+    )
 
 
 def state_template(cfg: TrainConfig, num_expr: int) -> TrainState:
@@ -169,27 +201,61 @@ def state_template(cfg: TrainConfig, num_expr: int) -> TrainState:
     return jax.eval_shape(make)
 
 
-def loss_weights(cfg: TrainConfig, capture: Capture) -> LossWeights:
-    """The weights of the settings; without mattes there is no opacity to compare."""
-    has_mattes = capture.alpha(capture.timesteps[0], capture.cameras[0]) is not None
-    return LossWeights(
-        l1=cfg.loss.l1, ssim=cfg.loss.ssim, alpha=cfg.loss.alpha if has_mattes else 0.0
+class Stage(NamedTuple):
+    """What a compiled step depends on that changes during a run."""
+
+    downscale: int
+    has_lpips: bool
+
+
+def stage_at(cfg: TrainConfig, step: int) -> Stage:
+    """The stage of a step; counted from 0."""
+    share = step / cfg.steps
+    return Stage(
+        downscale=2 ** sum(share < s for s in cfg.halvings),
+        has_lpips=cfg.loss.lpips > 0 and share >= cfg.loss.lpips_from,
     )
 
 
+def loss_weights(cfg: TrainConfig, capture: Capture, stage: Stage) -> LossWeights:
+    """The weights of the settings; without mattes there is no opacity to compare."""
+    has_mattes = capture.alpha(capture.timesteps[0], capture.cameras[0]) is not None
+    weights = {name: getattr(cfg.loss, name) for name in LossWeights._fields}
+    return LossWeights(**weights)._replace(
+        alpha=cfg.loss.alpha if has_mattes else 0.0,
+        lpips=cfg.loss.lpips if stage.has_lpips else 0.0,
+    )
+
+
+def has_graph(cfg: TrainConfig) -> bool:
+    """Whether training needs to know neighbours."""
+    return cfg.loss.laplacian_features > 0 or cfg.loss.laplacian_dynamics > 0
+
+
 def make_run_step(
-    cfg: TrainConfig, capture: Capture, *, max_isects: int, axis_name: str | None
+    cfg: TrainConfig,
+    capture: Capture,
+    *,
+    max_isects: int,
+    axis_name: str | None,
+    stage: Stage,
 ) -> Callable:
-    """The training step with the settings bound."""
+    """The training step of a stage with the settings bound."""
+    weights = loss_weights(cfg, capture, stage)
+    perceptual = None
+    if weights.lpips:
+        perceptual = Perceptual(make_lpips("alex"), cfg.loss.lpips_crop)
     return make_train_step(
         optimizer=make_run_optimizer(cfg),
         width=capture.width,
         height=capture.height,
         max_isects=max_isects,
         **make_deformation(cfg, capture.expr_names)._asdict(),
-        loss_weights=loss_weights(cfg, capture),
-        residual_weight=cfg.loss.residual,
+        loss_weights=weights,
+        perceptual=perceptual,
         code_noise=cfg.detail.code_noise,
+        explore_rate=EXPLORE_RATE if cfg.density.strategy == "mcmc" else 0.0,
+        downscale=stage.downscale,
         seed=cfg.seed,
         axis_name=axis_name,
     )
@@ -214,20 +280,26 @@ def padded_capacity(num_isects: int) -> int:
 
 
 def measure_isects(
-    cfg: TrainConfig, capture: Capture, train: Sequence[Views], state: TrainState
+    cfg: TrainConfig,
+    capture: Capture,
+    train: Sequence[Views],
+    state: TrainState,
+    *,
+    downscale: int = 1,
 ) -> int:
     """Largest number of intersections over a few training views."""
     deformation = make_deformation(cfg, capture.expr_names)
 
     @jax.jit
     def count(params, alive, batch: Batch):
+        batch = downscale_batch(batch, downscale)
         splats, _ = deform_gaussians(params, alive, batch.expr, **deformation._asdict())
         out = render_views(
             splats,
             head_viewmats(batch.viewmats, batch.world_from_head),
             batch.Ks,
-            width=capture.width,
-            height=capture.height,
+            width=capture.width // downscale,
+            height=capture.height // downscale,
             max_isects=1,
         )
         return jnp.max(out.num_isects)

@@ -47,6 +47,8 @@ class GaussianConfig:
     """Slots for Gaussians; fixed during a run."""
     init_frames: int = 4
     """Point clouds used at the start: those of the most neutral training frames."""
+    init_share: float = 0.8
+    """Share of the slots that are filled at the start, where density is controlled."""
     init_scale: float = 0.8
     """Standard deviations at the start, in units of the distance to the next points."""
     feature_dim: int = 8
@@ -100,8 +102,45 @@ class LossConfig:
     l1: float = 0.8
     ssim: float = 0.2
     alpha: float = 0.1
+    lpips: float = 0.0
+    """Perceptual distance (AlexNet) of a crop around the face."""
+    lpips_from: float = 0.6
+    """Share of the steps after which the perceptual loss starts."""
+    lpips_crop: int = 128
+    """Pixels along an edge of the crop."""
     residual: float = 0.01
     """Squared size of the detail network's residuals, in their own output scales."""
+    laplacian_features: float = 0.0
+    """Differences of features between neighbours."""
+    laplacian_dynamics: float = 0.0
+    """Differences between neighbours of what the expression does to them."""
+    scale: float = 0.0
+    """Scales beyond 8 mm."""
+    opacity: float = 0.0
+    """Mean opacity."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityConfig:
+    """When and how Gaussians are added and dropped."""
+
+    strategy: Literal["adaptive", "mcmc", "none"] = "adaptive"
+    """adaptive: refine what is wrong, drop what is not seen; mcmc: relocate the faint,
+    in proportion to opacity, with noise on centres."""
+    start: float = 0.06
+    """Share of the steps before the first event."""
+    stop: float = 0.6
+    """Share of the steps after which the cloud stays as it is."""
+    events: int = 10
+    """Number of events, evenly spread between."""
+    views: int = 32
+    """Views rendered to decide at an event."""
+    growth: float = 0.08
+    """New Gaussians an event, as a share of the capacity."""
+    peak_weight: float = 0.5
+    """Share of the largest value over views in what decides; the rest is the mean."""
+    error_weight: float = 0.5
+    """Share of image errors in what decides; the rest are screen-space gradients."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +181,9 @@ class TrainConfig:
     """Continue what is in --output."""
     seed: int = 0
     """Seed of initialisation and of the order of the frames."""
+    halvings: tuple[float, ...] = ()
+    """Shares of the steps at which the size of the images doubles, ascending: 0.2 0.5
+    starts at a quarter of the size."""
     views_per_step: int = 1
     """Cameras rendered per step, all of one timestep; a multiple of the devices."""
     num_devices: int = 0
@@ -163,6 +205,7 @@ class TrainConfig:
     forward: ForwardConfig = ForwardConfig()
     detail: DetailConfig = DetailConfig()
     loss: LossConfig = LossConfig()
+    density: DensityConfig = DensityConfig()
     optim: OptimConfig = OptimConfig()
 
 
@@ -197,7 +240,7 @@ PRESETS: dict[str, TrainConfig] = {
 }
 
 
-_GROUPS = ("capture", "gaussians", "forward", "detail", "loss", "optim")
+_GROUPS = ("capture", "gaussians", "forward", "detail", "loss", "density", "optim")
 _SMALLEST = {
     "steps": 1,
     "save_every": 1,
@@ -218,6 +261,9 @@ _SMALLEST = {
     "forward.octaves": 0,
     "forward.rank": 1,
     "forward.steps": 1,
+    "density.events": 1,
+    "density.views": 1,
+    "loss.lpips_crop": 32,
     "detail.hidden": 1,
     "detail.layers": 1,
     "detail.octaves": 0,
@@ -229,6 +275,12 @@ _LARGEST = {
     "gaussians.sh_degree": 3,
     "forward.octaves": 16,
     "detail.octaves": 16,
+    "density.start": 1.0,
+    "density.stop": 1.0,
+    "density.growth": 1.0,
+    "density.peak_weight": 1.0,
+    "density.error_weight": 1.0,
+    "loss.lpips_from": 1.0,
     "optim.final_fraction": 1.0,
 }
 

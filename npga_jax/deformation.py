@@ -161,6 +161,24 @@ def no_detail(
     )
 
 
+MOTION_SCALE = 0.01
+"""Metres of displacement that count as one."""
+
+
+def dynamics(moved: jax.Array, residuals: Residuals) -> jax.Array:
+    """All that an expression does to each Gaussian, in comparable units: [N, 14].
+
+    Args:
+      moved: [N, 3] displacement by F and G together, metres.
+    """
+    others = residuals._replace(means=moved)
+    scales = OUTPUT_SCALES._replace(means=MOTION_SCALE)
+    parts = jax.tree.map(
+        lambda x, scale: x.reshape(x.shape[0], -1) / scale, others, scales
+    )
+    return jnp.concatenate(parts, axis=-1)
+
+
 def residual_energy(residuals: Residuals, alive: jax.Array) -> jax.Array:
     """Mean square of the residuals of living Gaussians, in units of OUTPUT_SCALES."""
     count = jnp.maximum(jnp.sum(alive), 1)

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from npga_jax import checkpoint, parallel
-from npga_jax.build import make_run_step, measure_isects, padded_capacity
+from npga_jax import checkpoint, parallel, refinement
+from npga_jax.build import make_run_step, measure_isects, padded_capacity, stage_at
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch, plan_step, prefetch
@@ -22,6 +22,8 @@ from npga_jax.run_folder import CHECKPOINTS, MetricsLog
 from npga_jax.training import TrainState
 from npga_jax.types import Batch
 
+ISECTS_SLACK = 1.2
+"""A capacity that a changed cloud needs is compiled for if it is this much larger."""
 _MOST_UNCHECKED = 100
 """Steps after which is looked at what they reported, logged or not."""
 
@@ -62,21 +64,30 @@ class Trainer:
         parallel.check_divisible(cfg.views_per_step, self.mesh)
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
         self.preview_fn = preview_fn
+        self.refine_fn: refinement.Refiner | None = None
         self.seconds_before = seconds_before
         self.seconds = 0.0
         self._saved_step = int(state.step)  # Nothing is lost with it.
         self._has_warned = False
-        max_isects = max(cfg.max_isects, max_isects)
-        if not max_isects:
-            max_isects = padded_capacity(
-                measure_isects(cfg, capture, split.train, state)
-            )
-        self._compile(max_isects)
+        self.stage = stage_at(cfg, int(state.step))
+        self.max_isects = max(cfg.max_isects, max_isects)
+        self._compile(self.max_isects or self._measured_isects())
 
     @property
     def total_seconds(self) -> float:
         """Training time including the runs before."""
         return self.seconds_before + self.seconds
+
+    def _measured_isects(self) -> int:
+        """A capacity that has room for the present cloud at the present image size."""
+        wanted = measure_isects(
+            self.cfg,
+            self.capture,
+            self.split.train,
+            self.state,
+            downscale=self.stage.downscale,
+        )
+        return padded_capacity(wanted)
 
     def _compile(self, max_isects: int) -> None:
         self.max_isects = max_isects
@@ -86,9 +97,40 @@ class Trainer:
                 self.capture,
                 max_isects=max_isects,
                 axis_name=parallel.AXIS_NAME,
+                stage=self.stage,
             ),
             self.mesh,
         )
+
+    def _enter_stage(self, step: int) -> None:
+        """Compiles anew where images become larger or a loss joins in."""
+        stage = stage_at(self.cfg, step)
+        if stage == self.stage:
+            return
+        is_resized = stage.downscale != self.stage.downscale
+        self.stage = stage
+        fitting = self._measured_isects() if is_resized else 0
+        self._compile(max(self.max_isects, fitting))
+
+    def _change_cloud(self, step: int) -> None:
+        """Density control after a step, where one is due."""
+        event = refinement.event_at(self.cfg, step)
+        if event is None:
+            return
+        if self.refine_fn is None or self.refine_fn.stage != self.stage:
+            self.refine_fn = refinement.Refiner(self.cfg, self.capture, self.stage)
+        self.state, report = self.refine_fn(self.state, self.split.train, event)
+        self.state = jax.device_put(self.state, parallel.replicated(self.mesh))
+        print(
+            f"\nstep {step:,}: {report.added} Gaussians added, {report.dropped} "
+            f"dropped, {int(self.state.alive.sum())} of {self.state.alive.shape[0]} "
+            "slots in use"
+            + (f", {report.wanted} more found none" if report.wanted else ""),
+            file=sys.stderr,
+        )
+        fitting = self._measured_isects()
+        if fitting > ISECTS_SLACK * self.max_isects:
+            self._compile(fitting)
 
     def save(self) -> None:
         """Writes a checkpoint of the state, unless there is one.
@@ -148,6 +190,7 @@ class Trainer:
         try:
             with Interrupts() as interrupts:
                 for index, batch in batches:
+                    self._enter_stage(index)
                     batch = parallel.shard_batch(batch, self.mesh)
                     self.state, metrics = self.step_fn(self.state, batch)
                     done = index + 1
@@ -171,6 +214,7 @@ class Trainer:
                         mark, marked_step = now, done
                         self.seconds = now - began
                         self._report(log, done, values, rate)
+                    self._change_cloud(done)
                     if is_saved:
                         self.save()
                     if done % cfg.preview_every == 0 or done == cfg.steps:

@@ -16,12 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.deformation import HEAD_RADIUS
+from npga_jax.deformation import HEAD_RADIUS, MOTION_SCALE
 from npga_jax.mlp import apply_mlp, init_mlp, positional_encoding
 from npga_jax.types import Deformed, Params
-
-MOTION_SCALE = 0.01
-"""Metres that an output of 1 stands for."""
 
 NECK_HEIGHTS = (-0.125, -0.105)
 """Metres, y of the head frame: nothing moves below the first, all above the second.

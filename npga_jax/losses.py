@@ -10,11 +10,26 @@ from npga_jax.metrics import psnr, ssim_map
 
 
 class LossWeights(NamedTuple):
-    """Weights of the terms of `photometric_loss`."""
+    """Weights of all that training minimises; a term of weight zero is not computed."""
 
     l1: float = 0.8
     ssim: float = 0.2
     alpha: float = 0.1
+    lpips: float = 0.0
+    """On a crop around the face."""
+    residual: float = 0.0
+    """Squared size of G's residuals, in their own output scales."""
+    laplacian_features: float = 0.0
+    laplacian_dynamics: float = 0.0
+    """Of what F and G add, in their own output scales."""
+    scale: float = 0.0
+    """Mean excess of scales over `LARGE_SCALE`, in units of it."""
+    opacity: float = 0.0
+    """Mean opacity."""
+
+
+LARGE_SCALE = 8e-3
+"""Metres; skin needs no larger Gaussians."""
 
 
 def composite_target(
@@ -28,25 +43,54 @@ def composite_target(
     return image * matte[..., None] + (1.0 - matte[..., None]) * background, matte
 
 
-def photometric_loss(
+def photometric_terms(
     colors: jax.Array,  # [B, H, W, 3]
     alphas: jax.Array,  # [B, H, W]
     target: jax.Array,  # [B, H, W, 3]
     matte: jax.Array,  # [B, H, W]
-    weights: LossWeights,
-) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-    """l1 |I - I*| + ssim (1 - SSIM) + alpha |A - A*|, each a mean over pixels.
+) -> dict[str, jax.Array]:
+    """|I - I*|, 1 - SSIM and |A - A*|, each a mean over pixels.
 
     Returns:
-      The weighted sum, and the terms by name (unweighted) beside "psnr", which is a
-      mean over views.
+      {"l1", "ssim", "alpha"}.
     """
-    terms = {
+    return {
         "l1": jnp.mean(jnp.abs(colors - target)),
         "ssim": 1.0 - jnp.mean(ssim_map(colors, target)),
         "alpha": jnp.mean(jnp.abs(alphas - matte)),
     }
-    total = sum(weight * terms[name] for name, weight in weights._asdict().items())
-    # A mean over views, so that it does not depend on how they share devices.
-    terms["psnr"] = jnp.mean(psnr(jnp.clip(colors, 0, 1), target))
-    return total, terms
+
+
+def mean_psnr(colors: jax.Array, target: jax.Array) -> jax.Array:
+    """dB; a mean over views, so that it does not depend on how they share devices."""
+    return jnp.mean(psnr(jnp.clip(colors, 0, 1), target))
+
+
+def crop_around(
+    images: jax.Array,  # [B, H, W, 3]
+    centres: jax.Array,  # [B, 2] pixels, x and y
+    size: int,
+) -> jax.Array:
+    """Squares [B, size, size, 3] around the centres, moved inside the image."""
+    height, width = images.shape[1:3]
+    corner = jnp.round(centres - size / 2).astype(jnp.int32)
+    left = jnp.clip(corner[:, 0], 0, width - size)
+    top = jnp.clip(corner[:, 1], 0, height - size)
+
+    def crop(image, x, y):
+        return jax.lax.dynamic_slice(image, (y, x, 0), (size, size, 3))
+
+    return jax.vmap(crop)(images, left, top)
+
+
+def scale_excess(scales: jax.Array, alive: jax.Array) -> jax.Array:
+    """How far scales [N, 3] of living Gaussians pass `LARGE_SCALE`, in units of it."""
+    excess = jnp.sum(jax.nn.relu(scales / LARGE_SCALE - 1.0), axis=-1)
+    return jnp.sum(jnp.where(alive, excess, 0.0)) / jnp.maximum(jnp.sum(alive), 1)
+
+
+def weighted_sum(terms: Mapping[str, jax.Array], weights: LossWeights) -> jax.Array:
+    """The loss; terms may lack those of weight zero."""
+    return sum(
+        weight * terms[name] for name, weight in weights._asdict().items() if weight
+    )

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from npga_jax import checkpoint, fitting
-from npga_jax.build import loss_weights, padded_capacity, state_from_points
+from npga_jax.build import (
+    loss_weights,
+    padded_capacity,
+    stage_at,
+    state_from_points,
+)
 from npga_jax.config import (
     CaptureConfig,
     DetailConfig,
@@ -145,8 +150,9 @@ def test_capacity_that_indices_cannot_count_is_refused():
 def test_opacity_is_not_compared_where_there_are_no_mattes(capture, tmp_path):
     write_capture(tmp_path, "bare", with_alpha=False)
     bare = open_capture("bare", tmp_path, CONFIG.capture, progress=False)
-    assert loss_weights(CONFIG, bare).alpha == 0.0
-    assert loss_weights(CONFIG, capture).alpha == CONFIG.loss.alpha > 0
+    stage = stage_at(CONFIG, 0)
+    assert loss_weights(CONFIG, bare, stage).alpha == 0.0
+    assert loss_weights(CONFIG, capture, stage).alpha == CONFIG.loss.alpha > 0
 
 
 def test_state_that_is_not_finite_is_not_saved(make_trainer, first_state, tmp_path):

@@ -24,12 +24,14 @@ LAYERS = [
         "nphm",
     }
     | {"mesh_ply", "mesh_files", "mesh_picture"},
-    {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"},
+    {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"}
+    | {"density", "laplacian"},
     {"training", "run_folder", "initialization", "scoring", "evaluation_text"}
     | {"evaluation_views", "comparison", "tracking"},
     {"checkpoint", "distillation", "evaluation"},
     {"build", "prior"},
-    {"runs", "fitting"},
+    {"runs", "refinement"},
+    {"fitting"},
     {"preview"},
 ]
 WITHIN_A_LAYER = {

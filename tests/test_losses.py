@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy.ndimage import correlate1d
 
-from npga_jax.losses import LossWeights, composite_target, photometric_loss
+from npga_jax.losses import (
+    LARGE_SCALE,
+    LossWeights,
+    composite_target,
+    crop_around,
+    mean_psnr,
+    photometric_terms,
+    scale_excess,
+    weighted_sum,
+)
 
 SHAPE = (2, 14, 17, 3)
 _rng = np.random.default_rng(0)
@@ -14,8 +23,9 @@ WEIGHTS = LossWeights(l1=0.7, ssim=0.2, alpha=0.3)
 
 
 def loss(colors, alphas, target, matte, weights=WEIGHTS):
-    images = (jnp.asarray(x, jnp.float32) for x in (colors, alphas, target, matte))
-    return photometric_loss(*images, weights)
+    images = [jnp.asarray(x, jnp.float32) for x in (colors, alphas, target, matte)]
+    terms = photometric_terms(*images)
+    return weighted_sum(terms, weights), terms | {"psnr": mean_psnr(*images[::2])}
 
 
 def window_mean(image):
@@ -104,3 +114,26 @@ def test_target_is_the_person_on_the_background():
     image, _ = composite_target(rgb, alpha, jnp.array([0.0, 0.5, 1.0]))
     np.testing.assert_allclose(image[0, 0, 1], [0, 0.5, 1.0], atol=1e-6)
     np.testing.assert_allclose(image[0, 0, 2], [0.2, 0.4, 0.84], atol=1e-6)
+
+
+def test_terms_of_weight_zero_need_not_be_there():
+    terms = {"l1": 2.0, "ssim": 3.0}
+    weights = LossWeights(l1=0.5, ssim=1.0, alpha=0.0)
+    assert weighted_sum(terms, weights) == 4.0
+    with pytest.raises(KeyError, match="alpha"):
+        weighted_sum(terms, weights._replace(alpha=0.1))
+
+
+def test_crops_lie_around_their_centres_and_inside_the_image():
+    images = jnp.asarray(_rng.uniform(size=(3, 20, 30, 3)), jnp.float32)
+    centres = jnp.array([[15.0, 9.0], [-4.0, 2.0], [29.0, 40.0]])
+    crops = crop_around(images, centres, 8)
+    corners = [(11, 5), (0, 0), (22, 12)]
+    for crop, image, (x, y) in zip(crops, images, corners, strict=True):
+        np.testing.assert_array_equal(crop, image[y : y + 8, x : x + 8])
+
+
+def test_only_large_scales_of_living_gaussians_are_in_excess():
+    scales = LARGE_SCALE * jnp.array([[1.0, 0.5, 0.2], [3.0, 2.0, 1.0], [9.0, 9, 9]])
+    excess = scale_excess(scales, jnp.array([True, True, False]))
+    assert excess == pytest.approx((0 + 2 + 1) / 2, rel=1e-5)

@@ -29,6 +29,7 @@ def run_on_devices(folder: Path) -> None:
 
     from npga_jax import checkpoint, parallel
     from npga_jax.errors import InputError
+    from npga_jax.losses import LossWeights
     from npga_jax.training import init_train_state, make_train_step
     from tests import small_scene
 
@@ -44,7 +45,7 @@ def run_on_devices(folder: Path) -> None:
                 height=small_scene.HEIGHT,
                 max_isects=MAX_ISECTS,
                 detail_fn=small_scene.detail_fn,
-                residual_weight=0.01,
+                loss_weights=LossWeights(residual=0.01),
                 code_noise=0.1,  # The same on all devices.
                 axis_name=parallel.AXIS_NAME,
             ),

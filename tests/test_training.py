@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from npga_jax.losses import LossWeights
 from npga_jax.optim import GroupRates, make_optimizer
 from npga_jax.training import make_train_step
 from tests import small_scene
@@ -22,7 +23,7 @@ def step():
         height=small_scene.HEIGHT,
         max_isects=small_scene.MAX_ISECTS,
         detail_fn=small_scene.detail_fn,
-        residual_weight=0.01,
+        loss_weights=LossWeights(residual=0.01),
     )
     return jax.jit(chex.assert_max_traces(fn, n=1))
 
