@@ -154,10 +154,9 @@ def make_head(sizes: Any) -> tuple[Any, Any]:
     left = slice(1, 2 * sizes.num_symm_pairs, 2)
     directions[left] = directions[: 2 * sizes.num_symm_pairs : 2] * [-1, 1, 1]
     anchors = (_HEAD_CENTER + directions * _HEAD_RADII).astype(np.float32)
-    init = jax.jit(partial(init_params, cfg=sizes, anchors_mean=anchors))
     widths = (sizes.lat_dim_geo, sizes.lat_dim_app, sizes.lat_dim_exp)
     codes = Codes(*(rng.normal(0, 0.02, n).astype(np.float32) for n in widths))
-    return HeadModel(sizes, init(jax.random.key(0))), codes
+    return HeadModel(sizes, init_params(jax.random.key(0), sizes, anchors)), codes
 
 
 def make_points(anchors: np.ndarray, num_points: int) -> np.ndarray:
