@@ -12,6 +12,8 @@ import pytest
 
 from npga_jax.nphm.storage import load_head_model
 from npga_jax.prior import trainer
+from npga_jax.prior.batches import PointCounts, Sampler
+from npga_jax.prior.mesh_folder import load_mesh_folder
 from npga_jax.prior.settings import PriorConfig
 from npga_jax.prior.training import Codebook, CodeMoments, update_codes
 from tests.small_scans import small_scans, write_mesh_folder
@@ -30,9 +32,15 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    settings = PriorConfig(scans=Path("none"), **SMALL)
-    scans = small_scans(40, 2)
+def mesh_folder(tmp_path_factory):
+    """Scans as files: the command then runs the program that is compiled here."""
+    return write_mesh_folder(tmp_path_factory.mktemp("scans"), small_scans(9, 6))
+
+
+@pytest.fixture(scope="module")
+def prepared(mesh_folder, tmp_path_factory):
+    settings = PriorConfig(scans=mesh_folder, **SMALL)
+    scans = load_mesh_folder(mesh_folder)
     folder = tmp_path_factory.mktemp("prior")
     setup = trainer.prepare(settings, scans)
     first = jax.device_get(setup.state)
@@ -61,7 +69,7 @@ def test_only_codes_that_were_seen_move(prepared):
 
 def test_resuming_gives_the_same_weights(prepared, tmp_path):
     _, scans, _, last, _ = prepared
-    half = PriorConfig(scans=Path("none"), **{**SMALL, "save_every": 8})
+    half = PriorConfig(scans=Path("none"), **SMALL)
     setup = trainer.prepare(half, scans)
     optimizer_steps = half.steps
 
@@ -104,20 +112,11 @@ def test_sparse_adam_is_adam_on_the_rows_seen():
     np.testing.assert_array_equal(moments.visits.geo[:, 0], [0, 1, 0])
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_the_flag():
-    settings = PriorConfig(scans=Path("none"), **SMALL)
-    scans = small_scans(40, 2)  # As elsewhere here: its program is compiled.
+def test_a_step_that_is_not_finite_changes_nothing_but_the_flag(prepared):
+    settings, scans, *_ = prepared
     setup = trainer.prepare(settings, scans)
     before = jax.device_get(setup.state)
-    step_fn = trainer.make_train_step(
-        setup.cfg,
-        setup.anchors_mean,
-        trainer._optimizer(settings),
-        trainer._rates(settings),
-        settings.steps,
-    )
-    from npga_jax.prior.batches import PointCounts, Sampler
-
+    step_fn = trainer.make_step(settings, setup)
     batch = Sampler(scans, setup.anchor_vertices, PointCounts(), 2, 0).batch(0)
     near = batch.near._replace(sdf=batch.near.sdf * np.nan)
     state, _ = step_fn(setup.state, batch._replace(near=near))
@@ -138,10 +137,9 @@ def run(*args: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_command_line_trains_resumes_and_refuses(tmp_path):
-    folder = write_mesh_folder(tmp_path / "scans", small_scans(3, 2))
+def test_command_line_trains_resumes_and_refuses(mesh_folder, tmp_path):
     options = [f"--{k.replace('_', '-')}={v}" for k, v in SMALL.items()]
-    options += ["--scans", str(folder), "--output", str(tmp_path / "run")]
+    options += ["--scans", str(mesh_folder), "--output", str(tmp_path / "run")]
     done = run(*options)
     assert done.returncode == 0, done.stderr
     model, metadata = load_head_model(tmp_path / "run" / "prior.npz")
