@@ -154,6 +154,7 @@ def evaluate_sequence(path, sequence, truth, ict, loaded, name):
     """Per-frame errors and jitter; also the errors [T, V] in millimetres."""
     from npga_jax.data.driving import load_driving
     from npga_jax.nphm.codes import Codes
+    from npga_jax.nphm.config import METRES_PER_UNIT
     from npga_jax.nphm.surface import project_to_surface
     from npga_jax.tracking.alignment import similarity_from_matrix
     from npga_jax.tracking.files import load_identity
@@ -181,7 +182,7 @@ def evaluate_sequence(path, sequence, truth, ict, loaded, name):
         codes = Codes(geo=geo, app=app, exp=track.expr[row])
         near = project_to_surface(loaded.model, pose.to_head(surface), codes)
         matrix = pose.matrix()
-        found = near.points * 0.25 @ matrix[:3, :3].T + matrix[:3, 3]
+        found = near.points * METRES_PER_UNIT @ matrix[:3, :3].T + matrix[:3, 3]
         error = np.linalg.norm(found - surface, axis=-1) * _MM_PER_METRE
         surfaces.append(surface)
         tracked.append(found)

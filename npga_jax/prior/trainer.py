@@ -15,7 +15,7 @@ import numpy as np
 from npga_jax import checkpoint
 from npga_jax.errors import InputError
 from npga_jax.loop import Interrupts, current_rss_mb, duration
-from npga_jax.nphm.config import NPHMConfig
+from npga_jax.nphm.config import MILLIMETRES_PER_UNIT, NPHMConfig
 from npga_jax.nphm.model import HeadModel, init_params
 from npga_jax.prior.anchors import choose_anchors
 from npga_jax.prior.batches import PointCounts, Sampler, TrainBatch
@@ -204,8 +204,8 @@ def _report(
 ) -> None:
     left = (settings.steps - step) / rate if rate > 0 else 0.0
     millimetres = {
-        "surface": averages["surf_sdf"] * 250,
-        "canonical": math.sqrt(3 * averages["near_corresp"]) * 250,
+        "surface": averages["surf_sdf"] * MILLIMETRES_PER_UNIT,
+        "canonical": math.sqrt(3 * averages["near_corresp"]) * MILLIMETRES_PER_UNIT,
     }
     line = (
         f"step {step:,}/{settings.steps:,}  loss {averages['total']:.4f}  "
