@@ -22,7 +22,7 @@ from tests.synthetic_capture import write_capture, write_pcd
 
 ROOT = Path(__file__).parents[2]
 SEQUENCES = ("EXP-1-head", "FREE")
-OPTIONS = TrackingOptions(points=400, identity_frames=3, joint_frames=4)
+OPTIONS = TrackingOptions(points=250, identity_frames=3, joint_frames=3)
 
 
 @pytest.fixture(scope="module")
