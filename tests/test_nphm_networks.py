@@ -17,30 +17,19 @@ from npga_jax.nphm.networks import apply_skip_layers, softplus
 from npga_jax.nphm.official import official_from_params, params_from_official
 from tests.nphm_case import (
     CONFIGS,
-    GOLDENS,
-    ROOT,
     TINY,
     make_codes,
     make_params,
     make_points,
     needs_goldens,
+    open_golden_case,
 )
 
 
-@pytest.fixture
-def golden_checks(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    import golden_checks
-
-    return golden_checks
-
-
 @needs_goldens
-def test_networks_agree_with_the_official_code(golden_checks):
+def test_networks_agree_with_the_official_code(monkeypatch):
     """One of the reference's models; the command checks all of them."""
-    golden = golden_checks.Golden(GOLDENS / "mono_reduced65_seed11.npz")
-    tally = golden_checks.Tally()
-    case = golden_checks.open_mono(golden, tally)
+    golden_checks, case, tally = open_golden_case(monkeypatch)
     golden_checks.check_evaluation(case, tally, "blocks")
     golden_checks.check_deformation(case, tally)
     assert tally.passed, "\n".join(tally.text())

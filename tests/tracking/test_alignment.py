@@ -143,7 +143,6 @@ def test_labels_decide_what_is_skin(labels):
     assert (votes[:2000][seen & is_left] == 14).all()
     assert (votes[:2000][seen & is_right] == 2).all()
     skin = skin_points(capture, STEP)
-    assert skin.num_points == 2200
     assert skin.xyz[:, 0].min() > -0.02 and 800 < len(skin.xyz) < 1200
 
 
