@@ -12,7 +12,7 @@ PACKAGE = ROOT / "npga_jax"
 
 # Each module may import those of earlier layers, and of its own where that is listed.
 LAYERS = [
-    {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "mesh"},
+    {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "files"} | {"mesh"},
     {"config", "cli", "rasterizer", "metrics", "deformation", "optim", "nphm"}
     | {"mesh_ply", "mesh_files", "mesh_picture"},
     {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"},
@@ -24,7 +24,8 @@ LAYERS = [
 ]
 WITHIN_A_LAYER = {
     ("mlp", "types"),
-    ("loop", "errors"),
+    ("files", "errors"),
+    ("runtime", "files"),
     ("mesh_files", "mesh_ply"),
     ("initialization", "data"),
     ("evaluation_text", "comparison"),
@@ -35,7 +36,7 @@ WITHIN_A_LAYER = {
 }
 # Imported for type checking only.
 TYPING_ONLY = {("evaluation", "runs")}
-WITHOUT_JAX = {"errors", "config", "cli", "runtime", "run_folder"}
+WITHOUT_JAX = {"errors", "files", "config", "cli", "runtime", "run_folder"}
 
 
 def unit(name: str) -> str:
@@ -101,7 +102,7 @@ def test_reading_captures_needs_no_jax(name):
     """Only the loader names the type of a batch, which is made of arrays."""
     for imported in imports(modules()[name]):
         if imported.startswith("npga_jax"):
-            allowed = {"data", "errors", "config"} | (
+            allowed = {"data", "errors", "files", "config"} | (
                 {"types"} if name.endswith(".loader") else set()
             )
             assert unit(imported) in allowed, imported

@@ -15,7 +15,8 @@ from npga_jax.config import CaptureConfig
 from npga_jax.data.capture import Timestep
 from npga_jax.data.nersemble import NersembleCapture, open_nersemble
 from npga_jax.errors import InputError
-from npga_jax.loop import check_writable, duration
+from npga_jax.files import check_writable
+from npga_jax.loop import duration
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
 from npga_jax.nphm.meshing import head_mesh

@@ -1,7 +1,6 @@
 """How well each frame was fitted, in millimetres."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npga_jax.data.capture import Timestep
+from npga_jax.files import write_json
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
 from npga_jax.nphm.model import HeadModel
@@ -102,9 +102,7 @@ def write_report(
         ],
         "frames": [fit._asdict() for fit in fits],
     }
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
+    write_json(path, value)
     return path
 
 

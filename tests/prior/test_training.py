@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from npga_jax.errors import InputError
 from npga_jax.nphm.storage import load_head_model
 from npga_jax.prior import trainer
 from npga_jax.prior.batches import PointCounts, Sampler
 from npga_jax.prior.mesh_folder import load_mesh_folder
-from npga_jax.prior.settings import PriorConfig
+from npga_jax.prior.settings import PriorConfig, check_settings
 from npga_jax.prior.training import Codebook, CodeMoments, update_codes
+from npga_jax.prior.validation import validate
+from npga_jax.tracking.head_prior import open_prior
 from tests.small_scans import small_scans, write_mesh_folder
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +129,30 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_flag(prepared):
         jax.tree.leaves(after), jax.tree.leaves(before), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_without_expressions_there_is_nothing_to_validate(tmp_path):
+    """The report is JSON all the same: it has no word for NaN."""
+    assert validate(open_prior(None), small_scans(2, 0), 4, tmp_path) == []
+    report = json.loads((tmp_path / "validation.json").read_text(), parse_constant=int)
+    assert report["scans"] == [] and report["median_mm"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rate": 0.0}, "--rate 0.0 is not between 0 and 1."),
+        ({"rate": 1.5}, "--rate 1.5 is not between 0 and 1."),
+        ({"identities": 1}, "--identities 1 is not a number from 2 to 1,000,000,000."),
+        ({"code_noise": -0.1}, "--code-noise -0.1 is not a number from 0 to"),
+        ({"code_noise": float("nan")}, "--code-noise nan is not"),
+    ],
+)
+def test_numbers_out_of_range_are_named(change, said):
+    check_settings(PriorConfig(scans=Path("none"), seed=0, code_noise=2.0))
+    with pytest.raises(InputError) as error:
+        check_settings(PriorConfig(scans=Path("none"), **change))
+    assert str(error.value).startswith(said)
 
 
 def run(*args: str) -> subprocess.CompletedProcess:
