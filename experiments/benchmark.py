@@ -10,9 +10,7 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ from standard_scene import LEAVES, Impl
 
 from npga_jax import __version__, cli
 from npga_jax.errors import InputError
+from npga_jax.loop import peak_rss_mb
 from npga_jax.rasterizer import rasterization
 
 _REPO = Path(__file__).resolve().parents[1]
@@ -75,7 +74,7 @@ def measure_renderer(cfg: BenchmarkConfig, bench_dir: Path) -> dict[str, Any]:
     else:
         scene_name = "own (no shared benchmark folder: not comparable with its figures)"
         scene = make_head_scene(*size)
-    load_before, rss_before = os.getloadavg()[0], _peak_rss_mb()
+    load_before, rss_before = os.getloadavg()[0], peak_rss_mb()
     ours = Impl(scene)
     native, native_note = _native_renderer(bench_dir, scene)
     report = {
@@ -106,7 +105,7 @@ def measure_renderer(cfg: BenchmarkConfig, bench_dir: Path) -> dict[str, Any]:
     memory = jax.local_devices()[0].memory_stats() or {}
     report |= {
         "rss_before_mb": rss_before,
-        "rss_peak_mb": _peak_rss_mb(),
+        "rss_peak_mb": peak_rss_mb(),
         "device_peak_mb": memory.get("peak_bytes_in_use", 0) / 2**20 or None,
         "load_before": load_before,
         "load_after": os.getloadavg()[0],
@@ -222,11 +221,6 @@ def _count_intersections(scene) -> int:
     count = jax.jit(lambda *a: rasterization(*a, **size, max_isects=1).num_isects[0])
     view = (scene["viewmat"][None], scene["K"][None])
     return int(count(*(scene[name] for name in LEAVES), *view))
-
-
-def _peak_rss_mb() -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _describe_machine() -> dict[str, Any]:

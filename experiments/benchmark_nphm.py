@@ -8,8 +8,6 @@ heads are extracted from. Compilation and runs are timed apart.
 import dataclasses
 import json
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +18,7 @@ import numpy as np
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
+from npga_jax.loop import peak_rss_mb
 
 
 class Official(NamedTuple):
@@ -102,7 +101,7 @@ def measure(cfg: BenchmarkConfig, sizes: Any) -> dict[str, Any]:
 
     from npga_jax.nphm.streaming import evaluate_points
 
-    load, rss = os.getloadavg()[0], _peak_rss_mb()
+    load, rss = os.getloadavg()[0], peak_rss_mb()
     head, codes = make_head(sizes)
     points = make_points(head.params["anchors_mean"], cfg.points)
     possible = cfg.points * sizes.num_edges
@@ -127,7 +126,7 @@ def measure(cfg: BenchmarkConfig, sizes: Any) -> dict[str, Any]:
         "rows": rows,
         "official_s_per_100k": {k: v._asdict() for k, v in OFFICIAL.items()},
         "rss_before_mb": rss,
-        "rss_peak_mb": _peak_rss_mb(),
+        "rss_peak_mb": peak_rss_mb(),
         "twin_points": cfg.twin_points,
         "twins": _measure_twins(cfg, head, codes) if cfg.twin_points else {},
         "device": jax.devices()[0].device_kind,
@@ -154,10 +153,9 @@ def make_head(sizes: Any) -> tuple[Any, Any]:
     left = slice(1, 2 * sizes.num_symm_pairs, 2)
     directions[left] = directions[: 2 * sizes.num_symm_pairs : 2] * [-1, 1, 1]
     anchors = (_HEAD_CENTER + directions * _HEAD_RADII).astype(np.float32)
-    init = jax.jit(partial(init_params, cfg=sizes, anchors_mean=anchors))
     widths = (sizes.lat_dim_geo, sizes.lat_dim_app, sizes.lat_dim_exp)
     codes = Codes(*(rng.normal(0, 0.02, n).astype(np.float32) for n in widths))
-    return HeadModel(sizes, init(jax.random.key(0))), codes
+    return HeadModel(sizes, init_params(jax.random.key(0), sizes, anchors)), codes
 
 
 def make_points(anchors: np.ndarray, num_points: int) -> np.ndarray:
@@ -315,11 +313,6 @@ def print_report(report: dict[str, Any]) -> None:
             f"{row['times_streaming_cpu']:.1f} times streaming's; first call "
             f"{row['first_call_s']:.1f} s"
         )
-
-
-def _peak_rss_mb() -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 if __name__ == "__main__":

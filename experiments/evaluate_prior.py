@@ -1,7 +1,6 @@
 """Measures a head model on unseen heads: `python experiments/evaluate_prior.py`."""
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
-from npga_jax.loop import check_writable
+from npga_jax.files import check_writable, write_json
 
 _HELD_OUT_SEED = 77_001
 """Of people and expressions that no training draws."""
@@ -101,8 +100,7 @@ def main(cfg: EvaluatePriorConfig) -> None:
     }
     print("   ".join(f"{name} {value:.3f}" for name, value in totals.items()))
     if cfg.json is not None:
-        report = {**totals, "scans": [fit._asdict() for fit in fits]}
-        cfg.json.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(cfg.json, {**totals, "scans": [fit._asdict() for fit in fits]})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Compares tracked codes with a synthetic capture's true surface, in millimetres."""
 
 import dataclasses
-import json
 import zipfile
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
-from npga_jax.loop import check_writable
+from npga_jax.files import check_writable, write_json
 
 _METRES_PER_CM = 0.01
 _MM_PER_METRE = 1000.0
@@ -92,7 +91,7 @@ def main(cfg: EvaluateTrackingConfig) -> None:
         "error_jitter_mm": float(np.median(shaking)),
     }
     print("   ".join(f"{k} {v:.3f}" for k, v in totals.items()))
-    target.write_text(json.dumps({**totals, "sequences": results}, indent=1) + "\n")
+    write_json(target, {**totals, "sequences": results})
     mean_error = np.mean(np.concatenate(errors), axis=0)
     write_picture(picture, ict, truth["identity"], mean_error, frames)
     print(f"wrote {target} and {picture}")
@@ -154,6 +153,7 @@ def evaluate_sequence(path, sequence, truth, ict, loaded, name):
     """Per-frame errors and jitter; also the errors [T, V] in millimetres."""
     from npga_jax.data.driving import load_driving
     from npga_jax.nphm.codes import Codes
+    from npga_jax.nphm.config import METRES_PER_UNIT
     from npga_jax.nphm.surface import project_to_surface
     from npga_jax.tracking.alignment import similarity_from_matrix
     from npga_jax.tracking.files import load_identity
@@ -181,7 +181,7 @@ def evaluate_sequence(path, sequence, truth, ict, loaded, name):
         codes = Codes(geo=geo, app=app, exp=track.expr[row])
         near = project_to_surface(loaded.model, pose.to_head(surface), codes)
         matrix = pose.matrix()
-        found = near.points * 0.25 @ matrix[:3, :3].T + matrix[:3, 3]
+        found = near.points * METRES_PER_UNIT @ matrix[:3, :3].T + matrix[:3, 3]
         error = np.linalg.norm(found - surface, axis=-1) * _MM_PER_METRE
         surfaces.append(surface)
         tracked.append(found)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from typing import Any
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
-from npga_jax.loop import check_writable
+from npga_jax.files import check_writable, write_json
 from npga_jax.prior.settings import PriorConfig, check_settings, defaults_from_argv
+from npga_jax.run_folder import CONFIG_FILE
 
 
 def main(cfg: PriorConfig) -> None:
@@ -28,7 +30,7 @@ def main(cfg: PriorConfig) -> None:
     setup = prepare(cfg, scans)
     folder.mkdir(parents=True, exist_ok=True)
     if not cfg.resume:
-        (folder / "config.json").write_text(settings_text(cfg))
+        write_json(folder / CONFIG_FILE, as_stored(cfg))
     state, seconds = train(cfg, scans, setup, folder)
     model = head_model(setup, state)
     path = folder / "prior.npz"
@@ -50,6 +52,9 @@ def main(cfg: PriorConfig) -> None:
         print("not validated: no people were held out")
         return
     fits = validate(open_prior(path), held_out, cfg.validation_scans, folder)
+    if not fits:
+        print("not validated: the people held out have neutral scans alone")
+        return
     print("held-out scan  median mm  95 % mm  normals")
     for fit in fits:
         print(
@@ -67,13 +72,14 @@ def code_std(codes) -> dict[str, list[float]]:
     }
 
 
-def settings_text(cfg: PriorConfig) -> str:
-    return json.dumps(dataclasses.asdict(cfg), indent=2, default=str) + "\n"
+def as_stored(cfg: PriorConfig) -> dict[str, Any]:
+    """The settings as they come back from JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(cfg), default=str))
 
 
 def check_folder(cfg: PriorConfig) -> None:
     """Neither overwrites another run nor resumes with other settings."""
-    stored = cfg.output / "config.json"
+    stored = cfg.output / CONFIG_FILE
     if not cfg.resume:
         check_writable(cfg.output)
         if stored.exists():
@@ -83,7 +89,7 @@ def check_folder(cfg: PriorConfig) -> None:
             )
         return
     if not stored.is_file():
-        raise InputError(f"{cfg.output} is not a run: there is no config.json in it.")
+        raise InputError(f"{cfg.output} is not a run: there is no {CONFIG_FILE} in it.")
     try:
         old = json.loads(stored.read_text())
         if not isinstance(old, dict):
@@ -92,14 +98,14 @@ def check_folder(cfg: PriorConfig) -> None:
         raise InputError(
             f"{stored} cannot be read ({error}); it should be as this command wrote it."
         ) from error
-    new = json.loads(settings_text(cfg))
+    new = as_stored(cfg)
     free = {"resume", "output", "scans", "log_every", "save_every"}
     free |= {"validation_scans"}
     changed = sorted(k for k in new if k not in free and old.get(k) != new[k])
     if changed:
         raise InputError(
             f"{cfg.output} was begun with other settings of {', '.join(changed)}; "
-            "resume with the ones in its config.json."
+            f"resume with the ones in its {CONFIG_FILE}."
         )
 
 

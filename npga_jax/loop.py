@@ -3,11 +3,9 @@
 import os
 import resource
 import signal
-import tempfile
+import sys
 import threading
 from pathlib import Path
-
-from npga_jax.errors import InputError
 
 
 class Interrupts:
@@ -51,7 +49,8 @@ def duration(seconds: float) -> str:
 
 def peak_rss_mb() -> float:
     """Largest resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def current_rss_mb() -> float | None:
@@ -61,25 +60,3 @@ def current_rss_mb() -> float | None:
     except OSError:
         return None
     return pages * resource.getpagesize() / 2**20
-
-
-def check_writable(folder: Path) -> None:
-    """Finds out before long work whether its result can be kept.
-
-    The folder is made, but not left behind if it was not there.
-
-    Raises:
-      InputError: it cannot be made or written to.
-    """
-    missing = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-"):
-            pass
-        for made in missing:
-            made.rmdir()
-    except OSError as error:
-        raise InputError(
-            f"the folder {folder} cannot be written ({error.strerror}); free space "
-            "there, or choose another with --output."
-        ) from error

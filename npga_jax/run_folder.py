@@ -13,6 +13,7 @@ from typing import Any
 
 from npga_jax.config import TrainConfig
 from npga_jax.errors import InputError
+from npga_jax.files import write_json
 
 CONFIG_FILE = "config.json"
 ENV_FILE = "env.json"
@@ -31,13 +32,6 @@ FREE_TO_CHANGE = {
     "max_isects",
     "capture.cache_dir",
 }
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside and renames, so that a reader never sees half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    os.replace(part, path)
 
 
 def write_config(folder: Path, cfg: TrainConfig) -> None:

@@ -3,10 +3,7 @@
 import os
 from pathlib import Path
 
-
-def cache_root() -> Path:
-    """Folder for everything that can be made anew: $NPGA_CACHE or the user's cache."""
-    return Path(os.environ.get("NPGA_CACHE", "~/.cache/npga_jax")).expanduser()
+from npga_jax.files import cache_root
 
 
 def use_wide_vectors() -> None:

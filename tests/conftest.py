@@ -1,7 +1,8 @@
 """Every test runs on the CPU, and leaves nothing in the user's caches.
 
 The variables are set before JAX is imported, and scripts that tests start inherit
-them: what one process has compiled, the next one finds on disk.
+them. Both compile with the same settings: what one process has compiled, the next one
+finds on disk.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from npga_jax import runtime
 from tests.synthetic_capture import SyntheticCapture, write_capture
 
 _caches = Path(tempfile.mkdtemp(prefix="npga_jax_tests_"))
@@ -19,6 +21,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["NPGA_CACHE"] = str(_caches / "npga")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_caches / "xla")
 os.environ.pop("NPGA_DATA", None)
+runtime.configure()
 
 
 def pytest_unconfigure() -> None:

@@ -1,7 +1,9 @@
 """Tiny head models with random weights, and where the goldens are."""
 
 import dataclasses
+import importlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,16 @@ GOLDENS = ROOT.parent / "shared" / "goldens" / "mononphm"
 needs_goldens = pytest.mark.skipif(
     not GOLDENS.is_dir(), reason="the official reference values are not beside us"
 )
+
+
+def open_golden_case(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
+    """One of the reference's models: the module of checks, the case, an empty tally."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    golden_checks = importlib.import_module("golden_checks")
+    tally = golden_checks.Tally()
+    golden = golden_checks.Golden(GOLDENS / "mono_reduced65_seed11.npz")
+    return golden_checks, golden_checks.open_mono(golden, tally), tally
+
 
 TINY = NPHMConfig(
     num_anchors=6,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from npga_jax.mesh_files import write_mesh
+from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
 from npga_jax.prior.scans import FACE, OUTER, RegisteredScans
 
 
@@ -90,7 +91,7 @@ def write_mesh_folder(folder: Path, scans: RegisteredScans) -> Path:
         person.mkdir(parents=True, exist_ok=True)
         count = names[person] = names.get(person, -1) + 1
         name = "neutral" if scans.is_neutral[scan] else f"expression{count}"
-        vertices = scans.posed_fn(np.array([scan]))[0] * 250.0
+        vertices = scans.posed_fn(np.array([scan]))[0] * MILLIMETRES_PER_UNIT
         write_mesh(person / f"{name}.ply", vertices, scans.faces)
     outer = np.flatnonzero(scans.vertex_regions == OUTER)
     settings = {

@@ -12,17 +12,9 @@ PACKAGE = ROOT / "npga_jax"
 
 # Each module may import those of earlier layers, and of its own where that is listed.
 LAYERS = [
-    {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "mesh"},
-    {
-        "config",
-        "cli",
-        "rasterizer",
-        "metrics",
-        "deformation",
-        "forward",
-        "optim",
-        "nphm",
-    }
+    {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "files"} | {"mesh"},
+    {"config", "cli", "rasterizer", "metrics", "deformation", "forward", "optim"}
+    | {"nphm"}
     | {"mesh_ply", "mesh_files", "mesh_picture"},
     {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"}
     | {"density", "laplacian"},
@@ -36,8 +28,9 @@ LAYERS = [
 ]
 WITHIN_A_LAYER = {
     ("mlp", "types"),
-    ("loop", "errors"),
     ("forward", "deformation"),
+    ("files", "errors"),
+    ("runtime", "files"),
     ("mesh_files", "mesh_ply"),
     ("initialization", "data"),
     ("evaluation_text", "comparison"),
@@ -48,7 +41,7 @@ WITHIN_A_LAYER = {
 }
 # Imported for type checking only.
 TYPING_ONLY = {("evaluation", "runs")}
-WITHOUT_JAX = {"errors", "config", "cli", "runtime", "run_folder"}
+WITHOUT_JAX = {"errors", "files", "config", "cli", "runtime", "run_folder"}
 
 
 def unit(name: str) -> str:
@@ -114,7 +107,7 @@ def test_reading_captures_needs_no_jax(name):
     """Only the loader names the type of a batch, which is made of arrays."""
     for imported in imports(modules()[name]):
         if imported.startswith("npga_jax"):
-            allowed = {"data", "errors", "config"} | (
+            allowed = {"data", "errors", "files", "config"} | (
                 {"types"} if name.endswith(".loader") else set()
             )
             assert unit(imported) in allowed, imported

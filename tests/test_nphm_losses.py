@@ -10,22 +10,20 @@ import pytest
 from npga_jax.nphm import model
 from npga_jax.nphm.codes import Codes, zero_codes
 from npga_jax.nphm.losses import (
-    RANDOM_BOX,
+    RANDOM_POINTS,
     LossWeights,
     ScanBatch,
     corresp_factor,
-    draw_random_points,
     total_loss,
     training_losses,
 )
 from tests.nphm_case import (
-    GOLDENS,
-    ROOT,
     TINY,
     make_codes,
     make_params,
     make_points,
     needs_goldens,
+    open_golden_case,
 )
 
 # The widths of the flags differ so that no two kinds of points can be confused.
@@ -34,12 +32,7 @@ SIZES = {"surface": 7, "outer": 5, "off": 4, "far": 3, "corresp": 6}
 
 @needs_goldens
 def test_losses_and_their_gradients_agree_with_the_official_code(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    import golden_checks
-
-    tally = golden_checks.Tally()
-    golden = golden_checks.Golden(GOLDENS / "mono_reduced65_seed11.npz")
-    case = golden_checks.open_mono(golden, tally)
+    golden_checks, case, tally = open_golden_case(monkeypatch)
     golden_checks.check_losses(case, tally)
     golden_checks.check_regularizers(case, tally)
     assert tally.passed, "\n".join(tally.text())
@@ -202,7 +195,7 @@ FLAGS = {
 def test_losses_agree_with_their_plain_definitions(name):
     params, codes = make_params(TINY), make_codes(TINY, 3)
     batch = make_batch(**FLAGS[name])
-    random_points = draw_random_points(jax.random.key(0), 3)
+    random_points = 2 * make_points(3, RANDOM_POINTS, seed=6)
     found = _losses(params, TINY, batch, codes, random_points)
     expected = plain_losses(params, TINY, batch, codes, random_points)
     assert found.keys() == expected.keys() == set(LossWeights._fields)
@@ -228,7 +221,7 @@ def test_gradient_agrees_with_finite_differences():
     """Of weights and codes; the normals and the eikonal loss make it second order."""
     with jax.enable_x64(True):
         moving = in_float64((make_params(TINY), make_codes(TINY, 3)))
-        random_points = draw_random_points(jax.random.key(0), 3)
+        random_points = 2 * make_points(3, RANDOM_POINTS, seed=6)
         fixed = in_float64((make_batch(), random_points))
         rng = np.random.default_rng(5)
         direction = jax.tree.map(lambda x: rng.normal(0, 1, x.shape), moving)
@@ -256,13 +249,13 @@ def test_everything_is_finite_where_norms_are_zero():
     )
     with jax.enable_x64(True):
         for weights in (zeros, params):
-            args = in_float64((weights, codes, batch, jnp.zeros((3, 50, 3))))
+            args = in_float64((weights, codes, batch, jnp.zeros((3, RANDOM_POINTS, 3))))
             for leaf in jax.tree.leaves(_total_gradient(*args)):
                 assert np.isfinite(leaf).all()
 
 
 def test_there_is_no_loss_for_what_is_absent():
-    codes, random_points = make_codes(TINY, 3), jnp.zeros((3, 50, 3))
+    codes, random_points = make_codes(TINY, 3), jnp.zeros((3, RANDOM_POINTS, 3))
     bare = make_batch()._replace(color_surface=None, color_outer=None, color_off=None)
     absent = {}
     for name, change, batch in (
@@ -292,7 +285,9 @@ def test_the_variant_with_one_network_has_losses_without_local_codes():
         TINY, mode="global", lat_dim_geo_global=6, lat_dim_app_global=5
     )
     shapes = jax.eval_shape(
-        lambda p, c: training_losses(p, cfg, make_batch(), c, jnp.zeros((3, 50, 3))),
+        lambda p, c: training_losses(
+            p, cfg, make_batch(), c, jnp.zeros((3, RANDOM_POINTS, 3))
+        ),
         make_params(cfg),
         Codes(*(jnp.zeros((3, d)) for d in (6, 5, cfg.lat_dim_exp))),
     )
@@ -302,7 +297,7 @@ def test_the_variant_with_one_network_has_losses_without_local_codes():
 
 def test_the_official_mistake_changes_the_colour_loss_alone():
     params, codes = make_params(TINY), make_codes(TINY, 3)
-    args = (params, TINY, make_batch(), codes, jnp.zeros((3, 50, 3)))
+    args = (params, TINY, make_batch(), codes, jnp.zeros((3, RANDOM_POINTS, 3)))
     right, wrong = _losses(*args), _losses(*args, reproduce_batch_bug=True)
     changed = {key for key in right if abs(right[key] - wrong[key]) > 1e-5}
     assert changed == {"color"}
@@ -319,11 +314,3 @@ def test_total_is_the_weighted_sum_and_correspondences_fade():
         assert float(corresp_factor(epoch)) == factor
         total = float(total_loss(losses, weights, epoch))
         assert total == pytest.approx(expected - part * (1 - factor))
-
-
-def test_random_points_fill_their_box():
-    points = draw_random_points(jax.random.key(3), 40)
-    assert points.shape == (40, 50, 3)
-    assert (np.abs(points) <= RANDOM_BOX).all()
-    assert np.abs(points).max() > 0.98 * RANDOM_BOX
-    assert abs(float(points.mean())) < 0.1

@@ -10,37 +10,26 @@ import pytest
 from npga_jax.math import safe_norm
 from npga_jax.nphm import losses, model
 from npga_jax.nphm.codes import Codes, split_code
-from npga_jax.nphm.config import EXTRA_DISTANCE
+from npga_jax.nphm.config import EXTRA_DISTANCE, NPHMConfig
 from npga_jax.nphm.ensemble import blend_weights, find_edges
 from npga_jax.nphm.field import canonical_field
 from npga_jax.nphm.networks import apply_skip_layers, softplus
 from npga_jax.nphm.official import official_from_params, params_from_official
 from tests.nphm_case import (
     CONFIGS,
-    GOLDENS,
-    ROOT,
     TINY,
     make_codes,
     make_params,
     make_points,
     needs_goldens,
+    open_golden_case,
 )
 
 
-@pytest.fixture
-def golden_checks(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    import golden_checks
-
-    return golden_checks
-
-
 @needs_goldens
-def test_networks_agree_with_the_official_code(golden_checks):
+def test_networks_agree_with_the_official_code(monkeypatch):
     """One of the reference's models; the command checks all of them."""
-    golden = golden_checks.Golden(GOLDENS / "mono_reduced65_seed11.npz")
-    tally = golden_checks.Tally()
-    case = golden_checks.open_mono(golden, tally)
+    golden_checks, case, tally = open_golden_case(monkeypatch)
     golden_checks.check_evaluation(case, tally, "blocks")
     golden_checks.check_deformation(case, tally)
     assert tally.passed, "\n".join(tally.text())
@@ -101,13 +90,14 @@ def test_gradients_agree_with_finite_differences():
         direction = jax.tree.map(lambda x: rng.normal(0, 1, x.shape), args)
 
         @jax.jit
+        @jax.value_and_grad
         def along(t):
             moved = jax.tree.map(lambda x, d: x + t * d, args, direction)
             return _everything(moved[0], cfg, moved[1], moved[2], "blocks")
 
-        expected = (along(1e-6) - along(-1e-6)) / 2e-6
+        expected = (along(1e-6)[0] - along(-1e-6)[0]) / 2e-6
         assert abs(expected) > 1e-2
-        np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), expected, rtol=1e-5)
+        np.testing.assert_allclose(along(0.0)[1], expected, rtol=1e-5)
 
 
 def test_a_point_on_an_anchor_has_finite_gradients_of_every_order():
@@ -159,23 +149,23 @@ def test_a_mirrored_face_has_a_mirrored_field():
 
     mirrored = Codes(exchange(codes.geo), exchange(codes.app), codes.exp)
     queries = jnp.pad(make_points(1, 40), ((0, 0), (0, 0), (0, 2)), constant_values=0.1)
-    field = canonical_field(params, cfg, queries, codes, anchors)
-    other = canonical_field(
-        params, cfg, queries.at[..., 0].multiply(-1), mirrored, anchors
-    )
+    evaluate = jax.jit(canonical_field, static_argnames="cfg")
+    field = evaluate(params, cfg, queries, codes, anchors)
+    other = evaluate(params, cfg, queries.at[..., 0].multiply(-1), mirrored, anchors)
     np.testing.assert_allclose(field.sdf, other.sdf, atol=1e-6)
     np.testing.assert_allclose(field.color, other.color, atol=1e-6)
-    same_place = canonical_field(params, cfg, queries, mirrored, anchors)
+    same_place = evaluate(params, cfg, queries, mirrored, anchors)
     assert np.abs(field.sdf - same_place.sdf).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_edges_are_the_nearest_anchors_and_their_weights_sum_to_one(name):
     cfg = CONFIGS[name]
-    params, codes = make_params(cfg), make_codes(cfg, 2)
-    anchors = model.predict_anchors(params, cfg, codes.geo)
+    anchors = make_points(2, cfg.num_anchors, seed=3)
     points = make_points(2, 50)
-    edges = find_edges(model.rest_queries(points, cfg), anchors, cfg)
+    edges = jax.jit(find_edges, static_argnames="cfg")(
+        model.rest_queries(points, cfg), anchors, cfg=cfg
+    )
     np.testing.assert_allclose(edges.weights.sum(-1), 1, atol=1e-5)
     assert (np.diff(edges.weights[..., :-1], axis=-1) <= 1e-7).all(), "nearest first"
     distances = np.linalg.norm(points[:, :, None] - anchors[:, None], axis=-1)
@@ -237,3 +227,21 @@ def test_official_names_lead_there_and_back(name):
     states = official_from_params(params, cfg)
     back = params_from_official(states, params["anchors_mean"], cfg)
     jax.tree.map(np.testing.assert_array_equal, params, back)
+
+
+@pytest.mark.parametrize("mode", ["local", "global"])
+def test_first_weights_are_uniform_within_the_bounds_of_torch(mode):
+    cfg = NPHMConfig(mode=mode, hidden_dim_geo=24, hidden_dim_exp=32)
+    anchors = np.zeros((cfg.num_anchors, 3))
+    first, again, other = (
+        model.init_params(jax.random.key(seed), cfg, anchors) for seed in (0, 0, 1)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    layers = [*first["identity"]["app"], *first["deformation"]["layers"]]
+    for layer in layers:
+        bound = 1 / np.sqrt(layer["w"].shape[-2])
+        assert 0.9 * bound < np.abs(layer["w"]).max() <= bound * 1.000001
+        assert 0 < np.abs(layer["b"]).max() <= bound
+    w = np.asarray(first["deformation"]["layers"][0]["w"])
+    np.testing.assert_allclose(w.std(), 1 / np.sqrt(3 * len(w)), rtol=0.05)
+    assert np.abs(w - other["deformation"]["layers"][0]["w"]).max() > 0

@@ -66,7 +66,9 @@ def run_on_devices(folder: Path) -> None:
             for leaf in leaves
         )
         report["metrics"][count] = {k: v.item() for k, v in metrics.items()}
-        change = jax.tree.map(lambda new, old: new - old, state.params, start)
+        change = jax.tree.map(
+            lambda new, old: np.asarray(new) - old, state.params, start
+        )
         np.savez(folder / f"change_{count}.npz", *jax.tree.leaves(change))
 
     mesh = parallel.make_mesh(2)

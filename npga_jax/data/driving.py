@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax.data.location import cache_base
 from npga_jax.errors import InputError
+from npga_jax.files import cache_root
 
 TRACKED = "nphm"
 """Name of the driving files that experiments/track.py writes."""
@@ -109,7 +109,7 @@ def tracked_folder(subject_folder: Path, cache_dir: Path | None = None) -> Path:
     """
     folder = subject_folder.resolve()
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    return cache_base(cache_dir) / "tracking" / f"{folder.name}-{digest}"
+    return cache_root(cache_dir) / "tracking" / f"{folder.name}-{digest}"
 
 
 def list_driving_files(

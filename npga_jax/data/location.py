@@ -63,16 +63,6 @@ def locate_subject(subject: str, data_root: Path | None) -> tuple[Path, str]:
     )
 
 
-def cache_base(cache_dir: Path | None) -> Path:
-    """The folder for all that can be made anew.
-
-    Args:
-        cache_dir: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
-    """
-    base = cache_dir or Path(os.environ.get("NPGA_CACHE") or "~/.cache/npga_jax")
-    return base.expanduser()
-
-
 def _hint(root: Path, subject: str) -> str:
     """Guesses what went wrong."""
     if not root.is_dir():

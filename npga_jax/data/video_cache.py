@@ -24,6 +24,7 @@ import numpy as np
 from npga_jax.data import video
 from npga_jax.data.color import apply_color_calibration
 from npga_jax.errors import InputError
+from npga_jax.files import cache_root
 
 _FORMAT_VERSION = 1
 _STALE_AFTER = 600.0  # Seconds after which an unfinished file has no writer any more.
@@ -69,10 +70,8 @@ def cache_folder(
         width: Of the frames.
         stride: Of the frames.
     """
-    if base is None:
-        base = Path(os.environ.get("NPGA_CACHE") or "~/.cache/npga_jax")
     digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:10]
-    return base.expanduser() / f"{subject}-{digest}" / f"w{width}-s{stride}"
+    return cache_root(base) / f"{subject}-{digest}" / f"w{width}-s{stride}"
 
 
 def num_source_frames(entry: Entry) -> int | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from npga_jax.data.location import cache_base
 from npga_jax.distillation.distill import DistillOptions, distill, initial_forward
 from npga_jax.distillation.person import Person
 from npga_jax.errors import InputError
+from npga_jax.files import cache_root
 from npga_jax.tracking.files import fingerprint
 from npga_jax.types import Params
 
@@ -28,7 +28,7 @@ def forward_path(
     for array in (person.geo, person.exp_std, codes):
         digest.update(np.ascontiguousarray(array, np.float32).tobytes())
     digest.update(repr((num_features, tuple(options))).encode())
-    return cache_base(cache_dir) / "forward" / f"{digest.hexdigest()[:16]}.npz"
+    return cache_root(cache_dir) / "forward" / f"{digest.hexdigest()[:16]}.npz"
 
 
 def distilled_forward(

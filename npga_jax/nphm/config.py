@@ -8,6 +8,8 @@ from npga_jax.errors import InputError
 METRES_PER_UNIT = 0.25
 """NPHM space is FLAME's space, metres, times 4."""
 
+MILLIMETRES_PER_UNIT = 1000 * METRES_PER_UNIT
+
 BLEND_NEIGHBORS = 8
 """The nearest anchors whose greatest distance sets the width of the blending, whatever
 `num_neighbors` is (MonoNPHM has this slice hard coded)."""

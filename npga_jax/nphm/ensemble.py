@@ -41,6 +41,25 @@ def source_mirrors(cfg: NPHMConfig) -> np.ndarray:
     return np.where(odd, -1.0, 1.0).astype(np.float32)
 
 
+def source_frames(
+    anchors: jax.Array, cfg: NPHMConfig, dim: int
+) -> tuple[jax.Array, jax.Array]:
+    """From where each source sees a query: (query - origin) * mirror.
+
+    The extra source stands at the origin, and hyper coordinates have no anchor.
+
+    Args:
+      anchors: [..., n, 3].
+      dim: D, width of a query.
+
+    Returns:
+      Origins [..., num_sources, D]; mirrors [num_sources, D], -1 for x where odd.
+    """
+    widths = [(0, 0)] * (anchors.ndim - 2) + [(0, 1), (0, dim - 3)]
+    mirrors = jnp.ones((cfg.num_sources, dim)).at[:, 0].set(source_mirrors(cfg))
+    return jnp.pad(anchors, widths), mirrors
+
+
 def nearest_anchors(positions: jax.Array, anchors: jax.Array, k: int) -> jax.Array:
     """The k nearest anchors, nearest first.
 
@@ -95,6 +114,20 @@ def blend_weights(distances: jax.Array, cfg: NPHMConfig) -> jax.Array:
     return weights / (jnp.sum(weights, axis=-1, keepdims=True) + 1e-8)
 
 
+def edge_weights(offsets: jax.Array, cfg: NPHMConfig) -> jax.Array:
+    """Blending weights of a point's edges.
+
+    Args:
+      offsets: [..., K, 3] of the point from its nearest anchors, nearest first.
+
+    Returns:
+      [..., E]; the extra source is the last.
+    """
+    distances = safe_norm(offsets)
+    extra = jnp.full((*distances.shape[:-1], 1), EXTRA_DISTANCE)
+    return blend_weights(jnp.concatenate([distances, extra], axis=-1), cfg)
+
+
 def find_edges(queries: jax.Array, anchors: jax.Array, cfg: NPHMConfig) -> Edges:
     """Connects points to their nearest anchors and to the extra source.
 
@@ -109,18 +142,12 @@ def find_edges(queries: jax.Array, anchors: jax.Array, cfg: NPHMConfig) -> Edges
     nearest = nearest_anchors(queries[..., :3], anchors, cfg.num_neighbors)
     extra = jnp.full((num_scans, num_points, 1), cfg.num_anchors, nearest.dtype)
     sources = jnp.concatenate([nearest, extra], axis=-1)
-    # The extra source stands at the origin, and hyper coordinates have no anchor.
-    origins = jnp.pad(anchors, ((0, 0), (0, 1), (0, dim - 3)))
+    origins, mirrors = source_frames(anchors, cfg, dim)
     offsets = queries[:, :, None, :] - jax.vmap(lambda o, s: o[s])(origins, sources)
-    distances = safe_norm(offsets[..., : cfg.num_neighbors, :3])
-    distances = jnp.concatenate(
-        [distances, jnp.full((num_scans, num_points, 1), EXTRA_DISTANCE)], axis=-1
-    )
-    mirror = jnp.ones((cfg.num_sources, dim)).at[:, 0].set(source_mirrors(cfg))
     return Edges(
         sources=sources,
-        offsets=offsets * mirror[sources],
-        weights=blend_weights(distances, cfg),
+        offsets=offsets * mirrors[sources],
+        weights=edge_weights(offsets[..., : cfg.num_neighbors, :3], cfg),
     )
 
 

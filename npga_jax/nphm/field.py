@@ -17,7 +17,7 @@ from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.ensemble import (
     find_edges,
     plan_blocks,
-    source_mirrors,
+    source_frames,
     source_types,
 )
 from npga_jax.nphm.networks import apply_layers, apply_skip_layers, linear, softplus
@@ -245,10 +245,9 @@ def _evaluate_dense(
     identity = params["identity"]
     edges = find_edges(queries, anchors, cfg)
     tables = source_tables(params, cfg, codes, app_glob_heads)
-    types, dim = source_types(cfg), queries.shape[-1]
-    origins = jnp.pad(anchors, ((0, 0), (0, 1), (0, dim - 3)))
-    mirror = jnp.ones((cfg.num_sources, dim)).at[:, 0].set(source_mirrors(cfg))
-    offsets = (queries[:, None] - origins[:, :, None]) * mirror[:, None]
+    types = source_types(cfg)
+    origins, mirrors = source_frames(anchors, cfg, queries.shape[-1])
+    offsets = (queries[:, None] - origins[:, :, None]) * mirrors[:, None]
 
     def evaluate(layers, bottleneck, app_layers, geo_row, app_row, offset):
         first = jnp.broadcast_to(geo_row, (offset.shape[0], geo_row.shape[0]))

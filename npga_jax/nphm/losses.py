@@ -91,12 +91,6 @@ def total_loss(
     return sum(getattr(weights, name) * value for name, value in losses.items())
 
 
-def draw_random_points(key: jax.Array, num_scans: int) -> jax.Array:
-    """Points for `training_losses`: [S, 50, 3], uniform in a cube of edge 2.5."""
-    shape = (num_scans, RANDOM_POINTS, 3)
-    return jax.random.uniform(key, shape, minval=-RANDOM_BOX, maxval=RANDOM_BOX)
-
-
 def mixed_heads(num_heads: int, cfg: NPHMConfig) -> jax.Array:
     """Whose global appearance code each source reads in the official training.
 
@@ -124,7 +118,7 @@ def training_losses(
       cfg: sizes.
       batch: S scans.
       codes: of the S scans, each field [S, ...].
-      random_points: [S, 50, 3] of `draw_random_points`.
+      random_points: [S, RANDOM_POINTS, 3], uniform within RANDOM_BOX.
       method: how the local ensemble is evaluated, see `field`.
       reproduce_batch_bug: mix the global appearance codes of the batch as the official
         training does, see `mixed_heads`.

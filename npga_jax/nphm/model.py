@@ -4,7 +4,8 @@ Sources: Giebenhain et al., MonoNPHM (CVPR 2024), and its repository's networks.
 function takes S heads at once: points [S, P, 3] in NPHM units, codes [S, ...].
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,11 @@ from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.field import Method, canonical_field
 from npga_jax.nphm.networks import (
     apply_layers,
-    init_layers,
-    init_linear,
-    init_skip_layers,
+    draw_layers,
     linear,
+    plan_layers,
+    plan_linear,
+    plan_skip_layers,
     softplus,
 )
 from npga_jax.types import Params
@@ -40,6 +42,7 @@ class Evaluation(NamedTuple):
     anchors: jax.Array  # [S, n, 3] canonical
 
 
+@partial(jax.jit, static_argnames="cfg")
 def init_params(
     key: jax.Array, cfg: NPHMConfig, anchors_mean: np.ndarray | jax.Array
 ) -> Params:
@@ -55,54 +58,64 @@ def init_params(
       "deformation": {"compressor", "layers"}}; no "app" and "bottleneck" without
       colour, no "bottleneck" and "compressor" in the global variant.
     """
-    keys = jax.random.split(key, 6)
-    n3 = cfg.num_anchors * 3
-    glob = cfg.lat_dim_geo if cfg.mode == "global" else cfg.lat_dim_glob
-    pos = init_layers(keys[0], [glob, cfg.hidden_dim_pos, cfg.hidden_dim_pos, n3])
-    outputs = 3 + cfg.num_hyper
+    params = draw_layers(key, _plan_global(cfg) if cfg.mode == "global" else _plan(cfg))
     if cfg.mode == "global":
-        code = cfg.lat_dim_geo
-        geo_in = cfg.query_dim + code
-        app_in = cfg.query_dim + cfg.lat_dim_app + cfg.lat_dim_exp
-        geo = init_skip_layers(
-            keys[1], geo_in, cfg.hidden_dim_geo, cfg.num_layers_geo, 1
-        )
         # Geometric initialisation: the last layer starts as a sphere's.
+        geo = params["identity"]["geo"]
         scale = float(np.sqrt(np.pi / cfg.hidden_dim_geo))
         geo[-1] = {"w": jnp.full_like(geo[-1]["w"], scale), "b": -jnp.ones(1)}
-        identity = {"pos": pos, "geo": geo}
-        identity["app"] = init_skip_layers(
-            keys[2], app_in, cfg.hidden_dim_app, cfg.num_layers_app, 3
-        )
-        deformation = {}
-    else:
-        code = cfg.lat_dim_id
-        sizes = [cfg.lat_dim_glob + cfg.lat_dim_loc_geo + cfg.query_dim]
-        sizes += [cfg.hidden_dim_geo] * cfg.num_layers_geo + [1]
-        batch = (cfg.num_types,)
-        identity = {"pos": pos, "geo": init_layers(keys[1], sizes, batch=batch)}
-        if cfg.has_color:
-            narrow = cfg.bottleneck_dim
-            sizes = [cfg.lat_dim_glob + cfg.lat_dim_loc_app + narrow]
-            sizes += [cfg.hidden_dim_app] * cfg.num_layers_app + [3]
-            identity["app"] = init_layers(keys[2], sizes, batch=batch)
-            identity["bottleneck"] = init_layers(
-                keys[3], [cfg.hidden_dim_geo, narrow, narrow]
-            )
-        compressor = init_linear(keys[4], cfg.lat_dim_geo + n3, cfg.lat_dim_id)
-        deformation = {"compressor": compressor}
-    deformation["layers"] = init_skip_layers(
-        keys[5],
+    return {"anchors_mean": jnp.asarray(anchors_mean, jnp.float32), **params}
+
+
+def _plan(cfg: NPHMConfig) -> dict[str, Any]:
+    """What to draw for the ensemble of local networks."""
+    batch = (cfg.num_types,)
+    sizes = [cfg.lat_dim_glob + cfg.lat_dim_loc_geo + cfg.query_dim]
+    sizes += [cfg.hidden_dim_geo] * cfg.num_layers_geo + [1]
+    identity = {
+        "pos": _plan_anchors(cfg, cfg.lat_dim_glob),
+        "geo": plan_layers(sizes, batch=batch),
+    }
+    if cfg.has_color:
+        narrow = cfg.bottleneck_dim
+        sizes = [cfg.lat_dim_glob + cfg.lat_dim_loc_app + narrow]
+        sizes += [cfg.hidden_dim_app] * cfg.num_layers_app + [3]
+        identity["app"] = plan_layers(sizes, batch=batch)
+        identity["bottleneck"] = plan_layers([cfg.hidden_dim_geo, narrow, narrow])
+    compressed = cfg.lat_dim_geo + 3 * cfg.num_anchors
+    deformation = {
+        "compressor": plan_linear(compressed, cfg.lat_dim_id),
+        "layers": _plan_deformation(cfg, cfg.lat_dim_id),
+    }
+    return {"identity": identity, "deformation": deformation}
+
+
+def _plan_global(cfg: NPHMConfig) -> dict[str, Any]:
+    """What to draw for the variant with one network for the whole head."""
+    geo_in = cfg.query_dim + cfg.lat_dim_geo
+    app_in = cfg.query_dim + cfg.lat_dim_app + cfg.lat_dim_exp
+    identity = {
+        "pos": _plan_anchors(cfg, cfg.lat_dim_geo),
+        "geo": plan_skip_layers(geo_in, cfg.hidden_dim_geo, cfg.num_layers_geo, 1),
+        "app": plan_skip_layers(app_in, cfg.hidden_dim_app, cfg.num_layers_app, 3),
+    }
+    deformation = {"layers": _plan_deformation(cfg, cfg.lat_dim_geo)}
+    return {"identity": identity, "deformation": deformation}
+
+
+def _plan_anchors(cfg: NPHMConfig, code: int) -> list[Any]:
+    return plan_layers(
+        [code, cfg.hidden_dim_pos, cfg.hidden_dim_pos, 3 * cfg.num_anchors]
+    )
+
+
+def _plan_deformation(cfg: NPHMConfig, code: int) -> list[Any]:
+    return plan_skip_layers(
         3 + code + cfg.lat_dim_exp,
         cfg.hidden_dim_exp,
         cfg.num_layers_exp,
-        outputs,
+        3 + cfg.num_hyper,
     )
-    return {
-        "anchors_mean": jnp.asarray(anchors_mean, jnp.float32),
-        "identity": identity,
-        "deformation": deformation,
-    }
 
 
 def predict_anchors(params: Params, cfg: NPHMConfig, geo: jax.Array) -> jax.Array:

@@ -3,12 +3,14 @@
 Layers are {"w": [..., in, out], "b": [..., out]} as in `npga_jax.mlp`.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from npga_jax.types import Params
 
@@ -61,37 +63,53 @@ def apply_skip_layers(
     return h
 
 
-def init_linear(
-    key: jax.Array, fan_in: int, fan_out: int, *, batch: tuple[int, ...] = ()
-) -> dict[str, Any]:
-    """Uniform in +-1 / sqrt(fan_in), weights and biases: torch's default."""
+class Uniform(NamedTuple):
+    """An array that is still to be drawn: uniform in +-bound."""
+
+    shape: tuple[int, ...]
+    bound: float
+
+
+def plan_linear(
+    fan_in: int, fan_out: int, *, batch: tuple[int, ...] = ()
+) -> dict[str, Uniform]:
+    """Weights and biases in +-1 / sqrt(fan_in): torch's default."""
     bound = 1.0 / math.sqrt(fan_in)
-    key_w, key_b = jax.random.split(key)
     return {
-        "w": jax.random.uniform(
-            key_w, (*batch, fan_in, fan_out), minval=-bound, maxval=bound
-        ),
-        "b": jax.random.uniform(key_b, (*batch, fan_out), minval=-bound, maxval=bound),
+        "w": Uniform((*batch, fan_in, fan_out), bound),
+        "b": Uniform((*batch, fan_out), bound),
     }
 
 
-def init_layers(
-    key: jax.Array, sizes: Sequence[int], *, batch: tuple[int, ...] = ()
-) -> list[Params]:
+def plan_layers(
+    sizes: Sequence[int], *, batch: tuple[int, ...] = ()
+) -> list[dict[str, Uniform]]:
     """Layers sizes[0] -> sizes[1] -> ..., for `apply_layers`."""
-    keys = jax.random.split(key, len(sizes) - 1)
-    return [
-        init_linear(k, a, b, batch=batch)
-        for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=True)
-    ]
+    return [plan_linear(a, b, batch=batch) for a, b in itertools.pairwise(sizes)]
 
 
-def init_skip_layers(
-    key: jax.Array, dim_in: int, hidden: int, num_hidden: int, dim_out: int
-) -> list[Params]:
+def plan_skip_layers(
+    dim_in: int, hidden: int, num_hidden: int, dim_out: int
+) -> list[dict[str, Uniform]]:
     """num_hidden + 1 layers for `apply_skip_layers`."""
     widths = [dim_in] + [hidden] * num_hidden
     widths[num_hidden // 2] += dim_in
     outputs = [hidden] * num_hidden + [dim_out]
-    keys = jax.random.split(key, num_hidden + 1)
-    return [init_linear(k, a, b) for k, a, b in zip(keys, widths, outputs, strict=True)]
+    return [plan_linear(a, b) for a, b in zip(widths, outputs, strict=True)]
+
+
+def draw_layers(key: jax.Array, plan: Any) -> Params:
+    """Puts an array in the place of every `Uniform` of a tree.
+
+    One long draw is cut into pieces: a generator for each array would take XLA many
+    times longer to compile.
+    """
+    leaves, tree = jax.tree.flatten(plan, is_leaf=lambda x: isinstance(x, Uniform))
+    ends = np.cumsum([math.prod(leaf.shape) for leaf in leaves])
+    drawn = jax.random.uniform(key, (int(ends[-1]),), minval=-1.0, maxval=1.0)
+    pieces = jnp.split(drawn, ends[:-1])
+    arrays = [
+        leaf.bound * piece.reshape(leaf.shape)
+        for leaf, piece in zip(leaves, pieces, strict=True)
+    ]
+    return jax.tree.unflatten(tree, arrays)

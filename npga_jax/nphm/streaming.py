@@ -17,14 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.errors import InputError
-from npga_jax.math import safe_norm
 from npga_jax.nphm.codes import Codes
-from npga_jax.nphm.config import EXTRA_DISTANCE, NPHMConfig
+from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.ensemble import (
-    blend_weights,
+    edge_weights,
     nearest_anchors,
     plan_blocks,
-    source_mirrors,
+    source_frames,
     source_types,
 )
 from npga_jax.nphm.field import (
@@ -201,11 +200,13 @@ def evaluate_chunk(
     num_blocks = (count + POINT_ROWS - 1) // POINT_ROWS
     capacity = points.shape[0] // POINT_ROWS
 
+    def weigh(queries: jax.Array, nearest: jax.Array) -> jax.Array:
+        return edge_weights(queries[:, None, :3] - anchors[0][nearest], cfg)
+
     def locate(i: jax.Array) -> _Located:
         queries = to_queries(_block(points, i))
         nearest = nearest_anchors(queries[None, :, :3], anchors, cfg.num_neighbors)[0]
-        weights = _weights(queries, anchors[0], nearest, cfg)
-        return _Located(queries=queries, nearest=nearest, weights=weights)
+        return _Located(queries, nearest, weigh(queries, nearest))
 
     located = _for_blocks(locate, num_blocks, capacity)
     wanted = jnp.arange(points.shape[0]) < count
@@ -225,9 +226,7 @@ def evaluate_chunk(
         gradient = None
         if with_gradient:
             # Both the networks' values and their weights change with the query.
-            _, pull_weights = jax.vjp(
-                lambda q: _weights(q, anchors[0], here.nearest, cfg), here.queries
-            )
+            _, pull_weights = jax.vjp(lambda q: weigh(q, here.nearest), here.queries)
             slope = blended.slope + pull_weights(picked.sdf)[0]
             _, pull_points = jax.vjp(to_queries, _block(points, i))
             (gradient,) = pull_points(slope)
@@ -275,7 +274,7 @@ def _evaluate_edges(
       Values in the order of evaluation; the row of each edge [C, E], beyond the last
       for edges that are not in use.
     """
-    identity, dim = params["identity"], cfg.query_dim
+    identity = params["identity"]
     sources = jnp.pad(
         located.nearest, ((0, 0), (0, 1)), constant_values=cfg.num_anchors
     )
@@ -286,8 +285,7 @@ def _evaluate_edges(
         types, cfg.num_types, _edge_rows(num_edges, cfg), padding=num_edges
     )
     tables = source_tables(params, cfg, codes)
-    origins = jnp.pad(anchors, ((0, 1), (0, dim - 3)))
-    mirrors = jnp.ones((cfg.num_sources, dim)).at[:, 0].set(source_mirrors(cfg))
+    origins, mirrors = source_frames(anchors, cfg, cfg.query_dim)
 
     def evaluate(i: jax.Array) -> _Values:
         edge = jnp.minimum(blocks.edges[i], num_edges - 1)
@@ -327,24 +325,6 @@ def _edge_rows(num_edges: int, cfg: NPHMConfig) -> int:
     """
     wanted = num_edges // (8 * cfg.num_types)
     return min(EDGE_ROWS, max(128, 1 << (wanted.bit_length() - 1)))
-
-
-def _weights(
-    queries: jax.Array, anchors: jax.Array, nearest: jax.Array, cfg: NPHMConfig
-) -> jax.Array:
-    """Blending weights of known edges.
-
-    Args:
-      queries: [P, D].
-      anchors: [n, 3].
-      nearest: [P, K] int32, nearest first.
-
-    Returns:
-      [P, E].
-    """
-    distances = safe_norm(queries[:, None, :3] - anchors[nearest])
-    extra = jnp.full((queries.shape[0], 1), EXTRA_DISTANCE)
-    return blend_weights(jnp.concatenate([distances, extra], axis=-1), cfg)
 
 
 def _block(points: jax.Array, i: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
-from npga_jax.nphm.losses import ScanBatch
+from npga_jax.nphm.losses import RANDOM_BOX, RANDOM_POINTS, ScanBatch
 from npga_jax.prior.scans import EYES, FACE, OUTER, RegisteredScans, triangle_normals
 
 
@@ -60,7 +60,6 @@ class TrainBatch(NamedTuple):
 _OFF_SIGMA = 0.05
 _CORRESP_SIGMAS = (0.01, 0.002)
 _NEAR_SIGMAS = (0.03, 0.006)
-_NUM_RANDOM, _RANDOM_EXTENT = 50, 1.25
 _VALID_STRIDE = 4
 _FREE_SIGMA, _FREE_CANDIDATES = 0.03, 8
 _CELL = 0.012
@@ -176,7 +175,7 @@ class Sampler:
         )
         near = self._displaced(rng, scans, posed, neutral, counts.near, _NEAR_SIGMAS)
         random_points = rng.uniform(
-            -_RANDOM_EXTENT, _RANDOM_EXTENT, (len(scans), _NUM_RANDOM, 3)
+            -RANDOM_BOX, RANDOM_BOX, (len(scans), RANDOM_POINTS, 3)
         )
         valid = np.stack(
             [

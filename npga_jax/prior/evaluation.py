@@ -8,14 +8,13 @@ import numpy as np
 
 from npga_jax.mesh import vertex_normals
 from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
 from npga_jax.nphm.surface import project_to_surface
 from npga_jax.prior.scans import EYES, RegisteredScans, triangle_normals
 from npga_jax.tracking.head_prior import LoadedPrior
 from npga_jax.tracking.residuals import apply_pose
 from npga_jax.tracking.schedule import fit_scan
 from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
-
-MILLIMETRES_PER_UNIT = 250.0
 
 
 class CloudSettings(NamedTuple):

@@ -74,28 +74,35 @@ class PriorConfig:
 QUICK = {"steps": 1500, "identities": 256}
 
 
+_LEAST = {
+    "seed": 0,
+    "code_noise": 0,
+    "identities": 2,
+    "validation_scans": 0,
+}
+"""Smallest values, where they are not 1."""
+
+_MOST = 10**9
+
+
 def check_settings(cfg: PriorConfig) -> None:
     """Checks the numbers.
 
     Raises:
       InputError: for the first that no training can have.
     """
+    if not 0 < cfg.rate < 1:
+        raise InputError(f"--rate {cfg.rate} is not between 0 and 1.")
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or field.name == "rate":
             continue
-        least = {
-            "seed": 0,
-            "rate": 0,
-            "code_noise": 0,
-            "identities": 2,
-            "validation_scans": 0,
-        }
-        least = least.get(field.name, 1)
-        if not least <= value <= 1e9 or (field.name == "rate" and not 0 < value < 1):
+        least = _LEAST.get(field.name, 1)
+        if not least <= value <= _MOST:
             raise InputError(
-                f"--{field.name.replace('_', '-')} {value}: expected a number of at "
-                f"least {least}" + (" and less than 1." if least == 0 else ".")
+                f"--{field.name.replace('_', '-')} {value} is not a number from "
+                f"{least} to {_MOST:,}."
             )
 
 

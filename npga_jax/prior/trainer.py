@@ -15,7 +15,7 @@ import numpy as np
 from npga_jax import checkpoint
 from npga_jax.errors import InputError
 from npga_jax.loop import Interrupts, current_rss_mb, duration
-from npga_jax.nphm.config import NPHMConfig
+from npga_jax.nphm.config import MILLIMETRES_PER_UNIT, NPHMConfig
 from npga_jax.nphm.model import HeadModel, init_params
 from npga_jax.prior.anchors import choose_anchors
 from npga_jax.prior.batches import PointCounts, Sampler, TrainBatch
@@ -61,17 +61,20 @@ def prepare(settings: PriorConfig, scans: RegisteredScans) -> Setup:
     params = init_params(jax.random.key(settings.seed), cfg, anchors_mean)
     last = params["identity"]["pos"][-1]
     params["identity"]["pos"][-1] = jax.tree.map(lambda w: w * _ANCHOR_START, last)
-    codes = Codebook(
-        geo=jnp.asarray(geo),
-        exp=jnp.asarray(exp),
-    )
+    codes = Codebook(geo=jnp.asarray(geo), exp=jnp.asarray(exp))
     weights = {part: params[part] for part in ("identity", "deformation")}
+    state = initial_state(weights, codes, _optimizer(settings))
     return Setup(
         cfg=cfg,
         anchor_vertices=anchor_vertices,
         anchors_mean=anchors_mean,
-        state=initial_state(weights, codes, _optimizer(settings)),
+        # As a checkpoint is loaded: another placement would be another program.
+        state=jax.device_put(state, _one_device()),
     )
+
+
+def _one_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 def _rates(settings: PriorConfig) -> Rates:
@@ -80,6 +83,19 @@ def _rates(settings: PriorConfig) -> Rates:
 
 def _optimizer(settings: PriorConfig):
     return make_optimizer(_rates(settings), settings.steps)
+
+
+def make_step(settings: PriorConfig, setup: Setup):
+    """The compiled step of a training: (state, batch) -> (state, losses)."""
+    return make_train_step(
+        setup.cfg,
+        setup.anchors_mean,
+        _optimizer(settings),
+        _rates(settings),
+        settings.steps,
+        code_noise=settings.code_noise * CODE_STD,
+        seed=settings.seed,
+    )
 
 
 def head_model(setup: Setup, state: PriorState) -> HeadModel:
@@ -114,9 +130,8 @@ def train(
     state, seconds_before = setup.state, 0.0
     newest = checkpoint.latest_step(folder / CHECKPOINTS)
     if settings.resume and newest is not None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         state, metadata = checkpoint.load_state(
-            folder / CHECKPOINTS, newest, state, sharding
+            folder / CHECKPOINTS, newest, state, _one_device()
         )
         seconds_before = float(metadata["seconds"])
         print(f"resuming at step {newest}")
@@ -127,15 +142,7 @@ def train(
         settings.scans_per_step,
         settings.seed,
     )
-    step_fn = make_train_step(
-        setup.cfg,
-        setup.anchors_mean,
-        _optimizer(settings),
-        _rates(settings),
-        settings.steps,
-        code_noise=settings.code_noise * CODE_STD,
-        seed=settings.seed,
-    )
+    step_fn = make_step(settings, setup)
     start = int(state.step)
     log = MetricsLog(folder, from_step=start)
     began = mark = time.perf_counter()
@@ -197,8 +204,8 @@ def _report(
 ) -> None:
     left = (settings.steps - step) / rate if rate > 0 else 0.0
     millimetres = {
-        "surface": averages["surf_sdf"] * 250,
-        "canonical": math.sqrt(3 * averages["near_corresp"]) * 250,
+        "surface": averages["surf_sdf"] * MILLIMETRES_PER_UNIT,
+        "canonical": math.sqrt(3 * averages["near_corresp"]) * MILLIMETRES_PER_UNIT,
     }
     line = (
         f"step {step:,}/{settings.steps:,}  loss {averages['total']:.4f}  "

@@ -1,12 +1,12 @@
 """What a training ends with: fits of people that it has not seen."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from npga_jax.files import write_json
 from npga_jax.mesh_picture import portrait_camera, render_mesh
 from npga_jax.nphm.meshing import head_mesh
 from npga_jax.prior.evaluation import CloudSettings, ScanFit, codes_of, fit_held_out
@@ -73,6 +73,9 @@ def validate(
     Args:
       scans: of people that the training has not seen.
       count: how many scans, spread over them; those with expressions.
+
+    Returns:
+      The fits; none if all scans are neutral.
     """
     posed = np.flatnonzero(~scans.is_neutral)
     chosen = posed[np.linspace(0, len(posed) - 1, min(count, len(posed))).astype(int)]
@@ -84,11 +87,19 @@ def validate(
         write_picture(
             folder / "fits" / f"{scan:05d}.png", loaded, scans, scan, unknowns
         )
-    report = {
-        "median_mm": float(np.median([fit.median_mm for fit in fits])),
-        "p95_mm": float(np.median([fit.p95_mm for fit in fits])),
-        "normal_consistency": float(np.mean([fit.normal_consistency for fit in fits])),
-        "scans": [fit._asdict() for fit in fits],
-    }
-    (folder / "validation.json").write_text(json.dumps(report, indent=1) + "\n")
+    report = {**_totals(fits), "scans": [fit._asdict() for fit in fits]}
+    write_json(folder / "validation.json", report)
     return fits
+
+
+def _totals(fits: list[ScanFit]) -> dict[str, float | None]:
+    """Over all fits; None, which JSON can say, where there are none."""
+    measures = {
+        "median_mm": np.median,
+        "p95_mm": np.median,
+        "normal_consistency": np.mean,
+    }
+    return {
+        name: float(measure([getattr(fit, name) for fit in fits])) if fits else None
+        for name, measure in measures.items()
+    }

@@ -32,7 +32,6 @@ class SkinPoints(NamedTuple):
 
     xyz: np.ndarray  # [P, 3] float32 world, metres
     normals: np.ndarray  # [P, 3] float32 world; zero where unknown
-    num_points: int  # of the cloud, before points were left out
 
 
 def project(camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +114,7 @@ def skin_points(capture: Capture, timestep: Timestep) -> SkinPoints | None:
     labels = vote_labels(capture, timestep, cloud)
     if labels is not None:
         keep = (labels >= 0) & ~np.isin(labels, NOT_SKIN)
-    return SkinPoints(cloud.xyz[keep], normals[keep], len(cloud.xyz))
+    return SkinPoints(cloud.xyz[keep], normals[keep])
 
 
 def fixed_size(

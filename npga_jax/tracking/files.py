@@ -11,6 +11,7 @@ import numpy as np
 
 from npga_jax.data.driving import TRACKED, load_driving
 from npga_jax.errors import InputError
+from npga_jax.files import cannot_write
 from npga_jax.nphm.model import HeadModel
 from npga_jax.tracking.head_prior import LoadedPrior
 
@@ -75,15 +76,8 @@ def write_tracked(output: Path, sequence: str, tracked: Tracked) -> Path | None:
             )
         os.replace(part, path)
     except OSError as error:
-        raise _cannot_write(output, error) from error
+        raise cannot_write(output, error) from error
     return path
-
-
-def _cannot_write(output: Path, error: OSError) -> InputError:
-    return InputError(
-        f"tracked codes cannot be written to {output} ({error.strerror}); free space "
-        "there, or have experiments/track.py write elsewhere with --output."
-    )
 
 
 def read_identity(

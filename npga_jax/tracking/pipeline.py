@@ -15,8 +15,10 @@ from npga_jax.config import CaptureConfig
 from npga_jax.data.capture import Timestep
 from npga_jax.data.nersemble import NersembleCapture, open_nersemble
 from npga_jax.errors import InputError
-from npga_jax.loop import check_writable, duration
+from npga_jax.files import check_writable
+from npga_jax.loop import duration
 from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
 from npga_jax.nphm.meshing import head_mesh
 from npga_jax.tracking import schedule
 from npga_jax.tracking.alignment import (
@@ -131,7 +133,7 @@ def track(
     params = jax.tree.map(jnp.asarray, loaded.model.params)
     model = loaded.model._replace(params=params)
     prior = PriorWeights(
-        noise=options.noise_mm / 250.0,
+        noise=options.noise_mm / MILLIMETRES_PER_UNIT,
         geo=1.0 / loaded.geo_std**2,
         exp=1.0 / loaded.exp_std**2,
         smooth_exp=options.smoothness / float(np.median(loaded.exp_std)) ** 2,
@@ -146,8 +148,13 @@ def track(
         model, observations, unknowns, prior, progress=progress
     )
     if geo is None:
-        unknowns = _fit_from_few(
-            model, observations, unknowns, prior, options.identity_frames, progress
+        unknowns = _fit_identity(
+            model,
+            observations,
+            unknowns,
+            prior,
+            options.identity_frames,
+            progress=progress,
         )
     else:
         unknowns = unknowns._replace(geo=jnp.asarray(geo))
@@ -155,8 +162,15 @@ def track(
         model, observations, unknowns, links, prior, progress=progress
     )
     if geo is None:
-        unknowns = _refine_identity(
-            model, observations, unknowns, prior, options.joint_frames, progress
+        unknowns = _fit_identity(
+            model,
+            observations,
+            unknowns,
+            prior,
+            options.joint_frames,
+            stages=schedule.JOINT_STAGES,
+            progress=progress,
+            name="identity, all expressions",
         )
         unknowns = schedule.fit_expressions(
             model,
@@ -178,7 +192,8 @@ def track(
         loaded.model,
         unknowns,
         [f.timestep for f in frames],
-        [pose.to_head(f.points.xyz) for pose, f in zip(poses, frames, strict=True)],
+        [f.points.xyz for f in frames],
+        poses,
     )
     seconds = time.perf_counter() - began
     return Tracking(frames, unknowns, poses, fits, without_cloud, seconds)
@@ -278,33 +293,18 @@ def _take(tree, index: np.ndarray):
     return jax.tree.map(lambda x: x[index], tree)
 
 
-def _fit_from_few(model, observations, unknowns, prior, count, progress) -> Unknowns:
-    """The identity from a few frames; the others keep their poses."""
+def _fit_identity(
+    model, observations, unknowns, prior, count: int, **options
+) -> Unknowns:
+    """The identity from a few frames, spread over all, which keep their values."""
     index = _spread(len(unknowns.exp), count)
-    few = Unknowns(unknowns.geo, unknowns.exp[index], unknowns.pose[index])
     few = schedule.fit_identity(
         model,
         _take(observations, index),
-        few,
+        Unknowns(unknowns.geo, unknowns.exp[index], unknowns.pose[index]),
         np.zeros(len(index)),
         prior,
-        progress=progress,
-    )
-    return unknowns._replace(geo=few.geo)
-
-
-def _refine_identity(model, observations, unknowns, prior, count, progress) -> Unknowns:
-    index = _spread(len(unknowns.exp), count)
-    few = Unknowns(unknowns.geo, unknowns.exp[index], unknowns.pose[index])
-    few = schedule.fit_identity(
-        model,
-        _take(observations, index),
-        few,
-        np.zeros(len(index)),
-        prior,
-        schedule.JOINT_STAGES,
-        progress=progress,
-        name="identity, all expressions",
+        **options,
     )
     return unknowns._replace(geo=few.geo)
 

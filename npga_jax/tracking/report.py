@@ -1,7 +1,6 @@
 """How well each frame was fitted, in millimetres."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from npga_jax.data.capture import Timestep
+from npga_jax.files import write_json
 from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
 from npga_jax.nphm.model import HeadModel
 from npga_jax.nphm.streaming import evaluate_points
+from npga_jax.tracking.alignment import Similarity
 from npga_jax.tracking.solver import Unknowns
 
-MILLIMETRES_PER_UNIT = 250.0
 _INLIER_MM = 5.0
 _BAD_MEDIAN_MM = 2.5
 _BAD_INLIERS = 0.6
@@ -37,21 +38,25 @@ def frame_fits(
     unknowns: Unknowns,
     timesteps: Sequence[Timestep],
     points: Sequence[np.ndarray],
+    poses: Sequence[Similarity],
 ) -> list[FrameFit]:
-    """Measures every frame.
+    """Measures every frame, in millimetres of the world.
 
     Args:
-      points: of each frame, [P, 3] in the head's frame, NPHM units.
+      points: of each frame, [P, 3] world, metres.
+      poses: of each frame; a pose's scale is that of the head it has found.
     """
     fits = []
-    for i, (timestep, cloud) in enumerate(zip(timesteps, points, strict=True)):
+    for i, (timestep, cloud, pose) in enumerate(
+        zip(timesteps, points, poses, strict=True)
+    ):
         codes = Codes(
             geo=unknowns.geo,
             app=np.zeros(model.cfg.lat_dim_app, np.float32),
             exp=unknowns.exp[i],
         )
-        distance = np.abs(evaluate_points(model, cloud, codes).sdf)
-        distance = distance * MILLIMETRES_PER_UNIT
+        distance = np.abs(evaluate_points(model, pose.to_head(cloud), codes).sdf)
+        distance = distance * MILLIMETRES_PER_UNIT * pose.scale
         median = float(np.median(distance))
         inliers = float((distance < _INLIER_MM).mean())
         fits.append(
@@ -97,9 +102,7 @@ def write_report(
         ],
         "frames": [fit._asdict() for fit in fits],
     }
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
+    write_json(path, value)
     return path
 
 

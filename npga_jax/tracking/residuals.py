@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from npga_jax.math import rotmat_to_quat, safe_norm
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.field import canonical_field
@@ -46,6 +47,20 @@ def rotation_matrix(vector: jax.Array) -> jax.Array:
     zero = jnp.zeros_like(x)
     cross = jnp.array([[zero, -z, y], [z, zero, -x], [-y, x, zero]])
     return jnp.eye(3) + a * cross + b * (cross @ cross)
+
+
+def rotation_vector(rotation: jax.Array) -> jax.Array:
+    """Inverse of `rotation_matrix`, of length 0 to pi: [3, 3] -> [3].
+
+    By way of a quaternion: the matrix of a half turn is symmetric, so that its
+    antisymmetric part alone would not tell the axis.
+    """
+    quat = rotmat_to_quat(rotation)
+    quat = jnp.where(quat[0] < 0, -quat, quat)
+    sine = safe_norm(quat[1:])
+    small = sine < 1e-6
+    angle = 2 * jnp.arctan2(sine, quat[0])
+    return jnp.where(small, 2.0, angle / jnp.where(small, 1.0, sine)) * quat[1:]
 
 
 def apply_pose(pose: jax.Array, points: jax.Array) -> jax.Array:

@@ -5,7 +5,6 @@ then all expressions with the identity held, then everything together. MonoNPHM'
 NPHM's fits do the same by 1,000 steps of Adam; second-order steps need about twenty.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -26,6 +25,9 @@ from npga_jax.tracking.solver import (
 
 _FIXED = 1e9
 """A precision that holds an unknown where it is."""
+
+_DAMPING = 1e-3
+"""Of the first step of a stage, relative to the diagonal."""
 
 
 class Stage(NamedTuple):
@@ -53,14 +55,8 @@ JOINT_STAGES = (Stage(0.008, 0.03, 0.5, 4),)
 Progress = Callable[[str, int, int], None]
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _step_expressions(params, cfg, *args):
-    return solve_expressions(params, cfg, *args)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _step_identity(params, cfg, *args):
-    return solve_identity(params, cfg, *args)
+_step_expressions = jax.jit(solve_expressions, static_argnames="cfg")
+_step_identity = jax.jit(solve_identity, static_argnames="cfg")
 
 
 def start(cfg: NPHMConfig, num_frames: int) -> Unknowns:
@@ -91,6 +87,42 @@ def _robust(stage: Stage) -> Robust:
     )
 
 
+def _iterate(
+    step_fn: Callable,
+    model: HeadModel,
+    observations: Observations,
+    unknowns: Unknowns,
+    links: np.ndarray,
+    damping: jax.Array,
+    prior: PriorWeights,
+    stages: Sequence[Stage],
+    progress: Progress | None,
+    name: str,
+) -> Unknowns:
+    """Takes the steps of all stages; each stage begins with the damping given."""
+    prior, links = as_arrays(prior, model.cfg), jnp.asarray(links, jnp.float32)
+    total = sum(stage.iterations for stage in stages)
+    done = 0
+    for stage in stages:
+        robust, current = _robust(stage), damping
+        for _ in range(stage.iterations):
+            unknowns, current = step_fn(
+                model.params,
+                model.cfg,
+                observations,
+                unknowns,
+                links,
+                current,
+                prior,
+                robust,
+            )
+            done += 1
+            if progress:
+                jax.block_until_ready(unknowns)
+                progress(name, done, total)
+    return unknowns
+
+
 def fit_expressions(
     model: HeadModel,
     observations: Observations,
@@ -103,27 +135,18 @@ def fit_expressions(
     name: str = "expressions",
 ) -> Unknowns:
     """Poses and expressions of all frames; the identity is held."""
-    prior = as_arrays(prior, model.cfg)
-    total = sum(stage.iterations for stage in stages)
-    done = 0
-    for stage in stages:
-        damping = jnp.full(len(links), 1e-3)
-        for _ in range(stage.iterations):
-            unknowns, damping = _step_expressions(
-                model.params,
-                model.cfg,
-                observations,
-                unknowns,
-                jnp.asarray(links, jnp.float32),
-                damping,
-                prior,
-                _robust(stage),
-            )
-            done += 1
-            if progress:
-                jax.block_until_ready(unknowns)
-                progress(name, done, total)
-    return unknowns
+    return _iterate(
+        _step_expressions,
+        model,
+        observations,
+        unknowns,
+        links,
+        jnp.full(len(links), _DAMPING),
+        prior,
+        stages,
+        progress,
+        name,
+    )
 
 
 def fit_poses(
@@ -162,27 +185,18 @@ def fit_identity(
     name: str = "identity",
 ) -> Unknowns:
     """Identity, expressions and poses together."""
-    prior = as_arrays(prior, model.cfg)
-    total = sum(stage.iterations for stage in stages)
-    done = 0
-    for stage in stages:
-        damping = jnp.float32(1e-3)
-        for _ in range(stage.iterations):
-            unknowns, damping = _step_identity(
-                model.params,
-                model.cfg,
-                observations,
-                unknowns,
-                jnp.asarray(links, jnp.float32),
-                damping,
-                prior,
-                _robust(stage),
-            )
-            done += 1
-            if progress:
-                jax.block_until_ready(unknowns)
-                progress(name, done, total)
-    return unknowns
+    return _iterate(
+        _step_identity,
+        model,
+        observations,
+        unknowns,
+        links,
+        jnp.float32(_DAMPING),
+        prior,
+        stages,
+        progress,
+        name,
+    )
 
 
 def fit_scan(

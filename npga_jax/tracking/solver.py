@@ -19,6 +19,7 @@ from npga_jax.tracking.residuals import (
     expression_residuals,
     identity_residuals,
     rotation_matrix,
+    rotation_vector,
 )
 from npga_jax.types import Params
 
@@ -62,21 +63,21 @@ class Robust(NamedTuple):
     min_cosine: jax.Array | float  # between observed and model normal
 
 
-def point_weights(
-    residual: jax.Array,
-    gradient: jax.Array,
-    normals: jax.Array,
-    weights: jax.Array,
-    robust: Robust,
+def facing_weights(
+    gradient: jax.Array, normals: jax.Array, weights: jax.Array, robust: Robust
 ) -> jax.Array:
-    """Weights of iteratively reweighted least squares: [P]."""
-    squared = robust.scale**2
-    weight = weights * (squared / (squared + residual**2)) ** 2
-    weight = jnp.where(jnp.abs(residual) < robust.cutoff, weight, 0.0)
+    """Weights [P], zero where the model's surface faces elsewhere than the point."""
     known = jnp.sum(normals**2, axis=-1) > 0.25
     length = jnp.sqrt(jnp.sum(gradient**2, axis=-1) + 1e-12)
     cosine = jnp.sum(normals * gradient, axis=-1) / length
-    return jnp.where(known & (cosine < robust.min_cosine), 0.0, weight)
+    return jnp.where(known & (cosine < robust.min_cosine), 0.0, weights)
+
+
+def point_weights(residual: jax.Array, weights: jax.Array, robust: Robust) -> jax.Array:
+    """Weights of iteratively reweighted least squares: [P]."""
+    squared = robust.scale**2
+    weight = weights * (squared / (squared + residual**2)) ** 2
+    return jnp.where(jnp.abs(residual) < robust.cutoff, weight, 0.0)
 
 
 def robust_cost(residual: jax.Array, weights: jax.Array, robust: Robust) -> jax.Array:
@@ -137,54 +138,91 @@ def _total_cost(params, cfg, observations, unknowns, links, prior, robust) -> ja
     return jnp.sum(frames) - twice + identity_prior(cfg, unknowns.geo, prior)[2]
 
 
-def _frame_equations(residual_fn, params, cfg, frame, geo, prior, robust):
-    """Normal equations of one frame's points: matrix, right-hand side."""
-    points, normals, weights, pose, exp = frame
-    moved = apply_pose(pose, points)
-    turned = normals @ rotation_matrix(pose[:3]).T
-    result = residual_fn(params, cfg, moved, geo, exp)
-    weight = point_weights(result.sdf, result.normals, turned, weights, robust)
-    weighted = result.jacobian * weight[:, None]
+class _Frame(NamedTuple):
+    """What a step reads of one frame; with one more axis in front, of all frames."""
+
+    points: jax.Array  # [P, 3]
+    normals: jax.Array  # [P, 3]
+    weights: jax.Array  # [P]
+    pose: jax.Array  # [6]
+    exp: jax.Array  # [E]
+    near_exp: jax.Array  # [E] sum of the codes of the frames before and after
+    num_near: jax.Array  # [] how many they are
+
+
+class _Equations(NamedTuple):
+    """Normal equations of one frame, its own priors included."""
+
+    matrix: jax.Array  # [N, N], N = 6 + E or 6 + E + G
+    right: jax.Array  # [N]
+    weights: jax.Array  # [P] of the observation, zero where the normal test drops it
+
+
+def _frames(observations: Observations, unknowns: Unknowns, links: jax.Array) -> _Frame:
+    near_exp, num_near = _neighbours(unknowns.exp, links)
+    return _Frame(*observations, unknowns.pose, unknowns.exp, near_exp, num_near)
+
+
+def _frame_equations(
+    residual_fn, params, cfg, frame: _Frame, geo, prior, robust
+) -> _Equations:
+    moved = apply_pose(frame.pose, frame.points)
+    turned = frame.normals @ rotation_matrix(frame.pose[:3]).T
+    result = residual_fn(params, cfg, moved, geo, frame.exp)
+    weights = facing_weights(result.normals, turned, frame.weights, robust)
+    weighted = point_weights(result.sdf, weights, robust)[:, None] * result.jacobian
     scale = 1.0 / prior.noise**2
-    return (
-        scale * (weighted.T @ result.jacobian),
-        -scale * (weighted.T @ result.sdf),
+    precision, pull = _frame_prior(frame, prior)
+    others = (0, result.jacobian.shape[1] - precision.shape[0])
+    return _Equations(
+        matrix=scale * (weighted.T @ result.jacobian)
+        + jnp.diag(jnp.pad(precision, others)),
+        right=-scale * (weighted.T @ result.sdf) + jnp.pad(pull, others),
+        weights=weights,
     )
 
 
-def _frame_prior(cfg, exp, pose, neighbours, prior):
+def _frame_prior(frame: _Frame, prior) -> tuple[jax.Array, jax.Array]:
     """Precisions and right-hand sides of one frame's own priors: [6 + E] each."""
-    total, count = neighbours
+    exp = jnp.broadcast_to(prior.exp, frame.exp.shape)
     precision = jnp.concatenate(
         [
             jnp.full(3, prior.pose_rotation),
             jnp.full(3, prior.pose_translation),
-            jnp.broadcast_to(prior.exp, exp.shape) + prior.smooth_exp * count,
+            exp + prior.smooth_exp * frame.num_near,
         ]
     )
-    values = jnp.concatenate([pose, exp])
-    pull = jnp.concatenate([jnp.zeros(POSE_DIM), prior.smooth_exp * total])
+    values = jnp.concatenate([frame.pose, frame.exp])
+    pull = jnp.concatenate([jnp.zeros(POSE_DIM), prior.smooth_exp * frame.near_exp])
     return precision, pull - precision * values
+
+
+def _damped(matrix: jax.Array, damping: jax.Array) -> jax.Array:
+    return matrix + jnp.diag(damping * jnp.diag(matrix))
+
+
+def _keep_better(better: jax.Array, trial, old, damping: jax.Array):
+    """The trial's values where they are better, else the old ones; the next damping.
+
+    Args:
+      better: [] or [T].
+      trial: arrays, [T, ...] where `better` is [T]; likewise `old`.
+      damping: as `better`.
+    """
+
+    def choose(new: jax.Array, before: jax.Array) -> jax.Array:
+        shape = better.shape + (1,) * (new.ndim - better.ndim)
+        return jnp.where(better.reshape(shape), new, before)
+
+    damping = jnp.where(better, damping * 0.3, damping * 10.0)
+    return jax.tree.map(choose, trial, old), jnp.clip(damping, 1e-6, 1e3)
 
 
 def _compose(pose: jax.Array, update: jax.Array) -> jax.Array:
     """A pose residual followed by a small motion: [6], [6] -> [6]."""
     turn = rotation_matrix(update[:3])
-    rotation = turn @ rotation_matrix(pose[:3])
-    trace = jnp.clip((jnp.trace(rotation) - 1) / 2, -1.0, 1.0)
-    angle = jnp.arccos(trace)
-    axis = jnp.array(
-        [
-            rotation[2, 1] - rotation[1, 2],
-            rotation[0, 2] - rotation[2, 0],
-            rotation[1, 0] - rotation[0, 1],
-        ]
-    )
-    sine = jnp.sin(angle)
-    factor = jnp.where(
-        sine > 1e-4, angle / (2 * jnp.where(sine > 1e-4, sine, 1.0)), 0.5
-    )
-    return jnp.concatenate([factor * axis, turn @ pose[3:] + update[3:]])
+    rotation = rotation_vector(turn @ rotation_matrix(pose[:3]))
+    return jnp.concatenate([rotation, turn @ pose[3:] + update[3:]])
 
 
 def solve_expressions(
@@ -199,7 +237,8 @@ def solve_expressions(
 ) -> tuple[Unknowns, jax.Array]:
     """One damped step of every frame's pose and expression; identity is held.
 
-    A frame whose cost would rise keeps its values and is damped more next time.
+    A frame whose cost would rise keeps its values and is damped more next time. Both
+    costs are of the points that the normal test keeps before the step.
 
     Args:
       damping: [T] relative to the diagonal.
@@ -207,48 +246,32 @@ def solve_expressions(
     Returns:
       The unknowns, and the next damping [T].
     """
-    before = frame_cost(params, cfg, observations, unknowns, links, prior, robust)
-    neighbours = _neighbours(unknowns.exp, links)
 
-    def one(frame):
-        points, normals, weights, pose, exp, total, count, damp = frame
-        matrix, right = _frame_equations(
-            expression_residuals,
-            params,
-            cfg,
-            (points, normals, weights, pose, exp),
-            unknowns.geo,
-            prior,
-            robust,
+    def one(inputs):
+        frame, damp = inputs
+        equations = _frame_equations(
+            expression_residuals, params, cfg, frame, unknowns.geo, prior, robust
         )
-        precision, pull = _frame_prior(cfg, exp, pose, (total, count), prior)
-        matrix = matrix + jnp.diag(precision)
-        matrix = matrix + jnp.diag(damp * jnp.diag(matrix))
-        step = jax.scipy.linalg.solve(matrix, right + pull, assume_a="pos")
-        return _compose(pose, step[:POSE_DIM]), exp + step[POSE_DIM:]
+        step = jax.scipy.linalg.solve(
+            _damped(equations.matrix, damp), equations.right, assume_a="pos"
+        )
+        pose = _compose(frame.pose, step[:POSE_DIM])
+        return pose, frame.exp + step[POSE_DIM:], equations.weights
 
-    pose, exp = jax.lax.map(
-        one,
-        (
-            observations.points,
-            observations.normals,
-            observations.weights,
-            unknowns.pose,
-            unknowns.exp,
-            *neighbours,
-            damping,
-        ),
-    )
-    trial = unknowns._replace(pose=pose, exp=exp)
-    after = frame_cost(params, cfg, observations, trial, links, prior, robust)
+    frames = _frames(observations, unknowns, links)
+    pose, exp, weights = jax.lax.map(one, (frames, damping))
+    counted = observations._replace(weights=weights)
+
+    def cost(values):
+        return frame_cost(params, cfg, counted, values, links, prior, robust)
+
+    before, after = cost(unknowns), cost(unknowns._replace(pose=pose, exp=exp))
     # Neighbours move at the same time, so a little more is not yet a failure.
     better = (after < before * 1.001) & jnp.isfinite(after)
-    kept = unknowns._replace(
-        pose=jnp.where(better[:, None], pose, unknowns.pose),
-        exp=jnp.where(better[:, None], exp, unknowns.exp),
+    (pose, exp), damping = _keep_better(
+        better, (pose, exp), (unknowns.pose, unknowns.exp), damping
     )
-    damping = jnp.where(better, damping * 0.3, damping * 10.0)
-    return kept, jnp.clip(damping, 1e-6, 1e3)
+    return unknowns._replace(pose=pose, exp=exp), damping
 
 
 def identity_prior(
@@ -286,66 +309,49 @@ def solve_identity(
 ) -> tuple[Unknowns, jax.Array]:
     """One damped step of the identity and of all frames together.
 
+    The costs compared are of the points that the normal test keeps before the step.
+
     Args:
       damping: [] relative to the diagonal.
 
     Returns:
       The unknowns (unchanged if the cost would rise), and the next damping [].
     """
-
-    def cost(values):
-        return _total_cost(params, cfg, observations, values, links, prior, robust)
-
     inner = POSE_DIM + cfg.lat_dim_exp
-    neighbours = _neighbours(unknowns.exp, links)
 
     def one(carry, frame):
-        points, normals, weights, pose, exp, total, count = frame
-        matrix, right = _frame_equations(
-            identity_residuals,
-            params,
-            cfg,
-            (points, normals, weights, pose, exp),
-            unknowns.geo,
-            prior,
-            robust,
+        equations = _frame_equations(
+            identity_residuals, params, cfg, frame, unknowns.geo, prior, robust
         )
-        precision, pull = _frame_prior(cfg, exp, pose, (total, count), prior)
-        own = matrix[:inner, :inner] + jnp.diag(precision)
-        own = own + jnp.diag(damping * jnp.diag(own))
-        cross, own_right = matrix[:inner, inner:], right[:inner] + pull
+        matrix, right = equations.matrix, equations.right
+        cross = matrix[:inner, inner:]
         solved = jax.scipy.linalg.solve(
-            own, jnp.concatenate([cross, own_right[:, None]], axis=1), assume_a="pos"
+            _damped(matrix[:inner, :inner], damping),
+            jnp.concatenate([cross, right[:inner, None]], axis=1),
+            assume_a="pos",
         )
         by_geo, rest = solved[:, :-1], solved[:, -1]
         shared, shared_right = carry
         shared = shared + matrix[inner:, inner:] - cross.T @ by_geo
         shared_right = shared_right + right[inner:] - cross.T @ rest
-        return (shared, shared_right), (by_geo, rest)
+        return (shared, shared_right), (by_geo, rest, equations.weights)
 
     precision, pull, _ = identity_prior(cfg, unknowns.geo, prior)
-    (shared, right), (by_geo, rest) = jax.lax.scan(
-        one,
-        (precision, pull),
-        (
-            observations.points,
-            observations.normals,
-            observations.weights,
-            unknowns.pose,
-            unknowns.exp,
-            *neighbours,
-        ),
+    (shared, right), (by_geo, rest, weights) = jax.lax.scan(
+        one, (precision, pull), _frames(observations, unknowns, links)
     )
-    shared = shared + jnp.diag(damping * jnp.diag(shared))
-    geo_step = jax.scipy.linalg.solve(shared, right, assume_a="pos")
+    geo_step = jax.scipy.linalg.solve(_damped(shared, damping), right, assume_a="pos")
     frame_step = rest - by_geo @ geo_step
     trial = Unknowns(
         geo=unknowns.geo + geo_step,
         exp=unknowns.exp + frame_step[:, POSE_DIM:],
         pose=jax.vmap(_compose)(unknowns.pose, frame_step[:, :POSE_DIM]),
     )
+    counted = observations._replace(weights=weights)
+
+    def cost(values):
+        return _total_cost(params, cfg, counted, values, links, prior, robust)
+
     before, after = cost(unknowns), cost(trial)
     better = (after < before) & jnp.isfinite(after)
-    kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), trial, unknowns)
-    damping = jnp.where(better, damping * 0.3, damping * 10.0)
-    return kept, jnp.clip(damping, 1e-6, 1e3)
+    return _keep_better(better, trial, unknowns, damping)

@@ -7,6 +7,7 @@ import pytest
 
 from npga_jax.errors import InputError
 from npga_jax.nphm.config import NPHMConfig
+from npga_jax.nphm.losses import RANDOM_BOX, RANDOM_POINTS
 from npga_jax.prior.anchors import choose_anchors, mirror_vertices
 from npga_jax.prior.batches import PointCounts, Sampler, in_front, rim_vertices
 from npga_jax.prior.initial_codes import CODE_STD, initial_codes
@@ -113,6 +114,10 @@ def test_points_lie_where_they_say(batch):
         np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
         assert ((normals * points).sum(-1) > 0).mean() > 0.99  # An egg is convex.
     assert np.abs(drawn.official.points_far).max() <= 1
+    assert drawn.random_points.shape == (6, RANDOM_POINTS, 3)
+    assert (np.abs(drawn.random_points) <= RANDOM_BOX).all()
+    assert np.abs(drawn.random_points).max() > 0.98 * RANDOM_BOX
+    assert abs(float(drawn.random_points.mean())) < 0.1
 
 
 def test_near_points_know_their_distance_and_their_place_on_the_neutral(batch):

@@ -10,10 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from npga_jax.errors import InputError
 from npga_jax.nphm.storage import load_head_model
 from npga_jax.prior import trainer
-from npga_jax.prior.settings import PriorConfig
+from npga_jax.prior.batches import PointCounts, Sampler
+from npga_jax.prior.mesh_folder import load_mesh_folder
+from npga_jax.prior.settings import PriorConfig, check_settings
 from npga_jax.prior.training import Codebook, CodeMoments, update_codes
+from npga_jax.prior.validation import validate
+from npga_jax.tracking.head_prior import open_prior
 from tests.small_scans import small_scans, write_mesh_folder
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +35,15 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    settings = PriorConfig(scans=Path("none"), **SMALL)
-    scans = small_scans(40, 2)
+def mesh_folder(tmp_path_factory):
+    """Scans as files: the command then runs the program that is compiled here."""
+    return write_mesh_folder(tmp_path_factory.mktemp("scans"), small_scans(9, 6))
+
+
+@pytest.fixture(scope="module")
+def prepared(mesh_folder, tmp_path_factory):
+    settings = PriorConfig(scans=mesh_folder, **SMALL)
+    scans = load_mesh_folder(mesh_folder)
     folder = tmp_path_factory.mktemp("prior")
     setup = trainer.prepare(settings, scans)
     first = jax.device_get(setup.state)
@@ -61,7 +72,7 @@ def test_only_codes_that_were_seen_move(prepared):
 
 def test_resuming_gives_the_same_weights(prepared, tmp_path):
     _, scans, _, last, _ = prepared
-    half = PriorConfig(scans=Path("none"), **{**SMALL, "save_every": 8})
+    half = PriorConfig(scans=Path("none"), **SMALL)
     setup = trainer.prepare(half, scans)
     optimizer_steps = half.steps
 
@@ -104,20 +115,11 @@ def test_sparse_adam_is_adam_on_the_rows_seen():
     np.testing.assert_array_equal(moments.visits.geo[:, 0], [0, 1, 0])
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_the_flag():
-    settings = PriorConfig(scans=Path("none"), **SMALL)
-    scans = small_scans(40, 2)  # As elsewhere here: its program is compiled.
+def test_a_step_that_is_not_finite_changes_nothing_but_the_flag(prepared):
+    settings, scans, *_ = prepared
     setup = trainer.prepare(settings, scans)
     before = jax.device_get(setup.state)
-    step_fn = trainer.make_train_step(
-        setup.cfg,
-        setup.anchors_mean,
-        trainer._optimizer(settings),
-        trainer._rates(settings),
-        settings.steps,
-    )
-    from npga_jax.prior.batches import PointCounts, Sampler
-
+    step_fn = trainer.make_step(settings, setup)
     batch = Sampler(scans, setup.anchor_vertices, PointCounts(), 2, 0).batch(0)
     near = batch.near._replace(sdf=batch.near.sdf * np.nan)
     state, _ = step_fn(setup.state, batch._replace(near=near))
@@ -129,6 +131,30 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_flag():
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_without_expressions_there_is_nothing_to_validate(tmp_path):
+    """The report is JSON all the same: it has no word for NaN."""
+    assert validate(open_prior(None), small_scans(2, 0), 4, tmp_path) == []
+    report = json.loads((tmp_path / "validation.json").read_text(), parse_constant=int)
+    assert report["scans"] == [] and report["median_mm"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rate": 0.0}, "--rate 0.0 is not between 0 and 1."),
+        ({"rate": 1.5}, "--rate 1.5 is not between 0 and 1."),
+        ({"identities": 1}, "--identities 1 is not a number from 2 to 1,000,000,000."),
+        ({"code_noise": -0.1}, "--code-noise -0.1 is not a number from 0 to"),
+        ({"code_noise": float("nan")}, "--code-noise nan is not"),
+    ],
+)
+def test_numbers_out_of_range_are_named(change, said):
+    check_settings(PriorConfig(scans=Path("none"), seed=0, code_noise=2.0))
+    with pytest.raises(InputError) as error:
+        check_settings(PriorConfig(scans=Path("none"), **change))
+    assert str(error.value).startswith(said)
+
+
 def run(*args: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "experiments/train_prior.py", *args],
@@ -138,10 +164,9 @@ def run(*args: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_command_line_trains_resumes_and_refuses(tmp_path):
-    folder = write_mesh_folder(tmp_path / "scans", small_scans(3, 2))
+def test_command_line_trains_resumes_and_refuses(mesh_folder, tmp_path):
     options = [f"--{k.replace('_', '-')}={v}" for k, v in SMALL.items()]
-    options += ["--scans", str(folder), "--output", str(tmp_path / "run")]
+    options += ["--scans", str(mesh_folder), "--output", str(tmp_path / "run")]
     done = run(*options)
     assert done.returncode == 0, done.stderr
     model, metadata = load_head_model(tmp_path / "run" / "prior.npz")

@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from npga_jax.data.capture import Camera, PointCloud, Timestep
+from npga_jax.nphm.config import METRES_PER_UNIT, MILLIMETRES_PER_UNIT
 from npga_jax.tracking.alignment import (
     Similarity,
     align_head,
@@ -28,7 +29,9 @@ def test_similarities_and_matrices_are_the_same_maps():
     back = similarity_from_matrix(pose.matrix())
     np.testing.assert_allclose(back.matrix(), pose.matrix(), atol=1e-12)
     points = np.random.default_rng(0).normal(size=(6, 3))
-    homogeneous = np.concatenate([pose.to_head(points) * 0.25, np.ones((6, 1))], 1)
+    homogeneous = np.concatenate(
+        [pose.to_head(points) * METRES_PER_UNIT, np.ones((6, 1))], 1
+    )
     np.testing.assert_allclose((homogeneous @ pose.matrix().T)[:, :3], points)
 
 
@@ -48,13 +51,14 @@ def test_a_turned_and_moved_head_is_found_from_a_poor_guess():
     rotation = Rotation.from_euler("yx", [35, 10], degrees=True).as_matrix()
     truth = Similarity(rotation, np.array([0.5, -0.3, 1.2]), 1.0)
     matrix = truth.matrix()
-    points = front * 0.25 @ matrix[:3, :3].T + matrix[:3, 3]
+    points = front * METRES_PER_UNIT @ matrix[:3, :3].T + matrix[:3, 3]
     points += np.random.default_rng(0).normal(size=points.shape) * 3e-4
     guess = Similarity(np.eye(3), np.zeros(3), 1.0)
     pose, error = align_head(points, vertices.astype(float), [guess])
-    assert error * 250 < 1.5
+    assert error * MILLIMETRES_PER_UNIT < 1.5
     gap = np.linalg.norm(pose.to_head(points) - truth.to_head(points), axis=-1)
-    assert gap.max() * 250 < 12  # An egg may turn a little about its axis.
+    # An egg may turn a little about its axis.
+    assert gap.max() * MILLIMETRES_PER_UNIT < 12
 
 
 def look_at(position: np.ndarray) -> np.ndarray:
@@ -139,7 +143,6 @@ def test_labels_decide_what_is_skin(labels):
     assert (votes[:2000][seen & is_left] == 14).all()
     assert (votes[:2000][seen & is_right] == 2).all()
     skin = skin_points(capture, STEP)
-    assert skin.num_points == 2200
     assert skin.xyz[:, 0].min() > -0.02 and 800 < len(skin.xyz) < 1200
 
 

@@ -11,6 +11,7 @@ import pytest
 from npga_jax.config import CaptureConfig
 from npga_jax.data.driving import load_driving
 from npga_jax.errors import InputError
+from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.nphm.surface import project_to_surface
 from npga_jax.prior.evaluation import codes_of
 from npga_jax.tracking.files import model_name
@@ -21,7 +22,7 @@ from tests.synthetic_capture import write_capture, write_pcd
 
 ROOT = Path(__file__).parents[2]
 SEQUENCES = ("EXP-1-head", "FREE")
-OPTIONS = TrackingOptions(points=400, identity_frames=3, joint_frames=4)
+OPTIONS = TrackingOptions(points=250, identity_frames=3, joint_frames=3)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def capture(tmp_path_factory):
             rotation = pose[:3, :3] / np.cbrt(np.linalg.det(pose[:3, :3]))
             write_pcd(
                 truth.folder / f"sequences/{sequence}/pointclouds/frame_{t:05d}.pcd",
-                found.points * 0.25 @ pose[:3, :3].T + pose[:3, 3],
+                found.points * METRES_PER_UNIT @ pose[:3, :3].T + pose[:3, 3],
                 np.full((len(start), 3), 0.5),
                 found.normals @ rotation.T,
             )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from npga_jax.nphm.config import NPHMConfig
+from npga_jax.nphm.config import MILLIMETRES_PER_UNIT, NPHMConfig
 from npga_jax.nphm.model import HeadModel
 from npga_jax.nphm.surface import project_to_surface
 from npga_jax.prior.evaluation import codes_of, scan_prior
@@ -23,6 +23,7 @@ from npga_jax.tracking.solver import (
     Robust,
     Unknowns,
     _compose,
+    facing_weights,
     point_weights,
     robust_cost,
 )
@@ -47,55 +48,72 @@ CFG = NPHMConfig(
 @pytest.fixture(scope="module")
 def small():
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda w: 0.4 * w, make_model(CFG).params)
+    params = jax.tree.map(lambda w: jnp.asarray(0.4 * w), make_model(CFG).params)
     points = jnp.asarray(rng.normal(size=(7, 3)) * 0.2, jnp.float32)
     geo = jnp.asarray(rng.normal(size=CFG.lat_dim_geo) * 0.3, jnp.float32)
     exp = jnp.asarray(rng.normal(size=3) * 0.3, jnp.float32)
     return params, points, geo, exp
 
 
+_identity_residuals = jax.jit(identity_residuals, static_argnames="cfg")
+_expression_residuals = jax.jit(expression_residuals, static_argnames="cfg")
+
+
 def test_each_point_gets_its_own_row_of_the_jacobian(small):
     params, points, geo, exp = small
-    result = identity_residuals(params, CFG, points, geo, exp)
-    np.testing.assert_allclose(
-        result.sdf, distances(params, CFG, points, geo, exp), atol=1e-6
-    )
+    result = _identity_residuals(params, CFG, points, geo, exp)
 
+    @jax.jit
     def moved(pose, e, g):
         return distances(params, CFG, apply_pose(pose, points), g, e)
 
     rng = np.random.default_rng(1)
     step = rng.normal(size=result.jacobian.shape[1]).astype(np.float32)
     parts = tuple(jnp.split(jnp.asarray(step), [6, 9]))
-    _, change = jax.jvp(moved, (jnp.zeros(6), exp, geo), parts)
+    found, change = jax.jvp(moved, (jnp.zeros(6), exp, geo), parts)
+    np.testing.assert_allclose(result.sdf, found, atol=1e-6)
     np.testing.assert_allclose(result.jacobian @ step, change, atol=1e-4)
 
 
 def test_expression_residuals_are_the_first_columns(small):
     params, points, geo, exp = small
-    few = expression_residuals(params, CFG, points, geo, exp)
-    all_ = identity_residuals(params, CFG, points, geo, exp)
+    few = _expression_residuals(params, CFG, points, geo, exp)
+    all_ = _identity_residuals(params, CFG, points, geo, exp)
     np.testing.assert_allclose(few.sdf, all_.sdf, atol=1e-6)
     np.testing.assert_allclose(few.normals, all_.normals, atol=1e-5)
     np.testing.assert_allclose(few.jacobian, all_.jacobian[:, :9], atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [0.0, 1e-5, 0.3, 2.5])
+_rotation = jax.jit(rotation_matrix)
+_composed = jax.jit(_compose)
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-5, 0.3, 2.5, np.pi])
 def test_rotation_matrices_turn_and_compose(length):
     vector = jnp.array([0.48, -0.6, 0.64]) * length
-    rotation = rotation_matrix(vector)
+    rotation = _rotation(vector)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
     trace = 1 + 2 * np.cos(length)
     np.testing.assert_allclose(jnp.trace(rotation), trace, atol=1e-5)
-    assert np.isfinite(jax.jacrev(rotation_matrix)(vector)).all()
+    assert np.isfinite(jax.jit(jax.jacrev(rotation_matrix))(vector)).all()
     update = jnp.array([0.1, 0.05, -0.02, 0.3, 0.2, 0.1])
     pose = jnp.concatenate([vector, jnp.array([0.1, -0.2, 0.3])])
     points = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)))
     np.testing.assert_allclose(
-        apply_pose(_compose(pose, update), points),
+        apply_pose(_composed(pose, update), points),
         apply_pose(update, apply_pose(pose, points)),
         atol=2e-5,
     )
+
+
+@pytest.mark.parametrize("axis", [[1, 0, 0], [0, -1, 0], [0, 0, 1], [0.48, -0.6, 0.64]])
+def test_a_half_turn_is_not_lost(axis):
+    """Its matrix is symmetric: the axis is not in the antisymmetric part."""
+    half = jnp.array(axis) * np.pi
+    pose = jnp.concatenate([half / 2, jnp.zeros(3)])
+    found = _composed(pose, pose)
+    np.testing.assert_allclose(jnp.linalg.norm(found[:3]), np.pi, atol=1e-5)
+    np.testing.assert_allclose(_rotation(found[:3]), _rotation(half), atol=1e-5)
 
 
 def test_outliers_and_turned_points_do_not_count():
@@ -103,7 +121,8 @@ def test_outliers_and_turned_points_do_not_count():
     up = jnp.array([[0.0, 0, 1]] * 4)
     normals = jnp.array([[0.0, 0, 1], [0, 0, -1], [0, 0, 0], [0, 0, 1]])
     residual = jnp.array([0.0, 0.0, 0.0, 0.06])
-    weights = point_weights(residual, up, normals, jnp.ones(4), robust)
+    facing = facing_weights(up, normals, jnp.ones(4), robust)
+    weights = point_weights(residual, facing, robust)
     np.testing.assert_allclose(weights, [1, 0, 1, 0], atol=1e-6)
     cost = robust_cost(jnp.array([1e-4, 1.0, 10.0]), jnp.ones(3), robust)
     assert cost < 2 * 0.01**2 + 1e-7  # Far points cost no more than the scale.
@@ -153,22 +172,28 @@ def test_pose_and_codes_of_a_known_head_are_recovered(known):
     for i in range(2):
         moved = apply_pose(unknowns.pose[i], observations.points[i])
         residual = distances(params, model.cfg, moved, unknowns.geo, unknowns.exp[i])
-        assert np.median(np.abs(residual)) * 250 < 0.3  # millimetres
+        assert np.median(np.abs(residual)) * MILLIMETRES_PER_UNIT < 0.3
         # Where the head was: rotation and translation to a few millimetres.
         np.testing.assert_allclose(moved, clouds[i], atol=0.03)
 
 
-def test_a_step_never_raises_the_cost_and_padding_does_not_count(known):
+def test_padding_and_turned_points_do_not_count(known):
     loaded, geo, exp, clouds, normals = known
     params = jax.tree.map(jnp.asarray, loaded.model.params)
     model = HeadModel(loaded.model.cfg, params)
     points = np.concatenate([clouds, np.full((2, 50, 3), 0.1)], axis=1)
     padded = np.concatenate([normals, np.zeros((2, 50, 3))], axis=1)
     weights = np.concatenate([np.ones((2, 600)), np.zeros((2, 50))], axis=1)
+    # The normal test drops these, much as they would weigh.
+    behind = clouds[:, :50] - 0.01 * normals[:, :50]
+    turned = np.concatenate([clouds, behind], axis=1)
+    turned_normals = np.concatenate([normals, -normals[:, :50]], axis=1)
+    heavy = np.concatenate([np.ones((2, 600)), np.full((2, 50), 1e3)], axis=1)
     results = []
     for cloud, normal, weight in (
         (clouds, normals, np.ones((2, 600))),
         (points, padded, weights),
+        (turned, turned_normals, heavy),
     ):
         observations = Observations(
             *(jnp.asarray(x, jnp.float32) for x in (cloud, normal, weight))
@@ -181,6 +206,7 @@ def test_a_step_never_raises_the_cost_and_padding_does_not_count(known):
             )
         )
     np.testing.assert_allclose(results[0].exp, results[1].exp, atol=2e-3)
+    np.testing.assert_allclose(results[0].exp, results[2].exp, atol=2e-3)
     assert np.abs(results[0].exp).max() > 0.05
 
 
