@@ -22,10 +22,12 @@ from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch, plan_step
 from npga_jax.data.splits import Views
 from npga_jax.deformation import (
+    blind_to_features,
     coarse_identity,
     detail_residuals,
     init_detail,
     mirror_permutation,
+    no_detail,
 )
 from npga_jax.distillation.cache import distilled_forward
 from npga_jax.distillation.distill import DistillOptions, initial_forward
@@ -70,10 +72,12 @@ def make_deformation(cfg: TrainConfig, expr_names: Sequence[str]) -> Deformation
     if cfg.forward.source == "distilled":
         motion_fn = forward_motion if cfg.forward.tuned else frozen_motion
         coarse_fn = partial(motion_fn, octaves=cfg.forward.octaves)
-    return Deformation(
-        coarse_fn=coarse_fn,
-        detail_fn=partial(detail_residuals, octaves=cfg.detail.octaves, mirror=mirror),
-    )
+    detail_fn = partial(detail_residuals, octaves=cfg.detail.octaves, mirror=mirror)
+    if not cfg.detail.reads_features:
+        detail_fn = blind_to_features(detail_fn)
+    if not cfg.detail.enabled:
+        detail_fn = no_detail
+    return Deformation(coarse_fn=coarse_fn, detail_fn=detail_fn)
 
 
 def make_run_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
@@ -279,16 +283,19 @@ def padded_capacity(num_isects: int) -> int:
     return capacity
 
 
-def measure_isects(
-    cfg: TrainConfig,
-    capture: Capture,
-    train: Sequence[Views],
-    state: TrainState,
-    *,
-    downscale: int = 1,
-) -> int:
-    """Largest number of intersections over a few training views."""
+def make_isects_fn(
+    cfg: TrainConfig, capture: Capture, train: Sequence[Views], *, downscale: int = 1
+) -> Callable[[TrainState], int]:
+    """A function that counts the intersections of a state's cloud.
+
+    It gives the largest number over a few training views, and is compiled once.
+    """
     deformation = make_deformation(cfg, capture.expr_names)
+    views = min(4, len(train[0].cameras))
+    plans = [
+        plan_step(step, seed=cfg.seed, train=train, views_per_step=views)
+        for step in range(2)
+    ]
 
     @jax.jit
     def count(params, alive, batch: Batch):
@@ -304,10 +311,8 @@ def measure_isects(
         )
         return jnp.max(out.num_isects)
 
-    views = min(4, len(train[0].cameras))
-    largest = 0
-    for step in range(2):
-        plan = plan_step(step, seed=cfg.seed, train=train, views_per_step=views)
-        batch = load_batch(capture, *plan)
-        largest = max(largest, int(count(state.params, state.alive, batch)))
+    def largest(state: TrainState) -> int:
+        batches = (load_batch(capture, *plan) for plan in plans)
+        return max(int(count(state.params, state.alive, b)) for b in batches)
+
     return largest

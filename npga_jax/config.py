@@ -82,6 +82,10 @@ class ForwardConfig:
 class DetailConfig:
     """G, the detail network."""
 
+    enabled: bool = True
+    """Without it, F alone moves the Gaussians; without both, the avatar is static."""
+    reads_features: bool = True
+    """Let G read each Gaussian's latent features beside its place."""
     hidden: int = 64
     """Width of the hidden layers."""
     layers: int = 4
@@ -215,15 +219,25 @@ PRESETS: dict[str, TrainConfig] = {
         steps=2_500,
         save_every=500,
         preview_every=500,
+        capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=12_000, init_frames=6),
+        detail=DetailConfig(code_noise=0.1),
     ),
-    "quick": TrainConfig(),
+    "quick": TrainConfig(
+        halvings=(0.3,),
+        capture=CaptureConfig(driving="nphm"),
+        gaussians=GaussianConfig(capacity=36_000),
+        detail=DetailConfig(code_noise=0.1),
+    ),
     "long": TrainConfig(
         preset="long",
         steps=30_000,
+        halvings=(0.1, 0.5),
         save_every=1_000,
-        capture=CaptureConfig(width=550),
-        gaussians=GaussianConfig(capacity=50_000, init_frames=8),
+        capture=CaptureConfig(width=550, driving="nphm"),
+        gaussians=GaussianConfig(capacity=80_000, init_frames=8),
+        detail=DetailConfig(code_noise=0.1),
+        loss=LossConfig(lpips=0.05),
     ),
     "paper": TrainConfig(
         preset="paper",
@@ -232,9 +246,17 @@ PRESETS: dict[str, TrainConfig] = {
         views_per_step=4,
         preview_every=5_000,
         log_every=100,
-        capture=CaptureConfig(width=550),
-        gaussians=GaussianConfig(capacity=250_000, init_frames=24),
-        detail=DetailConfig(hidden=256, layers=6),
+        capture=CaptureConfig(width=550, driving="nphm"),
+        gaussians=GaussianConfig(capacity=250_000, init_frames=12),
+        forward=ForwardConfig(tuned=True),
+        detail=DetailConfig(hidden=256, layers=6, code_noise=0.1),
+        loss=LossConfig(
+            lpips=0.1,
+            lpips_from=0.06,
+            lpips_crop=256,
+            laplacian_features=0.01,
+            laplacian_dynamics=0.01,
+        ),
         optim=OptimConfig(detail=5e-4, final_fraction=0.01),
     ),
 }

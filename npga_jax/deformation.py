@@ -5,7 +5,7 @@ scales are defaults of this project). Both are arguments of the training step: a
 ablation swaps the function.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -144,6 +144,17 @@ def detail_residuals(
         logit_opacities=OUTPUT_SCALES.logit_opacities * opacity_out[:, 0],
         rgb=OUTPUT_SCALES.rgb * rgb_out,
     )
+
+
+def blind_to_features(
+    detail_fn: Callable[..., Residuals],
+) -> Callable[..., Residuals]:
+    """A G that knows Gaussians by their places alone."""
+
+    def residuals(params, means, features, expr):
+        return detail_fn(params, means, jnp.zeros_like(features), expr)
+
+    return residuals
 
 
 def no_detail(

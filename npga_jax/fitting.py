@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from npga_jax import checkpoint, parallel, refinement
-from npga_jax.build import make_run_step, measure_isects, padded_capacity, stage_at
+from npga_jax.build import make_isects_fn, make_run_step, padded_capacity, stage_at
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch, plan_step, prefetch
@@ -22,8 +22,8 @@ from npga_jax.run_folder import CHECKPOINTS, MetricsLog
 from npga_jax.training import TrainState
 from npga_jax.types import Batch
 
-ISECTS_SLACK = 1.2
-"""A capacity that a changed cloud needs is compiled for if it is this much larger."""
+ISECTS_SLACK = 1.1
+"""Room that a changed cloud must leave; else a larger capacity is compiled for."""
 _MOST_UNCHECKED = 100
 """Steps after which is looked at what they reported, logged or not."""
 
@@ -64,33 +64,31 @@ class Trainer:
         parallel.check_divisible(cfg.views_per_step, self.mesh)
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
         self.preview_fn = preview_fn
-        self.refine_fn: refinement.Refiner | None = None
         self.seconds_before = seconds_before
         self.seconds = 0.0
         self._saved_step = int(state.step)  # Nothing is lost with it.
         self._has_warned = False
         self.stage = stage_at(cfg, int(state.step))
-        self.max_isects = max(cfg.max_isects, max_isects)
-        self._compile(self.max_isects or self._measured_isects())
+        self._isects_fn = self._make_isects_fn()
+        known = max(cfg.max_isects, max_isects)
+        self._compile(known or padded_capacity(self._isects_fn(self.state)))
+
+    def _make_isects_fn(self) -> Callable[[TrainState], int]:
+        return make_isects_fn(
+            self.cfg,
+            self.capture,
+            self.split.train,
+            downscale=self.stage.downscale,
+        )
 
     @property
     def total_seconds(self) -> float:
         """Training time including the runs before."""
         return self.seconds_before + self.seconds
 
-    def _measured_isects(self) -> int:
-        """A capacity that has room for the present cloud at the present image size."""
-        wanted = measure_isects(
-            self.cfg,
-            self.capture,
-            self.split.train,
-            self.state,
-            downscale=self.stage.downscale,
-        )
-        return padded_capacity(wanted)
-
     def _compile(self, max_isects: int) -> None:
         self.max_isects = max_isects
+        self.refine_fn: refinement.Refiner | None = None
         self.step_fn = parallel.data_parallel(
             make_run_step(
                 self.cfg,
@@ -109,16 +107,21 @@ class Trainer:
             return
         is_resized = stage.downscale != self.stage.downscale
         self.stage = stage
-        fitting = self._measured_isects() if is_resized else 0
-        self._compile(max(self.max_isects, fitting))
+        max_isects = self.max_isects
+        if is_resized:
+            self._isects_fn = self._make_isects_fn()
+            max_isects = max(max_isects, padded_capacity(self._isects_fn(self.state)))
+        self._compile(max_isects)
 
     def _change_cloud(self, step: int) -> None:
         """Density control after a step, where one is due."""
         event = refinement.event_at(self.cfg, step)
         if event is None:
             return
-        if self.refine_fn is None or self.refine_fn.stage != self.stage:
-            self.refine_fn = refinement.Refiner(self.cfg, self.capture, self.stage)
+        if self.refine_fn is None:
+            self.refine_fn = refinement.Refiner(
+                self.cfg, self.capture, self.stage, self.max_isects
+            )
         self.state, report = self.refine_fn(self.state, self.split.train, event)
         self.state = jax.device_put(self.state, parallel.replicated(self.mesh))
         print(
@@ -128,9 +131,9 @@ class Trainer:
             + (f", {report.wanted} more found none" if report.wanted else ""),
             file=sys.stderr,
         )
-        fitting = self._measured_isects()
-        if fitting > ISECTS_SLACK * self.max_isects:
-            self._compile(fitting)
+        wanted = self._isects_fn(self.state)
+        if wanted * ISECTS_SLACK > self.max_isects:
+            self._compile(padded_capacity(wanted))
 
     def save(self) -> None:
         """Writes a checkpoint of the state, unless there is one.

@@ -11,9 +11,7 @@ from npga_jax.build import (
     Stage,
     loss_weights,
     make_deformation,
-    measure_isects,
     neighbour_graph,
-    padded_capacity,
 )
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
@@ -48,10 +46,12 @@ def event_at(cfg: TrainConfig, step: int) -> int | None:
 
 
 class Refiner:
-    """Runs events; compiled once for a size of images."""
+    """Runs events; compiled once for a size of images and a capacity."""
 
-    def __init__(self, cfg: TrainConfig, capture: Capture, stage: Stage):
-        self.cfg, self.capture, self.stage = cfg, capture, stage
+    def __init__(
+        self, cfg: TrainConfig, capture: Capture, stage: Stage, max_isects: int
+    ):
+        self.cfg, self.capture = cfg, capture
         density = cfg.density
         options = DensityOptions(
             strategy=density.strategy,
@@ -60,13 +60,9 @@ class Refiner:
             error_weight=density.error_weight,
         )
         self._control = jax.jit(partial(control_density, options=options))
-        self._capacity = 0
-
-    def _compile(self, max_isects: int) -> None:
-        self._capacity = max_isects
-        cfg, capture, factor = self.cfg, self.capture, self.stage.downscale
+        factor = stage.downscale
         deformation = make_deformation(cfg, capture.expr_names)
-        weights = loss_weights(cfg, capture, self.stage)._replace(
+        weights = loss_weights(cfg, capture, stage)._replace(
             lpips=0.0,
             residual=0.0,
             laplacian_features=0.0,
@@ -124,11 +120,6 @@ class Refiner:
           event: counts from 0.
         """
         cfg = self.cfg
-        wanted = measure_isects(
-            cfg, self.capture, train, state, downscale=self.stage.downscale
-        )
-        if wanted > self._capacity:
-            self._compile(padded_capacity(wanted))
         rng = np.random.default_rng((cfg.seed, 1, event))
         order = rng.permutation(len(train))
         stats = empty_stats(state.alive.shape[0])

@@ -17,6 +17,7 @@ from npga_jax.build import (
 )
 from npga_jax.config import (
     CaptureConfig,
+    DensityConfig,
     DetailConfig,
     GaussianConfig,
     TrainConfig,
@@ -39,6 +40,7 @@ CONFIG = TrainConfig(
     capture=CaptureConfig(width=32),
     gaussians=GaussianConfig(capacity=64, feature_dim=4),
     detail=DetailConfig(hidden=8, layers=2, octaves=2),
+    density=DensityConfig(strategy="none"),
 )
 
 

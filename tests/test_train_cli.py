@@ -18,10 +18,13 @@ from npga_jax.run_folder import CHECKPOINTS, read_config
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "--capture.width=32",
+    "--capture.driving=blendshapes",
     "--gaussians.capacity=64",
     "--gaussians.feature-dim=4",
     "--detail.hidden=8",
     "--detail.layers=2",
+    "--density.events=2",
+    "--density.views=2",
     "--save-every=4",
     "--log-every=1",
     "--preview-every=1000",

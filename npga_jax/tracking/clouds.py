@@ -32,6 +32,7 @@ class SkinPoints(NamedTuple):
 
     xyz: np.ndarray  # [P, 3] float32 world, metres
     normals: np.ndarray  # [P, 3] float32 world; zero where unknown
+    rgb: np.ndarray  # [P, 3] float32 in [0, 1]
 
 
 def project(camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,21 +115,24 @@ def skin_points(capture: Capture, timestep: Timestep) -> SkinPoints | None:
     labels = vote_labels(capture, timestep, cloud)
     if labels is not None:
         keep = (labels >= 0) & ~np.isin(labels, NOT_SKIN)
-    return SkinPoints(cloud.xyz[keep], normals[keep])
+    return SkinPoints(cloud.xyz[keep], normals[keep], cloud.rgb[keep])
 
 
 def fixed_size(
-    points: np.ndarray, normals: np.ndarray, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws or pads to `count` points: points, normals, weights (0 for padding)."""
-    chosen = np.arange(len(points))
-    if len(points) > count:
-        chosen = rng.choice(len(points), count, replace=False)
+    arrays: tuple[np.ndarray, ...], count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, ...]:
+    """Draws or pads to `count` points.
+
+    Args:
+      arrays: [P, ...] each.
+
+    Returns:
+      The arrays [count, ...] float32, and weights [count], 0 for padding.
+    """
+    chosen = np.arange(len(arrays[0]))
+    if len(chosen) > count:
+        chosen = rng.choice(len(chosen), count, replace=False)
     pad = count - len(chosen)
     weights = np.concatenate([np.ones(len(chosen)), np.zeros(pad)])
-    widths = ((0, pad), (0, 0))
-    return (
-        np.pad(points[chosen], widths).astype(np.float32),
-        np.pad(normals[chosen], widths).astype(np.float32),
-        weights.astype(np.float32),
-    )
+    padded = (np.pad(a[chosen], ((0, pad), (0, 0))) for a in arrays)
+    return tuple(a.astype(np.float32) for a in (*padded, weights))

@@ -22,13 +22,25 @@ class TrackingOptions:
     same way at many points, so this is more than their noise."""
     smoothness: float = 0.2
     """Pull between expressions of neighbouring frames, in units of one deviation."""
+    color_noise: float = 0.02
+    """Difference of colour channels that counts as much as a code one deviation from
+    the mean, in the last stage; 0: fit geometry alone. The light changes with the
+    expression, so this is far more than the noise of colours."""
+    texture_frames: int = 24
+    """Most neutral frames, whose colours are those of the canonical head."""
     symmetry: float = 0.0
     """Pull between the local codes of mirror pairs, likewise."""
     seed: int = 0
     """Draws the points."""
 
 
-_LEAST = {"points": 100, "identity_frames": 1, "joint_frames": 1, "noise_mm": 0.01}
+_LEAST = {
+    "points": 100,
+    "identity_frames": 1,
+    "joint_frames": 1,
+    "texture_frames": 1,
+    "noise_mm": 0.01,
+}
 _MOST = 1e7
 
 

@@ -19,7 +19,8 @@ from npga_jax.files import check_writable
 from npga_jax.loop import duration
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
-from npga_jax.nphm.meshing import head_mesh
+from npga_jax.nphm.meshing import TRACKING_BOX, head_mesh
+from npga_jax.nphm.model import HeadModel, deform, predict_anchors
 from npga_jax.tracking import schedule
 from npga_jax.tracking.alignment import (
     Similarity,
@@ -28,6 +29,7 @@ from npga_jax.tracking.alignment import (
     refined,
     similarity_from_matrix,
 )
+from npga_jax.tracking.appearance import Appearance, color_channels, make_texture
 from npga_jax.tracking.clouds import SkinPoints, fixed_size, skin_points
 from npga_jax.tracking.files import (
     Tracked,
@@ -39,6 +41,7 @@ from npga_jax.tracking.head_prior import LoadedPrior, open_prior
 from npga_jax.tracking.options import TrackingOptions, check_options
 from npga_jax.tracking.overlay import write_overlays
 from npga_jax.tracking.report import FrameFit, frame_fits, write_report
+from npga_jax.tracking.residuals import apply_pose
 from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
 
 _MEAN_HEAD_RESOLUTION = 96
@@ -140,7 +143,7 @@ def track(
         symmetry=options.symmetry / float(np.median(loaded.geo_std)) ** 2,
     )
     frames, without_cloud = _gather_frames(capture, model, sequences)
-    observations = _observations(frames, options)
+    observations, channels = _observations(frames, options)
     links = _links([frame.timestep for frame in frames])
     progress = _Progress(began)
     unknowns = schedule.start(model.cfg, len(frames))
@@ -181,6 +184,18 @@ def track(
             schedule.JOINT_STAGES,
             progress=progress,
             name="refinement",
+        )
+    if options.color_noise > 0:
+        unknowns = schedule.fit_expressions(
+            model,
+            observations,
+            unknowns,
+            links,
+            prior,
+            schedule.COLOR_STAGES,
+            appearance=_appearance(model, observations, channels, unknowns, options),
+            progress=progress,
+            name="colours",
         )
     progress.finish()
     unknowns = jax.device_get(unknowns)
@@ -259,21 +274,59 @@ def _posed_frames(capture, found, head):
         yield Frame(timestep, points, pose)
 
 
-def _observations(frames: list[Frame], options: TrackingOptions) -> Observations:
+def _observations(
+    frames: list[Frame], options: TrackingOptions
+) -> tuple[Observations, jax.Array]:
+    """Points of all frames, and their colours [T, P, 3]."""
     rng = np.random.default_rng(options.seed)
     columns = [
         fixed_size(
-            frame.pose.to_head(frame.points.xyz),
-            frame.pose.turn_to_head(frame.points.normals),
+            (
+                frame.pose.to_head(frame.points.xyz),
+                frame.pose.turn_to_head(frame.points.normals),
+                color_channels(frame.points.rgb),
+            ),
             options.points,
             rng,
         )
         for frame in frames
     ]
-    points, normals, weights = (
+    points, normals, channels, weights = (
         jnp.asarray(np.stack(c)) for c in zip(*columns, strict=True)
     )
-    return Observations(points, normals, weights)
+    return Observations(points, normals, weights), channels
+
+
+def _appearance(
+    model: HeadModel,
+    observations: Observations,
+    channels: jax.Array,
+    unknowns: Unknowns,
+    options: TrackingOptions,
+) -> Appearance:
+    """Colours of the most neutral frames, brought to canonical space by a first fit."""
+    size = np.linalg.norm(np.asarray(unknowns.exp), axis=-1)
+    neutral = np.argsort(size, kind="stable")[: options.texture_frames]
+
+    @jax.jit
+    def bring_back(points, pose, exp):
+        moved = apply_pose(pose, points)
+        codes = Codes(geo=unknowns.geo[None], app=None, exp=exp[None])
+        anchors = predict_anchors(model.params, model.cfg, codes.geo)
+        return deform(model.params, model.cfg, moved[None], codes, anchors)[0, :, :3]
+
+    points, colors = [], []
+    for i in neutral:
+        known = np.asarray(observations.weights[i]) > 0
+        back = bring_back(observations.points[i], unknowns.pose[i], unknowns.exp[i])
+        points.append(np.asarray(back)[known])
+        colors.append(np.asarray(channels[i])[known])
+    points, colors = np.concatenate(points), np.concatenate(colors)
+    # A stray point must not stretch the grid.
+    low, high = np.array(TRACKING_BOX)
+    inside = ((points > low) & (points < high)).all(axis=-1)
+    texture = make_texture(points[inside], colors[inside])
+    return Appearance(texture, channels, options.color_noise)
 
 
 def _links(timesteps: list[Timestep]) -> np.ndarray:

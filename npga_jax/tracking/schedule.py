@@ -14,6 +14,7 @@ import numpy as np
 
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import HeadModel
+from npga_jax.tracking.appearance import Appearance
 from npga_jax.tracking.solver import (
     Observations,
     PriorWeights,
@@ -51,6 +52,8 @@ IDENTITY_STAGES = (
     Stage(0.008, 0.03, 0.5, 8),
 )
 JOINT_STAGES = (Stage(0.008, 0.03, 0.5, 4),)
+
+COLOR_STAGES = (Stage(0.008, 0.03, 0.5, 6),)
 
 Progress = Callable[[str, int, int], None]
 
@@ -98,6 +101,7 @@ def _iterate(
     stages: Sequence[Stage],
     progress: Progress | None,
     name: str,
+    *extra: Appearance | None,
 ) -> Unknowns:
     """Takes the steps of all stages; each stage begins with the damping given."""
     prior, links = as_arrays(prior, model.cfg), jnp.asarray(links, jnp.float32)
@@ -115,6 +119,7 @@ def _iterate(
                 current,
                 prior,
                 robust,
+                *extra,
             )
             done += 1
             if progress:
@@ -131,10 +136,15 @@ def fit_expressions(
     prior: PriorWeights,
     stages: Sequence[Stage] = EXPRESSION_STAGES,
     *,
+    appearance: Appearance | None = None,
     progress: Progress | None = None,
     name: str = "expressions",
 ) -> Unknowns:
-    """Poses and expressions of all frames; the identity is held."""
+    """Poses and expressions of all frames; the identity is held.
+
+    Args:
+      appearance: colours to fit beside geometry.
+    """
     return _iterate(
         _step_expressions,
         model,
@@ -146,6 +156,7 @@ def fit_expressions(
         stages,
         progress,
         name,
+        appearance,
     )
 
 

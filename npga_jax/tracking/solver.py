@@ -11,7 +11,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
+from npga_jax.nphm.model import deformation_condition, predict_anchors
+from npga_jax.tracking.appearance import (
+    Appearance,
+    canonical_channels,
+    color_cost,
+    color_residuals,
+    color_weights,
+)
 from npga_jax.tracking.residuals import (
     POSE_DIM,
     apply_pose,
@@ -182,6 +191,59 @@ def _frame_equations(
     )
 
 
+def _condition(params, cfg, geo: jax.Array, exp: jax.Array) -> jax.Array:
+    """Of the deformation, for one head: [C]."""
+    codes = Codes(geo=geo[None], app=None, exp=exp[None])
+    anchors = predict_anchors(params, cfg, codes.geo)
+    return deformation_condition(params, cfg, codes, anchors)[0]
+
+
+def _with_colors(
+    equations: _Equations, params, cfg, frame: _Frame, geo, appearance, observed
+) -> _Equations:
+    """Adds what colours [P, C] say to one frame's equations."""
+    residual, jacobian = color_residuals(
+        params,
+        cfg,
+        appearance.texture,
+        apply_pose(frame.pose, frame.points),
+        _condition(params, cfg, geo, frame.exp),
+        observed,
+    )
+    weighted = color_weights(residual, equations.weights)[..., None] * jacobian
+    scale = 1.0 / appearance.noise**2
+    return equations._replace(
+        matrix=equations.matrix + scale * jnp.einsum("cpi,cpj->ij", weighted, jacobian),
+        right=equations.right - scale * jnp.einsum("cpi,cp->i", weighted, residual),
+    )
+
+
+def _color_costs(params, cfg, observations, unknowns, appearance) -> jax.Array:
+    """What the colours of each frame cost: [T]."""
+
+    def one(frame):
+        points, weights, pose, exp, observed = frame
+        channels = canonical_channels(
+            params,
+            appearance.texture,
+            apply_pose(pose, points),
+            _condition(params, cfg, unknowns.geo, exp),
+        )
+        return color_cost((channels - observed).T, weights)
+
+    cost = jax.lax.map(
+        one,
+        (
+            observations.points,
+            observations.weights,
+            unknowns.pose,
+            unknowns.exp,
+            appearance.channels,
+        ),
+    )
+    return cost / appearance.noise**2
+
+
 def _frame_prior(frame: _Frame, prior) -> tuple[jax.Array, jax.Array]:
     """Precisions and right-hand sides of one frame's own priors: [6 + E] each."""
     exp = jnp.broadcast_to(prior.exp, frame.exp.shape)
@@ -234,6 +296,7 @@ def solve_expressions(
     damping: jax.Array,
     prior: PriorWeights,
     robust: Robust,
+    appearance: Appearance | None = None,
 ) -> tuple[Unknowns, jax.Array]:
     """One damped step of every frame's pose and expression; identity is held.
 
@@ -242,16 +305,22 @@ def solve_expressions(
 
     Args:
       damping: [T] relative to the diagonal.
+      appearance: colours to fit beside geometry.
 
     Returns:
       The unknowns, and the next damping [T].
     """
+    channels = None if appearance is None else appearance.channels
 
     def one(inputs):
-        frame, damp = inputs
+        frame, damp, observed = inputs
         equations = _frame_equations(
             expression_residuals, params, cfg, frame, unknowns.geo, prior, robust
         )
+        if appearance is not None:
+            equations = _with_colors(
+                equations, params, cfg, frame, unknowns.geo, appearance, observed
+            )
         step = jax.scipy.linalg.solve(
             _damped(equations.matrix, damp), equations.right, assume_a="pos"
         )
@@ -259,11 +328,14 @@ def solve_expressions(
         return pose, frame.exp + step[POSE_DIM:], equations.weights
 
     frames = _frames(observations, unknowns, links)
-    pose, exp, weights = jax.lax.map(one, (frames, damping))
+    pose, exp, weights = jax.lax.map(one, (frames, damping, channels))
     counted = observations._replace(weights=weights)
 
     def cost(values):
-        return frame_cost(params, cfg, counted, values, links, prior, robust)
+        total = frame_cost(params, cfg, counted, values, links, prior, robust)
+        if appearance is not None:
+            total += _color_costs(params, cfg, counted, values, appearance)
+        return total
 
     before, after = cost(unknowns), cost(unknowns._replace(pose=pose, exp=exp))
     # Neighbours move at the same time, so a little more is not yet a failure.

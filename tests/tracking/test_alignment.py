@@ -156,10 +156,10 @@ def test_without_maps_all_points_are_kept_and_without_a_cloud_none():
 def test_clouds_are_drawn_or_padded_to_size():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(10, 3))
-    few, _, weights = fixed_size(points, points, 4, rng)
+    few, _, weights = fixed_size((points, points), 4, rng)
     assert few.shape == (4, 3) and weights.sum() == 4
     assert all((np.abs(points - p).max(1) < 1e-6).any() for p in few)
-    many, normals, weights = fixed_size(points, points, 16, rng)
+    many, normals, weights = fixed_size((points, points), 16, rng)
     np.testing.assert_allclose(many[:10], points, rtol=1e-6)
     np.testing.assert_array_equal(weights, [1] * 10 + [0] * 6)
     assert normals.shape == (16, 3)
