@@ -1,11 +1,19 @@
 """A tile-based differentiable Gaussian rasterizer in pure JAX."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from npga_jax.math import safe_normalize
-from npga_jax.rasterizer import compositing, projection, reference, tiles
+from npga_jax.rasterizer import (
+    compositing,
+    native,
+    projection,
+    reference,
+    tiles,
+)
 from npga_jax.rasterizer.compositing import Blocking
 from npga_jax.sh import eval_sh
 from npga_jax.types import RenderOutput
@@ -35,7 +43,17 @@ def _composite_tiled(projected, colors, *, width, height, max_isects, blocking):
         height=height,
         blocking=blocking,
     )
-    return image, transmittance, lists
+    counts = tiles.IsectCounts(lists.num_isects, lists.num_dropped)
+    return image, transmittance, counts
+
+
+def _composite_fastest(projected, colors, *, max_isects, blocking, **size):
+    composite = _composite_tiled
+    if native.is_usable(projected, colors, max_isects, blocking):
+        composite = partial(native.composite_native, pure_fn=_composite_tiled)
+    return composite(
+        projected, colors, max_isects=max_isects, blocking=blocking, **size
+    )
 
 
 def _rasterize(
@@ -103,7 +121,7 @@ def _rasterize(
         if render_depth:
             depth_channel = jnp.where(visible, projected.depths[:, None], 0.0)
             channels = jnp.concatenate([channels, depth_channel], axis=-1)
-        image, transmittance, lists = composite_fn(
+        image, transmittance, counts = composite_fn(
             projected,
             channels,
             width=width,
@@ -121,8 +139,8 @@ def _rasterize(
             colors=image + transmittance[..., None] * background,
             alphas=alpha,
             depths=depth,
-            num_isects=lists.num_isects,
-            num_dropped=lists.num_dropped,
+            num_isects=counts.num_isects,
+            num_dropped=counts.num_dropped,
             num_invalid=jnp.sum(projected.invalid, dtype=jnp.int32),
         )
 
@@ -171,7 +189,7 @@ def rasterization(
       RenderOutput; `depths` is None unless asked for.
     """
     return _rasterize(
-        _composite_tiled,
+        _composite_fastest,
         means,
         quats,
         scales,

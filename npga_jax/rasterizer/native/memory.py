@@ -1,0 +1,107 @@
+"""Plain memory in numba code: loads and stores by address, atomics, the heap."""
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+_I64 = ir.IntType(64)
+
+
+def _loader(numba_type, llvm_type):
+    @intrinsic
+    def load(typingctx, address):
+        def codegen(context, builder, sig, args):
+            return builder.load(builder.inttoptr(args[0], llvm_type.as_pointer()))
+
+        return numba_type(types.int64), codegen
+
+    return load
+
+
+def _storer(numba_type, llvm_type):
+    @intrinsic
+    def store(typingctx, address, value):
+        def codegen(context, builder, sig, args):
+            pointer = builder.inttoptr(args[0], llvm_type.as_pointer())
+            builder.store(args[1], pointer)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, numba_type), codegen
+
+    return store
+
+
+load_i32 = _loader(types.int32, ir.IntType(32))
+load_i64 = _loader(types.int64, _I64)
+load_u64 = _loader(types.uint64, _I64)
+load_f32 = _loader(types.float32, ir.FloatType())
+store_i32 = _storer(types.int32, ir.IntType(32))
+store_i64 = _storer(types.int64, _I64)
+store_u64 = _storer(types.uint64, _I64)
+store_f32 = _storer(types.float32, ir.FloatType())
+
+
+@intrinsic
+def bits_of(typingctx, value):
+    """The bit pattern of a float32, as an unsigned number."""
+
+    def codegen(context, builder, sig, args):
+        bits = builder.bitcast(args[0], ir.IntType(32))
+        return builder.zext(bits, _I64)
+
+    return types.uint64(types.float32), codegen
+
+
+@intrinsic
+def atomic_add(typingctx, address, value):
+    """Adds to the int64 at an address, in one step for all threads; the old value."""
+
+    def codegen(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx, address):
+    """The int64 at an address as other threads last wrote it."""
+
+    def codegen(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def allocate(typingctx, size):
+    """Uninitialised heap memory, or 0 where there is none."""
+
+    def codegen(context, builder, sig, args):
+        return builder.ptrtoint(context.nrt.allocate(builder, args[0]), _I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def free(typingctx, address):
+    """Gives back what `allocate` gave."""
+
+    def codegen(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        context.nrt.free(builder, pointer)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def call(typingctx, function, argument):
+    """Calls the C function at an address, pointer to pointer."""
+
+    def codegen(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], ir.FunctionType(_I64, [_I64]).as_pointer())
+        return builder.call(pointer, [args[1]])
+
+    return types.int64(types.int64, types.int64), codegen
