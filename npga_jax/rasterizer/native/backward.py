@@ -12,6 +12,7 @@ from numba import njit
 
 from npga_jax.rasterizer.native.forward import (
     ACROSS,
+    AHEAD,
     CHECK_EVERY,
     LARGEST_ALPHA,
     LEAST_LIGHT,
@@ -54,6 +55,7 @@ from npga_jax.rasterizer.native.memory import (
     free,
     load_f32,
     load_i32,
+    prefetch,
     store_f32,
 )
 from npga_jax.rasterizer.native.simd import (
@@ -132,6 +134,8 @@ def backward_tile(p, tile):
     finished = False
     for k in range(begin, end):
         record = records + load_i32(ids + 4 * k) * size
+        ahead = min(k + AHEAD, end - 1)
+        prefetch(records + load_i32(ids + 4 * ahead) * size)
         row = _row_of(p, record, tile_x, tile_y)
         if (k - begin) % CHECK_EVERY == CHECK_EVERY - 1 and not finished:
             finished = is_finished(state, stride)

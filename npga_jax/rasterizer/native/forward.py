@@ -31,6 +31,7 @@ from npga_jax.rasterizer.native.memory import (
     free,
     load_f32,
     load_i32,
+    prefetch,
     store_f32,
 )
 from npga_jax.rasterizer.native.simd import (
@@ -55,6 +56,9 @@ LARGEST_ALPHA = np.float32(MAX_ALPHA)
 LEAST_LIGHT = np.float32(TRANSMITTANCE_THRESHOLD)
 ZERO, ONE = np.float32(0), np.float32(1)
 ACROSS = TILE // BLOCK
+AHEAD = 8
+"""Gaussians; their records are asked for early, for they lie anywhere."""
+
 CHECK_EVERY = 16
 """Gaussians between two looks at whether the whole tile is finished."""
 
@@ -116,6 +120,8 @@ def forward_tile(p, tile):
         if (k - begin) % CHECK_EVERY == CHECK_EVERY - 1 and is_finished(state, stride):
             break
         record = records + load_i32(ids + 4 * k) * size
+        ahead = min(k + AHEAD, end - 1)
+        prefetch(records + load_i32(ids + 4 * ahead) * size)
         mean_x, mean_y = splat_at(record + MEAN_X), splat_at(record + MEAN_Y)
         a, b, c = (
             splat_at(record + QUAD_A),

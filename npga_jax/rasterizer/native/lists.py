@@ -18,11 +18,13 @@ from npga_jax.rasterizer.native.memory import (
     load_f32,
     load_i32,
     load_u64,
+    prefetch,
     store_i32,
     store_u64,
 )
 
 _DIGIT_BITS = 11
+_AHEAD = 8
 _BINS = 1 << _DIGIT_BITS
 _INT32_MAX = np.iinfo(np.int32).max
 _SATURATED = 2_000_000_000
@@ -138,6 +140,7 @@ def tile_lists(p, keys, count):
     for t in range(tiles + 1):
         store_i32(p.offsets + 4 * t, np.int32(0))
     for k in range(count):
+        prefetch(records + _index(keys, min(k + _AHEAD, count - 1)) * stride)
         _count_tiles(p, records + _index(keys, k) * stride)
     _count_tiles(p, records + p.n * stride)
     for t in range(2, tiles + 1):
@@ -145,6 +148,7 @@ def tile_lists(p, keys, count):
         store_i32(p.offsets + 4 * t, np.int32(total))
     boundary = p.boundary
     for k in range(count):
+        prefetch(records + _index(keys, min(k + _AHEAD, count - 1)) * stride)
         i = _index(keys, k)
         _append(p, i)
         if i == boundary:

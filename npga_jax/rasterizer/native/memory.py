@@ -1,10 +1,12 @@
 """Plain memory in numba code: loads and stores by address, atomics, the heap."""
 
 from llvmlite import ir
-from numba.core import types
+from numba import njit
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 _I64 = ir.IntType(64)
+_LINE = 64
 
 
 def _loader(numba_type, llvm_type):
@@ -75,9 +77,7 @@ def atomic_load(typingctx, address):
 
 
 @intrinsic
-def allocate(typingctx, size):
-    """Uninitialised heap memory, or 0 where there is none."""
-
+def _allocate(typingctx, size):
     def codegen(context, builder, sig, args):
         return builder.ptrtoint(context.nrt.allocate(builder, args[0]), _I64)
 
@@ -85,12 +85,44 @@ def allocate(typingctx, size):
 
 
 @intrinsic
-def free(typingctx, address):
-    """Gives back what `allocate` gave."""
-
+def _free(typingctx, address):
     def codegen(context, builder, sig, args):
         pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
         context.nrt.free(builder, pointer)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@njit(error_model="numpy")
+def allocate(size):
+    """Uninitialised heap memory that begins a cache line, or 0 where there is none."""
+    whole = _allocate(size + 2 * _LINE)
+    if whole == 0:
+        return 0
+    address = (whole // _LINE + 2) * _LINE
+    store_i64(address - 8, whole)
+    return address
+
+
+@njit(error_model="numpy")
+def free(address):
+    """Gives back what `allocate` gave."""
+    _free(load_i64(address - 8))
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Asks for the cache line of an address, which need not be valid."""
+
+    def codegen(context, builder, sig, args):
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        of_type = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        name = "llvm.prefetch.p0"
+        function = cgutils.get_or_insert_function(builder.module, of_type, name)
+        # For reading, to keep in all levels, data.
+        how = [ir.Constant(i32, value) for value in (0, 3, 1)]
+        builder.call(function, [builder.inttoptr(args[0], byte), *how])
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
