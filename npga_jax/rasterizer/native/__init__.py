@@ -72,7 +72,7 @@ def _composite(inputs, pure_fn, tile_size, types):
 
 def _composite_fwd(inputs, pure_fn, tile_size, types):
     def native(inputs):
-        call = jax.ffi.ffi_call(ffi.FORWARD, types, vmap_method="sequential")
+        call = jax.ffi.ffi_call(ffi.TARGET, types, vmap_method="sequential")
         return _Results(*call(*inputs, tile_size=np.int32(tile_size)))
 
     def pure(inputs):
@@ -90,7 +90,7 @@ def _composite_bwd(pure_fn, tile_size, types, residuals, cotangents):
 
     def native(inputs, results, cotangents):
         gradients = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in moving)
-        call = jax.ffi.ffi_call(ffi.BACKWARD, gradients, vmap_method="sequential")
+        call = jax.ffi.ffi_call(ffi.TARGET, gradients, vmap_method="sequential")
         size = np.int32(tile_size)
         return tuple(call(*inputs, *results, *cotangents, tile_size=size))
 

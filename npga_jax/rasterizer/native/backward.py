@@ -6,9 +6,7 @@ Gaussian and tile has a row of its own for its sums, and a Gaussian's rows follo
 other: no atomics, and the same bits whatever thread came first.
 """
 
-
 import numpy as np
-from numba import njit
 
 from npga_jax.rasterizer.native.forward import (
     ACROSS,
@@ -23,6 +21,7 @@ from npga_jax.rasterizer.native.forward import (
     is_finished,
     start_light,
 )
+from npga_jax.rasterizer.native.jit import inner
 from npga_jax.rasterizer.native.layout import (
     BLOCK,
     BLOCKS,
@@ -44,10 +43,6 @@ from npga_jax.rasterizer.native.layout import (
     SUM_Y,
     SUM_YY,
     TILE,
-    num_groups,
-    record_bytes,
-    row_bytes,
-    tiles_across,
 )
 from npga_jax.rasterizer.native.lists import box_of_tiles
 from npga_jax.rasterizer.native.memory import (
@@ -80,12 +75,12 @@ _HALF = np.float32(0.5)
 _LIGHT, _BEHIND, _COTANGENT = 0, BYTES, 2 * BYTES
 
 
-@njit(error_model="numpy")
+@inner
 def _load_cotangents(p, left, top, state, stride):
     """The image's cotangents, and what lies behind the first Gaussian: everything."""
     width, channels = p.width, p.channels
     for block in range(BLOCKS):
-        for f in range(1 + GROUP * num_groups(p)):
+        for f in range(1 + p.padded):
             store(state + block * stride + _BEHIND + BYTES * f, splat(ZERO))
     for y in range(top, min(top + TILE, p.height)):
         for x in range(left, min(left + TILE, width)):
@@ -105,29 +100,29 @@ def _load_cotangents(p, left, top, state, stride):
             store_f32(target + _BEHIND, behind)
 
 
-@njit(error_model="numpy")
+@inner
 def _row_of(p, record, tile_x, tile_y):
     """Address of the row of gradients of a Gaussian in a tile."""
     left, right, top, _ = box_of_tiles(record)
     place = (tile_y - top) * (right - left + 1) + tile_x - left
-    return p.rows + (load_i32(record + FIRST_ROW) + place) * row_bytes(p)
+    return p.rows + (load_i32(record + FIRST_ROW) + place) * p.row_bytes
 
 
-@njit(error_model="numpy")
+@inner
 def backward_tile(p, tile):
     """One item of the parallel loop over tiles."""
-    groups = num_groups(p)
-    stride = BYTES * (2 + GROUP * groups)
+    padded = p.padded
+    stride = BYTES * (2 + padded)
     # Per block: the transmittance, the part of the loss behind, the cotangents.
-    state = allocate(BLOCKS * stride + BYTES * GROUP * groups)
+    state = allocate(BLOCKS * stride + BYTES * padded)
     sums = state + BLOCKS * stride
-    columns = tiles_across(p)
+    columns = p.columns
     tile_x, tile_y = tile % columns, tile // columns
     left, top = tile_x * TILE, tile_y * TILE
     start_light(p, left, top, state, stride)
     _load_cotangents(p, left, top, state, stride)
 
-    records, size, ids = p.records, record_bytes(p), p.ids
+    records, size, ids = p.records, p.record_bytes, p.ids
     begin = load_i32(p.offsets + 4 * tile)
     end = load_i32(p.offsets + 4 * (tile + 1))
     zero = splat(ZERO)
@@ -140,7 +135,7 @@ def backward_tile(p, tile):
         if (k - begin) % CHECK_EVERY == CHECK_EVERY - 1 and not finished:
             finished = is_finished(state, stride)
         if finished:
-            for f in range(0, row_bytes(p), 4):
+            for f in range(0, p.row_bytes, 4):
                 store_f32(row + f, ZERO)
             continue
         mean_x, mean_y = splat_at(record + MEAN_X), splat_at(record + MEAN_Y)
@@ -155,7 +150,7 @@ def backward_tile(p, tile):
         blue, fourth = splat_at(record + COLORS + 8), splat_at(record + COLORS + 12)
         s = s_x = s_y = s_xx = s_xy = s_yy = zero
         s_red = s_green = s_blue = s_fourth = zero
-        for f in range(GROUP, GROUP * groups):
+        for f in range(GROUP, padded):
             store(sums + BYTES * f, zero)
         for by in range(first_y, last_y + 1):
             dy = splat(np.float32(top + by * BLOCK)) + block_y() - mean_y
@@ -186,7 +181,7 @@ def backward_tile(p, tile):
                 s_fourth = fma(weight, g_fourth, s_fourth)
                 shade = fma(red, g_red, green * g_green)
                 shade = shade + fma(blue, g_blue, fourth * g_fourth)
-                for f in range(GROUP, GROUP * groups):
+                for f in range(GROUP, padded):
                     g_f = load(g + BYTES * f)
                     shade = fma(splat_at(record + COLORS + 4 * f), g_f, shade)
                     sum_at = sums + BYTES * f
@@ -204,7 +199,7 @@ def backward_tile(p, tile):
         store_sums(row + SUM_X, s_x, s_y, s_xx, s_xy)
         store_sums(row + SUM_YY, s_yy, s, zero, zero)
         store_sums(row + ROW_COLORS, s_red, s_green, s_blue, s_fourth)
-        for f in range(GROUP, GROUP * groups, GROUP):
+        for f in range(GROUP, padded, GROUP):
             at = sums + BYTES * f
             store_sums(
                 row + ROW_COLORS + 4 * f,
@@ -216,7 +211,7 @@ def backward_tile(p, tile):
     free(state)
 
 
-@njit(error_model="numpy")
+@inner
 def add_rows(p, record, i, total):
     """Adds the rows of a record to the gradients of Gaussian i.
 
@@ -225,7 +220,7 @@ def add_rows(p, record, i, total):
     """
     left, right, top, bottom = box_of_tiles(record)
     num_rows = (right - left + 1) * (bottom - top + 1)
-    size = row_bytes(p)
+    size = p.row_bytes
     rows = p.rows + load_i32(record + FIRST_ROW) * size
     for offset in range(0, size, 4 * LANES):
         accumulated = splat(ZERO)
@@ -249,15 +244,15 @@ def add_rows(p, record, i, total):
         _add(p.d_colors + 4 * (i * p.channels + f), value)
 
 
-@njit(error_model="numpy")
+@inner
 def _add(address, value):
     store_f32(address, load_f32(address) + value)
 
 
-@njit(error_model="numpy")
+@inner
 def gaussian_gradients(p, chunk):
     """One item of the parallel loop over chunks of Gaussians."""
-    total = allocate(row_bytes(p) + BYTES)
+    total = allocate(p.row_bytes + BYTES)
     for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, p.n)):
         for k in range(2):
             store_f32(p.d_means2d + 8 * i + 4 * k, ZERO)
@@ -267,7 +262,7 @@ def gaussian_gradients(p, chunk):
         for f in range(p.channels):
             store_f32(p.d_colors + 4 * (i * p.channels + f), ZERO)
         if load_i32(p.kept + 4 * i) > 0:
-            add_rows(p, p.records + i * record_bytes(p), i, total)
+            add_rows(p, p.records + i * p.record_bytes, i, total)
         if i == p.boundary:
-            add_rows(p, p.records + p.n * record_bytes(p), i, total)
+            add_rows(p, p.records + p.n * p.record_bytes, i, total)
     free(total)

@@ -11,7 +11,7 @@ import jax
 
 from npga_jax.runtime import cache_root
 
-FORWARD, BACKWARD = "npga_composite_forward", "npga_composite_backward"
+TARGET = "npga_jax_composite"
 
 
 @functools.cache
@@ -28,18 +28,16 @@ def unavailable() -> str:
         return f"numba cannot be imported: {error}"
     if dict(binding.get_host_cpu_features()).get("fma") is False:
         return "the processor has no fused multiply-add"
-    handlers = _compiled(numba)
-    if not _speaks(handlers.API_VERSION):
+    from npga_jax.rasterizer.native import frame
+
+    if not _speaks(frame.API_VERSION):
         return "XLA's FFI has another version"
+    handlers = _compiled(numba)
     try:
-        for name, handler in (
-            (FORWARD, handlers.composite_forward),
-            (BACKWARD, handlers.composite_backward),
-        ):
-            capsule = jax.ffi.pycapsule(handler.ctypes)
-            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
-    except Exception as error:  # Whatever XLA has against them, there is another way.
-        return f"XLA refused the handlers: {error}"
+        capsule = jax.ffi.pycapsule(handlers.composite.ctypes)
+        jax.ffi.register_ffi_target(TARGET, capsule, platform="cpu")
+    except Exception as error:  # Whatever XLA has against it, there is another way.
+        return f"XLA refused the handler: {error}"
     return ""
 
 

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-from numba import njit
 
 from npga_jax.rasterizer.compositing import MAX_ALPHA, TRANSMITTANCE_THRESHOLD
+from npga_jax.rasterizer.native.jit import inner
 from npga_jax.rasterizer.native.layout import (
     BLOCK,
     BLOCKS,
@@ -22,9 +22,6 @@ from npga_jax.rasterizer.native.layout import (
     QUAD_B,
     QUAD_C,
     TILE,
-    num_groups,
-    record_bytes,
-    tiles_across,
 )
 from npga_jax.rasterizer.native.memory import (
     allocate,
@@ -63,7 +60,7 @@ CHECK_EVERY = 16
 """Gaussians between two looks at whether the whole tile is finished."""
 
 
-@njit(error_model="numpy")
+@inner
 def blocks_of(record, left, top):
     """First and last column and row of a tile's blocks that a record touches."""
     return (
@@ -74,7 +71,7 @@ def blocks_of(record, left, top):
     )
 
 
-@njit(error_model="numpy")
+@inner
 def start_light(p, left, top, state, stride):
     """Full transmittance for the pixels of the image, finished (-1) beyond it."""
     for block in range(BLOCKS):
@@ -85,7 +82,7 @@ def start_light(p, left, top, state, stride):
         store(state + block * stride, light)
 
 
-@njit(error_model="numpy")
+@inner
 def is_finished(state, stride):
     """Whether no pixel of the tile has light left."""
     for block in range(BLOCKS):
@@ -94,26 +91,26 @@ def is_finished(state, stride):
     return True
 
 
-@njit(error_model="numpy")
+@inner
 def _accumulate(address, weight, color):
     store(address, fma(weight, color, load(address)))
 
 
-@njit(error_model="numpy")
+@inner
 def forward_tile(p, tile):
     """One item of the parallel loop over tiles."""
-    groups, width, height = num_groups(p), p.width, p.height
-    stride = BYTES * (1 + GROUP * groups)
+    padded, width, height = p.padded, p.width, p.height
+    stride = BYTES * (1 + padded)
     # Per block: the transmittance, negative once finished, and the colours.
     state = allocate(BLOCKS * stride)
-    columns = tiles_across(p)
+    columns = p.columns
     left, top = tile % columns * TILE, tile // columns * TILE
     start_light(p, left, top, state, stride)
     for block in range(BLOCKS):
-        for f in range(GROUP * groups):
+        for f in range(padded):
             store(state + block * stride + BYTES * (1 + f), splat(ZERO))
 
-    records, size, ids = p.records, record_bytes(p), p.ids
+    records, size, ids = p.records, p.record_bytes, p.ids
     begin = load_i32(p.offsets + 4 * tile)
     end = load_i32(p.offsets + 4 * (tile + 1))
     for k in range(begin, end):
@@ -155,7 +152,7 @@ def forward_tile(p, tile):
                 _accumulate(here + 2 * BYTES, weight, green)
                 _accumulate(here + 3 * BYTES, weight, blue)
                 _accumulate(here + 4 * BYTES, weight, fourth)
-                for f in range(GROUP, GROUP * groups):
+                for f in range(GROUP, padded):
                     color = splat_at(record + COLORS + 4 * f)
                     _accumulate(here + BYTES * (1 + f), weight, color)
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit
+from numba import carray
 from numba.core import types
 from numba.extending import intrinsic
+
+from npga_jax.rasterizer.native.jit import inner
 
 BLOCK = 4
 """A vector is a block of 4x4 pixels."""
@@ -30,6 +32,7 @@ SUM_X, SUM_Y, SUM_XX, SUM_XY, SUM_YY, SUM = range(0, 24, 4)
 ROW_COLORS = 32
 
 _NUMBERS = ("n", "channels", "width", "height", "tile_size", "max_isects", "dropping")
+_DERIVED = ("padded", "record_bytes", "row_bytes", "columns", "num_tiles", "chunks")
 _INPUTS = ("means2d", "radii", "depths", "conics", "opacities", "colors")
 _OUTPUTS = ("image", "transmittance", "counts", "kept", "ids", "offsets")
 _COTANGENTS = ("d_image", "d_transmittance")
@@ -40,6 +43,7 @@ PARAMS = np.dtype(
         (name, np.int64)
         for name in (
             *_NUMBERS,
+            *_DERIVED,
             *_INPUTS,
             *_OUTPUTS,
             *_COTANGENTS,
@@ -49,6 +53,8 @@ PARAMS = np.dtype(
     ]
 )
 """Sizes, and addresses of float32 and int32 arrays.
+
+`padded` channels are a multiple of `GROUP`; `columns` and `num_tiles` are of `TILE`.
 
 `boundary` is the Gaussian of which only a part fits into the capacity, or -1. That part
 may be no rectangle: record n holds its last row of counted tiles.
@@ -63,37 +69,17 @@ def _as_pointer(typingctx, address):
     return types.voidptr(types.int64), codegen
 
 
-@njit(error_model="numpy")
+@inner
 def params_at(address):
     """The PARAMS record at an address."""
     return carray(_as_pointer(address), 1, PARAMS)[0]
 
 
-@njit(error_model="numpy")
-def num_groups(p):
-    """Groups of four channels."""
-    return (p.channels + GROUP - 1) // GROUP
-
-
-@njit(error_model="numpy")
-def record_bytes(p):
-    """Size of one record."""
-    return COLORS + 4 * GROUP * num_groups(p)
-
-
-@njit(error_model="numpy")
-def row_bytes(p):
-    """Size of one row of gradients."""
-    return ROW_COLORS + 4 * GROUP * num_groups(p)
-
-
-@njit(error_model="numpy")
-def tiles_across(p):
-    """Tiles of `TILE` in one row of the image."""
-    return (p.width + TILE - 1) // TILE
-
-
-@njit(error_model="numpy")
-def num_tiles(p):
-    """Tiles of `TILE` in the image."""
-    return tiles_across(p) * ((p.height + TILE - 1) // TILE)
+@inner
+def derive_sizes(p):
+    """Fills in the sizes that follow from others."""
+    p.padded = (p.channels + GROUP - 1) // GROUP * GROUP
+    p.record_bytes, p.row_bytes = COLORS + 4 * p.padded, ROW_COLORS + 4 * p.padded
+    p.columns = (p.width + TILE - 1) // TILE
+    p.num_tiles = p.columns * ((p.height + TILE - 1) // TILE)
+    p.chunks = (p.n + CHUNK - 1) // CHUNK

@@ -1,17 +1,14 @@
 """Depth order and tile lists, by radix and counting sort."""
 
 import numpy as np
-from numba import njit
 
+from npga_jax.rasterizer.native.jit import inner
 from npga_jax.rasterizer.native.layout import (
     FIRST_X,
     FIRST_Y,
     LAST_X,
     LAST_Y,
     TILE,
-    num_tiles,
-    record_bytes,
-    tiles_across,
 )
 from npga_jax.rasterizer.native.memory import (
     bits_of,
@@ -31,7 +28,7 @@ _SATURATED = 2_000_000_000
 """The pure path counts in float32 beyond this, and gives up."""
 
 
-@njit(error_model="numpy")
+@inner
 def depth_order(p, keys, spare):
     """Sorts the Gaussians that touch a pixel, front to back; ties keep their order.
 
@@ -69,7 +66,7 @@ def depth_order(p, keys, spare):
     return keys, count
 
 
-@njit(error_model="numpy")
+@inner
 def count_isects(p, keys, count):
     """Writes how many tiles were wanted and dropped; whether some must be dropped.
 
@@ -77,7 +74,7 @@ def count_isects(p, keys, count):
     """
     total = 0
     for k in range(count):
-        total += load_i32(p.kept + 4 * _index(keys, k))
+        total += load_i32(p.kept + 4 * load_i32(keys + 8 * k))
     wanted = total if total < _SATURATED else _INT32_MAX
     store_i32(p.counts, np.int32(wanted))
     store_i32(p.counts + 4, np.int32(max(wanted - p.max_isects, 0)))
@@ -85,19 +82,14 @@ def count_isects(p, keys, count):
         return False
     room = p.max_isects
     for k in range(count):
-        address = p.kept + 4 * _index(keys, k)
+        address = p.kept + 4 * load_i32(keys + 8 * k)
         kept = min(room, int(load_i32(address)))
         store_i32(address, np.int32(kept))
         room -= kept
     return True
 
 
-@njit(error_model="numpy")
-def _index(keys, k):
-    return int(load_u64(keys + 8 * k) & np.uint64(0xFFFFFFFF))
-
-
-@njit(error_model="numpy")
+@inner
 def box_of_tiles(record):
     """First and last column and row of the tiles that a record touches."""
     # Python's floor division: a box that ends at -1 touches nothing.
@@ -109,10 +101,10 @@ def box_of_tiles(record):
     )
 
 
-@njit(error_model="numpy")
+@inner
 def _count_tiles(p, record):
     left, right, top, bottom = box_of_tiles(record)
-    columns, last = tiles_across(p), num_tiles(p)
+    columns, last = p.columns, p.num_tiles
     for y in range(top, bottom + 1):
         for t in range(y * columns + left, y * columns + right + 1):
             # Two ahead, so that filling the lists leaves the offsets behind.
@@ -121,10 +113,10 @@ def _count_tiles(p, record):
                 store_i32(address, np.int32(load_i32(address) + 1))
 
 
-@njit(error_model="numpy")
+@inner
 def _append(p, i):
-    left, right, top, bottom = box_of_tiles(p.records + i * record_bytes(p))
-    columns, ids, offsets = tiles_across(p), p.ids, p.offsets
+    left, right, top, bottom = box_of_tiles(p.records + i * p.record_bytes)
+    columns, ids, offsets = p.columns, p.ids, p.offsets
     for y in range(top, bottom + 1):
         for t in range(y * columns + left, y * columns + right + 1):
             address = offsets + 4 * (t + 1)
@@ -133,23 +125,23 @@ def _append(p, i):
             store_i32(address, np.int32(end + 1))
 
 
-@njit(error_model="numpy")
+@inner
 def tile_lists(p, keys, count):
     """Writes `ids`, tile by tile and front to back, and `offsets` of the tiles."""
-    records, stride, tiles = p.records, record_bytes(p), num_tiles(p)
+    records, stride, tiles = p.records, p.record_bytes, p.num_tiles
     for t in range(tiles + 1):
         store_i32(p.offsets + 4 * t, np.int32(0))
     for k in range(count):
-        prefetch(records + _index(keys, min(k + _AHEAD, count - 1)) * stride)
-        _count_tiles(p, records + _index(keys, k) * stride)
+        prefetch(records + load_i32(keys + 8 * min(k + _AHEAD, count - 1)) * stride)
+        _count_tiles(p, records + load_i32(keys + 8 * k) * stride)
     _count_tiles(p, records + p.n * stride)
     for t in range(2, tiles + 1):
         total = load_i32(p.offsets + 4 * t) + load_i32(p.offsets + 4 * (t - 1))
         store_i32(p.offsets + 4 * t, np.int32(total))
     boundary = p.boundary
     for k in range(count):
-        prefetch(records + _index(keys, min(k + _AHEAD, count - 1)) * stride)
-        i = _index(keys, k)
+        prefetch(records + load_i32(keys + 8 * min(k + _AHEAD, count - 1)) * stride)
+        i = load_i32(keys + 8 * k)
         _append(p, i)
         if i == boundary:
             _append(p, p.n)

@@ -1,9 +1,10 @@
 """Plain memory in numba code: loads and stores by address, atomics, the heap."""
 
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from npga_jax.rasterizer.native.jit import inner
 
 _I64 = ir.IntType(64)
 _LINE = 64
@@ -94,7 +95,7 @@ def _free(typingctx, address):
     return types.void(types.int64), codegen
 
 
-@njit(error_model="numpy")
+@inner
 def allocate(size):
     """Uninitialised heap memory that begins a cache line, or 0 where there is none."""
     whole = _allocate(size + 2 * _LINE)
@@ -105,7 +106,7 @@ def allocate(size):
     return address
 
 
-@njit(error_model="numpy")
+@inner
 def free(address):
     """Gives back what `allocate` gave."""
     _free(load_i64(address - 8))

@@ -8,10 +8,10 @@ that comes too late finds nothing left; the last to leave frees the shared job.
 """
 
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from npga_jax.rasterizer.native.jit import inner
 from npga_jax.rasterizer.native.memory import (
     allocate,
     atomic_add,
@@ -31,19 +31,18 @@ _FRAME_API, _FRAME_CONTEXT = 16, 24
 _API_DESTROY_ERROR, _API_SCHEDULE, _API_NUM_THREADS = 64, 136, 144
 
 
-def make_parallel_for(run_item):
-    """Compiles the loop `for i in range(total): run_item(kind, params, i)`.
+def make_task(run_item):
+    """The C function that XLA's threads call with a job.
 
     Args:
-      run_item: numba function of three int64.
+      run_item: numba function of three int64: kind, params, item.
 
     Returns:
-      `parallel_for(frame, kind, params, total)` for handlers with an XLA call frame;
-      False where memory ran out.
+      An intrinsic without arguments that gives its address. Only the outermost function
+      should use it: whatever does is compiled together with all that `run_item` calls.
     """
 
-    @njit(error_model="numpy")
-    def work(job):
+    def task(job):
         atomic_add(job + _ACTIVE, 1)
         total, kind = load_i64(job + _TOTAL), load_i64(job + _KIND)
         params = load_i64(job + _PARAMS)
@@ -52,20 +51,10 @@ def make_parallel_for(run_item):
             run_item(kind, params, item)
             item = atomic_add(job + _NEXT, 1)
         atomic_add(job + _ACTIVE, -1)
-
-    @njit(error_model="numpy")
-    def leave(job, owners):
-        if atomic_add(job + _OWNERS, -owners) == owners:
-            free(job)
-
-    def task(job):
-        work(job)
-        leave(job, 1)
+        leave(job)
 
     @intrinsic
     def task_address(typingctx):
-        """Address of `task` with the C signature that XLA calls."""
-
         def codegen(context, builder, sig, args):
             int64 = ir.IntType(64)
             function = ir.Function(
@@ -74,63 +63,90 @@ def make_parallel_for(run_item):
                 builder.module.get_unique_name("npga_pool_task"),
             )
             function.linkage = "internal"
-            inner = ir.IRBuilder(function.append_basic_block())
+            inner_builder = ir.IRBuilder(function.append_basic_block())
             task_sig = types.none(types.int64)
             compiled = context.compile_subroutine(builder, task, task_sig)
             context.call_internal_no_propagate(
-                inner, compiled.fndesc, task_sig, function.args
+                inner_builder, compiled.fndesc, task_sig, function.args
             )
-            inner.ret_void()
+            inner_builder.ret_void()
             return builder.ptrtoint(function, int64)
 
         return types.int64(), codegen
 
-    @njit(error_model="numpy")
-    def parallel_for(frame, kind, params, total):
-        job = allocate(_JOB_BYTES)
-        if job == 0:
-            return False
-        api, context = load_i64(frame + _FRAME_API), load_i64(frame + _FRAME_CONTEXT)
-        destroy_error = load_i64(api + _API_DESTROY_ERROR)
-        arguments = job + _ARGUMENTS
-        store_i64(arguments, 32)
+    return task_address
+
+
+@inner
+def leave(job):
+    """Gives up one share of a job."""
+    if atomic_add(job + _OWNERS, -1) == 1:
+        free(job)
+
+
+@inner
+def _num_threads(frame, arguments):
+    """How many threads XLA has; 1 without a pool."""
+    store_i64(arguments, 32)
+    store_i64(arguments + 8, 0)
+    store_i64(arguments + 16, load_i64(frame + _FRAME_CONTEXT))
+    store_i64(arguments + 24, arguments + 32)
+    if _succeeds(frame, _API_NUM_THREADS, arguments):
+        return load_i64(arguments + 32)
+    return 1
+
+
+@inner
+def _schedule(frame, arguments, task, job):
+    """Whether XLA will call `task` with the job, some time."""
+    store_i64(arguments, 40)
+    store_i64(arguments + 8, 0)
+    store_i64(arguments + 16, load_i64(frame + _FRAME_CONTEXT))
+    store_i64(arguments + 24, task)
+    store_i64(arguments + 32, job)
+    return _succeeds(frame, _API_SCHEDULE, arguments)
+
+
+@inner
+def _succeeds(frame, function, arguments):
+    api = load_i64(frame + _FRAME_API)
+    error = call(load_i64(api + function), arguments)
+    if error != 0:
+        store_i64(arguments, 24)
         store_i64(arguments + 8, 0)
-        store_i64(arguments + 16, context)
-        store_i64(arguments + 24, arguments + 32)
-        store_i64(arguments + 32, 1)
-        error = call(load_i64(api + _API_NUM_THREADS), arguments)
-        helpers = min(load_i64(arguments + 32), total) - 1
-        if error != 0:
-            # A client without a pool: the caller works alone.
-            helpers = 0
-            store_i64(arguments, 24)
-            store_i64(arguments + 16, error)
-            call(destroy_error, arguments)
-        helpers = max(helpers, 0)
+        store_i64(arguments + 16, error)
+        call(load_i64(api + _API_DESTROY_ERROR), arguments)
+    return error == 0
 
-        store_i64(job + _NEXT, 0)
-        store_i64(job + _ACTIVE, 0)
-        store_i64(job + _OWNERS, helpers + 1)
-        store_i64(job + _TOTAL, total)
-        store_i64(job + _KIND, kind)
-        store_i64(job + _PARAMS, params)
-        absent = 0
-        for _ in range(helpers):
-            store_i64(arguments, 40)
-            store_i64(arguments + 8, 0)
-            store_i64(arguments + 16, context)
-            store_i64(arguments + 24, task_address())
-            store_i64(arguments + 32, job)
-            error = call(load_i64(api + _API_SCHEDULE), arguments)
-            if error != 0:
-                absent += 1
-                store_i64(arguments, 24)
-                store_i64(arguments + 16, error)
-                call(destroy_error, arguments)
-        work(job)
-        while atomic_load(job + _ACTIVE) > 0:
-            pass
-        leave(job, absent + 1)
-        return True
 
-    return parallel_for
+@inner
+def parallel_for(frame, task, kind, params, total):
+    """`for i in range(total): run_item(kind, params, i)` on all threads.
+
+    Args:
+      frame: XLA's call frame, of the handler that is running.
+      task: what `make_task` gave.
+
+    Returns:
+      False where memory ran out.
+    """
+    job = allocate(_JOB_BYTES)
+    if job == 0:
+        return False
+    arguments = job + _ARGUMENTS
+    helpers = max(min(_num_threads(frame, arguments), total) - 1, 0)
+    store_i64(job + _NEXT, 0)
+    store_i64(job + _ACTIVE, 0)
+    # The helpers, the task that is called here, and this function.
+    store_i64(job + _OWNERS, helpers + 2)
+    store_i64(job + _TOTAL, total)
+    store_i64(job + _KIND, kind)
+    store_i64(job + _PARAMS, params)
+    for _ in range(helpers):
+        if not _schedule(frame, arguments, task, job):
+            leave(job)
+    call(task, job)
+    while atomic_load(job + _ACTIVE) > 0:
+        pass
+    leave(job)
+    return True

@@ -3,15 +3,14 @@
 import math
 
 import numpy as np
-from numba import njit
 
+from npga_jax.rasterizer.native.jit import inner
 from npga_jax.rasterizer.native.layout import (
     CHUNK,
     COLORS,
     FIRST_ROW,
     FIRST_X,
     FIRST_Y,
-    GROUP,
     LAST_X,
     LAST_Y,
     LOG2_OPACITY,
@@ -20,8 +19,6 @@ from npga_jax.rasterizer.native.layout import (
     QUAD_A,
     QUAD_B,
     QUAD_C,
-    num_groups,
-    record_bytes,
 )
 from npga_jax.rasterizer.native.memory import (
     load_f32,
@@ -35,7 +32,7 @@ _LOG2_E = np.float32(math.log2(math.e))
 _ZERO = np.float32(0.0)
 
 
-@njit(error_model="numpy")
+@inner
 def _pixels(mean, radius, size):
     """First and last pixel whose centre lies within `radius`; in float32 as in JAX."""
     first = np.ceil(mean - radius - _HALF)
@@ -45,7 +42,7 @@ def _pixels(mean, radius, size):
     return int(first), int(last)
 
 
-@njit(error_model="numpy")
+@inner
 def _set_box(record, first_x, last_x, first_y, last_y):
     store_i32(record + FIRST_X, np.int32(first_x))
     store_i32(record + LAST_X, np.int32(last_x))
@@ -53,13 +50,13 @@ def _set_box(record, first_x, last_x, first_y, last_y):
     store_i32(record + LAST_Y, np.int32(last_y))
 
 
-@njit(error_model="numpy")
+@inner
 def clear_box(record):
     """Makes a record touch no pixel."""
     _set_box(record, 0, -1, 0, -1)
 
 
-@njit(error_model="numpy")
+@inner
 def _fill(p, i, record):
     """Everything but the box."""
     means2d, conics, colors = p.means2d, p.conics, p.colors
@@ -72,20 +69,20 @@ def _fill(p, i, record):
     opacity = load_f32(p.opacities + 4 * i)
     store_f32(record + LOG2_OPACITY, _LOG2_E * math.log(opacity))
     channels = p.channels
-    for f in range(GROUP * num_groups(p)):
+    for f in range(p.padded):
         value = _ZERO
         if f < channels:
             value = load_f32(colors + 4 * (i * channels + f))
         store_f32(record + COLORS + 4 * f, value)
 
 
-@njit(error_model="numpy")
+@inner
 def make_record(p, i):
     """Fills the record of Gaussian i, and `kept`: how many counted tiles it touches.
 
     When some are to be dropped, `kept` is input: how many of them it may touch.
     """
-    record = p.records + i * record_bytes(p)
+    record = p.records + i * p.record_bytes
     touches = load_f32(p.radii + 8 * i) > _ZERO
     first_x, last_x, first_y, last_y = 0, -1, 0, -1
     if touches:
@@ -110,7 +107,7 @@ def make_record(p, i):
     if kept < count:
         # Tiles are kept row by row: some full rows, then part of one.
         p.boundary = i
-        partial = p.records + p.n * record_bytes(p)
+        partial = p.records + p.n * p.record_bytes
         _fill(p, i, partial)
         row = first_y // size + kept // across
         middle_x = (first_x // size + kept % across) * size - 1
@@ -125,14 +122,14 @@ def make_record(p, i):
         clear_box(record)
 
 
-@njit(error_model="numpy")
+@inner
 def make_records(p, chunk):
     """One item of the parallel loop over chunks of Gaussians."""
     for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, p.n)):
         make_record(p, i)
 
 
-@njit(error_model="numpy")
+@inner
 def set_first_row(record, row):
     """Where the Gaussian's rows of gradients begin."""
     store_i32(record + FIRST_ROW, np.int32(row))
