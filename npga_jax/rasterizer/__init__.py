@@ -1,4 +1,4 @@
-"""A tile-based differentiable Gaussian rasterizer in pure JAX."""
+"""A tile-based differentiable Gaussian rasterizer in JAX, native on the CPU."""
 
 from functools import partial
 
@@ -18,7 +18,12 @@ from npga_jax.rasterizer.compositing import Blocking
 from npga_jax.sh import eval_sh
 from npga_jax.types import RenderOutput
 
-__all__ = ["Blocking", "rasterization", "rasterization_reference"]
+__all__ = [
+    "Blocking",
+    "rasterization",
+    "rasterization_pure",
+    "rasterization_reference",
+]
 
 _DEFAULT_BLOCKING = Blocking()
 
@@ -176,6 +181,8 @@ def rasterization(
     Pixel centres are at +0.5. Culled, degenerate, huge and NaN Gaussians get finite
     (zero) gradients; NaN, infinite and absurdly large ones are counted.
 
+    On the CPU, float32 is composited by native code where numba is there (`native`).
+
     Args:
       max_isects: static capacity for (Gaussian, tile) pairs per camera. What exceeds it
         is dropped from the back and counted in `num_dropped`.
@@ -207,6 +214,23 @@ def rasterization(
         far_plane=far_plane,
         antialiased=antialiased,
         blocking=blocking,
+    )
+
+
+def rasterization_pure(
+    means, quats, scales, opacities, colors, viewmats, Ks, **options
+) -> RenderOutput:
+    """`rasterization` without native code, as it is on other platforms than the CPU."""
+    return _rasterize(
+        _composite_tiled,
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        Ks,
+        **options,
     )
 
 

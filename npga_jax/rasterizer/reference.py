@@ -26,7 +26,7 @@ def composite_dense(
     `max_isects` and `blocking` have no meaning here and are ignored.
     """
     del max_isects, blocking
-    n, dtype = len(colors), colors.dtype
+    dtype = colors.dtype
     visible = projection.radii[:, 0] > 0
     order = jnp.argsort(jnp.where(visible, projection.depths, jnp.inf), stable=True)
     x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)

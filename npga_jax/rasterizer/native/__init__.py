@@ -145,16 +145,10 @@ def composite_native(
     )
 
     def pure(inputs):
-        splats = projected._replace(
-            means2d=inputs.means2d,
-            conics=inputs.conics,
-            depths=inputs.depths,
-            radii=inputs.radii,
-            opacities=inputs.opacities,
-        )
+        means2d, radii, depths, conics, opacities, colors = inputs
         return pure_fn(
-            splats,
-            inputs.colors,
+            Projection(means2d, conics, depths, radii, opacities, invalid=None),
+            colors,
             width=width,
             height=height,
             max_isects=max_isects,

@@ -1,9 +1,9 @@
 """Gradients of one tile, front to back again, and their sums per Gaussian.
 
 With R_i the part of the image behind Gaussian i, dL/dalpha_i = T_i <c_i, g> -
-R_i / (1 - alpha_i), and R_i follows from the finished image by subtraction. Each pair of
-Gaussian and tile has a row of its own for its sums, and a Gaussian's rows follow each
-other: no atomics, and the same bits whatever thread came first.
+R_i / (1 - alpha_i), and R_i follows from the finished image by subtraction. Each pair
+of Gaussian and tile has a row of its own for its sums, and a Gaussian's rows follow
+each other: no atomics, and the same bits whatever thread came first.
 """
 
 import numpy as np

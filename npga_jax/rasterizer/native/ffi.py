@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -28,17 +29,22 @@ def unavailable() -> str:
         return f"numba cannot be imported: {error}"
     if dict(binding.get_host_cpu_features()).get("fma") is False:
         return "the processor has no fused multiply-add"
+    try:
+        _register(numba)
+    except Exception as error:  # Whatever it is, there is another way.
+        warnings.warn(f"No native renderer: {error}", stacklevel=2)
+        return str(error)
+    return ""
+
+
+def _register(numba):
     from npga_jax.rasterizer.native import frame
 
     if not _speaks(frame.API_VERSION):
-        return "XLA's FFI has another version"
+        raise RuntimeError("XLA's FFI has another version")
     handlers = _compiled(numba)
-    try:
-        capsule = jax.ffi.pycapsule(handlers.composite.ctypes)
-        jax.ffi.register_ffi_target(TARGET, capsule, platform="cpu")
-    except Exception as error:  # Whatever XLA has against it, there is another way.
-        return f"XLA refused the handler: {error}"
-    return ""
+    capsule = jax.ffi.pycapsule(handlers.composite.ctypes)
+    jax.ffi.register_ffi_target(TARGET, capsule, platform="cpu")
 
 
 def _compiled(numba):
@@ -50,9 +56,8 @@ def _compiled(numba):
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     before = numba.config.CACHE_DIR
-    if not before:
-        folder = cache_root().resolve() / "numba" / digest.hexdigest()[:16]
-        numba.config.CACHE_DIR = str(folder)
+    root = Path(before) if before else cache_root().resolve() / "numba"
+    numba.config.CACHE_DIR = str(root / digest.hexdigest()[:16])
     try:
         from npga_jax.rasterizer.native import handlers
     finally:

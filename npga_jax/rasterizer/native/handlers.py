@@ -63,24 +63,17 @@ def _read(frame, p):
     p.conics, p.opacities = data(inputs, 3), data(inputs, 4)
     p.colors = data(inputs, 5)
     backward = num_arguments(frame) > _NUM_INPUTS
-    forward_results, first = results, 0
+    outputs, first = results, 0
     if backward:
-        forward_results, first = inputs, _NUM_INPUTS
+        outputs, first = inputs, _NUM_INPUTS
         p.d_image, p.d_transmittance = data(inputs, 12), data(inputs, 13)
         p.d_means2d, p.d_conics = data(results, 0), data(results, 1)
         p.d_opacities, p.d_colors = data(results, 2), data(results, 3)
-    p.height, p.width = dim(forward_results, first, 0), dim(forward_results, first, 1)
-    p.max_isects = dim(forward_results, first + 4, 0)
-    p.image = data(forward_results, first)
-    p.transmittance = data(forward_results, first + 1)
-    p.counts, p.kept = (
-        data(forward_results, first + 2),
-        data(forward_results, first + 3),
-    )
-    p.ids, p.offsets = (
-        data(forward_results, first + 4),
-        data(forward_results, first + 5),
-    )
+    p.height, p.width = dim(outputs, first, 0), dim(outputs, first, 1)
+    p.max_isects = dim(outputs, first + 4, 0)
+    p.image, p.transmittance = data(outputs, first), data(outputs, first + 1)
+    p.counts, p.kept = data(outputs, first + 2), data(outputs, first + 3)
+    p.ids, p.offsets = data(outputs, first + 4), data(outputs, first + 5)
     p.boundary = -1
     derive_sizes(p)
     return backward

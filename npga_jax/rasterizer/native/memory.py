@@ -8,6 +8,7 @@ from npga_jax.rasterizer.native.jit import inner
 
 _I64 = ir.IntType(64)
 _LINE = 64
+"""Bytes."""
 
 
 def _loader(numba_type, llvm_type):
@@ -127,6 +128,21 @@ def prefetch(typingctx, address):
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
+
+
+@intrinsic
+def yield_core(typingctx):
+    """Lets another thread run, if one is waiting; POSIX's sched_yield."""
+
+    def codegen(context, builder, sig, args):
+        of_type = ir.FunctionType(ir.IntType(32), [])
+        function = cgutils.get_or_insert_function(
+            builder.module, of_type, "sched_yield"
+        )
+        builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic

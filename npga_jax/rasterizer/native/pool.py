@@ -20,6 +20,7 @@ from npga_jax.rasterizer.native.memory import (
     free,
     load_i64,
     store_i64,
+    yield_core,
 )
 
 # The job: its counters, what to do, and the arguments of the calls into XLA.
@@ -147,6 +148,7 @@ def parallel_for(frame, task, kind, params, total):
             leave(job)
     call(task, job)
     while atomic_load(job + _ACTIVE) > 0:
-        pass
+        # A helper may have lost its core to another process: it needs this one.
+        yield_core()
     leave(job)
     return True

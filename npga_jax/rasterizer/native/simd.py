@@ -1,8 +1,8 @@
 """Sixteen float32 at a time in numba code, without trusting the auto-vectoriser.
 
-`Floats` and `Mask` are numba types that hold one LLVM vector each. LLVM maps them to one
-AVX-512 register, two of AVX2, or four of NEON. No fast-math flags: a result depends only
-on the input, so that the backward pass sees the bits that the forward pass saw.
+`floats` and `mask` are numba types that hold one LLVM vector each. LLVM maps them to
+one AVX-512 register, two of AVX2, or four of NEON. No fast-math flags: a result depends
+only on the input, so that the backward pass sees the bits that the forward pass saw.
 """
 
 import operator
@@ -247,7 +247,7 @@ def store_sums(typingctx, address, a, b, c, d):
         address, *vectors = args
 
         def pairwise(x, y, distance):
-            """Adds neighbours: x's sums go where a lane's bit is clear, y's where set."""
+            """Adds neighbours: x's sums where a lane's bit is clear, y's where set."""
             first = [i + LANES if i & distance else i for i in range(LANES)]
             other = [i ^ distance for i in first]
             kept = builder.shuffle_vector(x, y, ir.Constant(_INTS, first))
