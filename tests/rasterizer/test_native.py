@@ -73,32 +73,35 @@ def test_the_native_core_is_used():
 
 @needs_numba
 @pytest.mark.parametrize(
-    ("case", "scene"),
+    ("case", "scene", "tolerance"),
     [
-        pytest.param(Case(), cloud, id="depth"),
-        pytest.param(Case(), wall, id="opaque"),
-        pytest.param(Case(), _spoiled, id="nan-and-huge"),
-        pytest.param(Case(max_isects=60_000), _large, id="many"),
+        pytest.param(Case(), cloud, 1e-5, id="depth"),
+        pytest.param(Case(), wall, 1e-5, id="opaque"),
+        pytest.param(Case(), _spoiled, 2e-4, id="nan-and-huge"),
+        pytest.param(Case(max_isects=60_000), _large, 2e-5, id="many"),
         pytest.param(
             Case(33, 21, tile_size=4, render_depth=False),
             functools.partial(cloud, channels=33),
+            2e-5,
             id="tile4-33-channels",
         ),
         pytest.param(
             Case(1, 1, tile_size=16, render_depth=False),
             functools.partial(cloud, channels=5),
+            2e-3,
             id="one-pixel-five-channels",
         ),
         pytest.param(
             Case(num_cameras=3, render_depth=False, antialiased=True),
             functools.partial(cloud, sh_bases=4),
+            1e-5,
             id="three-cameras-sh",
         ),
     ],
 )
-def test_native_equals_pure(case, scene):
-    # One that covers all pixels sums so much that float32 differs from float64 by 5e-5.
-    tolerance = 2e-4 if scene is _spoiled else 1e-5
+def test_native_equals_pure(case, scene, tolerance):
+    # Gradients of a Gaussian that covers all pixels are 5e-5 off those of float64 on
+    # both paths; with one pixel those of the pure path 8e-4, of the native one 2e-5.
     out = assert_equal_to_pure(case, scene(), tolerance)
     assert np.all(out.num_isects > 0)
     assert np.all(out.num_dropped == 0)
@@ -206,7 +209,7 @@ np.savez(sys.argv[1], image=out.colors, **grads)
 """
 
 _SHARD_MAP = """
-mesh = jax.make_mesh((2,), ("d",))
+mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",))
 P = jax.sharding.PartitionSpec
 single = jax.grad(loss_fn(Case()), has_aux=True)
 def both(scene, viewmats, Ks):
