@@ -25,6 +25,7 @@ from npga_jax import __version__, cli
 from npga_jax.errors import InputError
 from npga_jax.loop import peak_rss_mb
 from npga_jax.rasterizer import rasterization
+from npga_jax.rasterizer.native import ffi
 
 _REPO = Path(__file__).resolve().parents[1]
 _MODES = {"forward": "fwd", "forward+backward": "fwdbwd"}
@@ -174,7 +175,7 @@ def print_report(report: dict[str, Any]) -> None:
         "{num_gaussians} Gaussians, {width}x{height}, {num_isects} tile intersections, "
         "scene: {scene}\n{device}, {cpus} CPUs, load {load_before:.1f} to "
         "{load_after:.1f}, {versions}, commit {commit}\n"
-        "XLA_FLAGS={xla_flags}\n".format(**report)
+        "XLA_FLAGS={xla_flags}, core of the rasterizer: {core}\n".format(**report)
     )
     keys = ("first_call_s", "min_ms", "median_ms", "cpu_ms", "ratio_to_native")
     print(f"{'':<25}" + "".join(f"{key:>16}" for key in keys))
@@ -223,6 +224,13 @@ def _count_intersections(scene) -> int:
     return int(count(*(scene[name] for name in LEAVES), *view))
 
 
+def _core() -> str:
+    if jax.default_backend() != "cpu":
+        return "JAX"
+    why_not = ffi.unavailable()
+    return f"JAX ({why_not})" if why_not else "native"
+
+
 def _describe_machine() -> dict[str, Any]:
     git = ["git", "-C", str(_REPO), "describe", "--always", "--dirty", "--abbrev=7"]
     try:
@@ -236,6 +244,7 @@ def _describe_machine() -> dict[str, Any]:
         f"{np.__version__}, python {platform.python_version()}",
         "commit": commit or "unknown",
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "core": _core(),
     }
 
 

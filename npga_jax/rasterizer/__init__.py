@@ -1,16 +1,29 @@
-"""A tile-based differentiable Gaussian rasterizer in pure JAX."""
+"""A tile-based differentiable Gaussian rasterizer in JAX, native on the CPU."""
+
+from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from npga_jax.math import safe_normalize
-from npga_jax.rasterizer import compositing, projection, reference, tiles
+from npga_jax.rasterizer import (
+    compositing,
+    native,
+    projection,
+    reference,
+    tiles,
+)
 from npga_jax.rasterizer.compositing import Blocking
 from npga_jax.sh import eval_sh
 from npga_jax.types import RenderOutput
 
-__all__ = ["Blocking", "rasterization", "rasterization_reference"]
+__all__ = [
+    "Blocking",
+    "rasterization",
+    "rasterization_pure",
+    "rasterization_reference",
+]
 
 _DEFAULT_BLOCKING = Blocking()
 
@@ -35,7 +48,17 @@ def _composite_tiled(projected, colors, *, width, height, max_isects, blocking):
         height=height,
         blocking=blocking,
     )
-    return image, transmittance, lists
+    counts = tiles.IsectCounts(lists.num_isects, lists.num_dropped)
+    return image, transmittance, counts
+
+
+def _composite_fastest(projected, colors, *, max_isects, blocking, **size):
+    composite = _composite_tiled
+    if native.is_usable(projected, colors, max_isects, blocking):
+        composite = partial(native.composite_native, pure_fn=_composite_tiled)
+    return composite(
+        projected, colors, max_isects=max_isects, blocking=blocking, **size
+    )
 
 
 def _rasterize(
@@ -103,7 +126,7 @@ def _rasterize(
         if render_depth:
             depth_channel = jnp.where(visible, projected.depths[:, None], 0.0)
             channels = jnp.concatenate([channels, depth_channel], axis=-1)
-        image, transmittance, lists = composite_fn(
+        image, transmittance, counts = composite_fn(
             projected,
             channels,
             width=width,
@@ -121,8 +144,8 @@ def _rasterize(
             colors=image + transmittance[..., None] * background,
             alphas=alpha,
             depths=depth,
-            num_isects=lists.num_isects,
-            num_dropped=lists.num_dropped,
+            num_isects=counts.num_isects,
+            num_dropped=counts.num_dropped,
             num_invalid=jnp.sum(projected.invalid, dtype=jnp.int32),
         )
 
@@ -158,6 +181,8 @@ def rasterization(
     Pixel centres are at +0.5. Culled, degenerate, huge and NaN Gaussians get finite
     (zero) gradients; NaN, infinite and absurdly large ones are counted.
 
+    On the CPU, float32 is composited by native code where numba is there (`native`).
+
     Args:
       max_isects: static capacity for (Gaussian, tile) pairs per camera. What exceeds it
         is dropped from the back and counted in `num_dropped`.
@@ -171,7 +196,7 @@ def rasterization(
       RenderOutput; `depths` is None unless asked for.
     """
     return _rasterize(
-        _composite_tiled,
+        _composite_fastest,
         means,
         quats,
         scales,
@@ -189,6 +214,23 @@ def rasterization(
         far_plane=far_plane,
         antialiased=antialiased,
         blocking=blocking,
+    )
+
+
+def rasterization_pure(
+    means, quats, scales, opacities, colors, viewmats, Ks, **options
+) -> RenderOutput:
+    """`rasterization` without native code, as it is on other platforms than the CPU."""
+    return _rasterize(
+        _composite_tiled,
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        Ks,
+        **options,
     )
 
 

@@ -9,7 +9,7 @@ from npga_jax.rasterizer.compositing import (
     Blocking,
 )
 from npga_jax.rasterizer.projection import ALPHA_THRESHOLD, Projection
-from npga_jax.rasterizer.tiles import TileLists
+from npga_jax.rasterizer.tiles import IsectCounts
 
 
 def composite_dense(
@@ -20,13 +20,13 @@ def composite_dense(
     height: int,
     max_isects: int,
     blocking: Blocking,
-) -> tuple[jax.Array, jax.Array, TileLists]:
+) -> tuple[jax.Array, jax.Array, IsectCounts]:
     """Same arguments and results as the tiled path, O(N * H * W) time.
 
     `max_isects` and `blocking` have no meaning here and are ignored.
     """
     del max_isects, blocking
-    n, dtype = len(colors), colors.dtype
+    dtype = colors.dtype
     visible = projection.radii[:, 0] > 0
     order = jnp.argsort(jnp.where(visible, projection.depths, jnp.inf), stable=True)
     x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
@@ -53,10 +53,4 @@ def composite_dense(
     columns = (projection.means2d, projection.conics, projection.opacities, colors)
     gaussians = jax.tree.map(lambda column: column[order], (*columns, visible))
     image, transmittance, _ = jax.lax.scan(blend, start, gaussians)[0]
-    lists = TileLists(
-        flatten_ids=jnp.arange(n),
-        isect_offsets=jnp.zeros(1, jnp.int32),
-        num_isects=jnp.int32(0),
-        num_dropped=jnp.int32(0),
-    )
-    return image, transmittance, lists
+    return image, transmittance, IsectCounts(jnp.int32(0), jnp.int32(0))

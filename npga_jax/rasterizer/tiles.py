@@ -22,6 +22,13 @@ class TileLists(NamedTuple):
     num_dropped: jax.Array  # [] int32, those beyond the capacity: the farthest
 
 
+class IsectCounts(NamedTuple):
+    """How the capacity was used, in pairs of Gaussian and tile."""
+
+    num_isects: jax.Array  # [] int32, intersections wanted
+    num_dropped: jax.Array  # [] int32, those beyond the capacity: the farthest
+
+
 def index_bits(n: int) -> int:
     """Bits that hold the numbers below n."""
     return max(1, math.ceil(math.log2(max(n, 2))))

@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.rasterizer import Blocking, rasterization, rasterization_reference
+from npga_jax.rasterizer import (
+    Blocking,
+    rasterization,
+    rasterization_pure,
+    rasterization_reference,
+)
 
 LEAVES = ("means", "quats", "scales", "opacities", "colors")
 WIDTH, HEIGHT = 45, 37
@@ -23,6 +28,7 @@ class Case(NamedTuple):
     render_depth: bool = True
     antialiased: bool = False
     max_isects: int = 8192
+    pure: bool = False
 
 
 def cloud(n=64, seed=0, channels=3, sh_bases=None):
@@ -76,7 +82,9 @@ def _noise(shape, seed):
 
 def render_fn(case: Case, reference=False):
     """(params, viewmats, Ks) -> RenderOutput, not jitted; on a coloured background."""
-    fn = rasterization_reference if reference else rasterization
+    fn = rasterization_pure if case.pure else rasterization
+    if reference:
+        fn = rasterization_reference
 
     def render(params, viewmats, Ks):
         num_channels = 3 if params["colors"].ndim == 3 else params["colors"].shape[1]

@@ -24,11 +24,11 @@ def _all_finite(out, grads):
     return all(np.all(np.isfinite(x)) for x in (*images, *grads.values()))
 
 
-@pytest.fixture(scope="module", params=["channels", "sh"])
+@pytest.fixture(scope="module", params=["channels", "sh", "pure"])
 def setting(request):
     """A case that other tests compile too, its scene, and that without one row."""
-    if request.param == "channels":
-        case, scene = Case(), cloud()
+    if request.param in ("channels", "pure"):
+        case, scene = Case(pure=request.param == "pure"), cloud()
     else:
         case, scene = Case(33, 21, tile_size=16), cloud(sh_bases=16)
     visible = np.any(render_and_grad(case, scene)[1]["means"][ROW] != 0)

@@ -45,9 +45,13 @@ CASE = Case()
         pytest.param(Case(33, 21, tile_size=16), cloud(sh_bases=16), id="tile16-sh3"),
     ],
 )
-def test_tiled_equals_dense(case, scene):
+@pytest.mark.parametrize("pure", [False, True])
+def test_tiled_equals_dense(case, scene, pure):
+    case = case._replace(pure=pure)
     out, grads = render_and_grad(case, scene)
-    expected, expected_grads = render_and_grad(case, scene, reference=True)
+    expected, expected_grads = render_and_grad(
+        case._replace(pure=False), scene, reference=True
+    )
     assert np.all(out.num_dropped == 0)
     assert np.all(out.num_isects > 0)
     assert np.ptp(expected.colors) > 0.1
