@@ -69,9 +69,7 @@ def main(cfg: DistillConfig) -> None:
     codes = expression_codes(capture, split.train)
     held_out = expression_codes(capture, split.self_reenactment)
     options = distill_options(run_cfg)
-    path = forward_path(
-        person, codes, cfg.feature_dim, options, cfg.capture.cache_dir
-    )
+    path = forward_path(person, codes, cfg.feature_dim, options, cfg.capture.cache_dir)
     was_cached, began = path.is_file(), time.perf_counter()
     params = person_forward(run_cfg, person, codes)
     seconds = time.perf_counter() - began

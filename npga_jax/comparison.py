@@ -129,6 +129,26 @@ def captioned_row(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.n
     return np.concatenate([strip, np.concatenate(images, axis=1)])
 
 
+def fit_into(image: np.ndarray, *, width: int, height: int) -> np.ndarray:
+    """Scales an image as a whole, and centres it on white.
+
+    Args:
+        image: [H, W, 3] uint8.
+        width: Of the result.
+        height: Of the result.
+
+    Returns:
+        [height, width, 3] uint8.
+    """
+    zoom = min(width / image.shape[1], height / image.shape[0])
+    size = (max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1))
+    scaled = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    top, left = (height - scaled.shape[0]) // 2, (width - scaled.shape[1]) // 2
+    canvas[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
+    return canvas
+
+
 def write_sheet(
     path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: int
 ) -> None:

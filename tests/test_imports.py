@@ -24,7 +24,8 @@ LAYERS = [
         "nphm",
     }
     | {"mesh_ply", "mesh_files", "mesh_picture"},
-    {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"},
+    {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"}
+    | {"reenactment"},
     {"training", "run_folder", "initialization", "scoring", "evaluation_text"}
     | {"evaluation_views", "comparison", "tracking"},
     {"checkpoint", "distillation", "evaluation"},
