@@ -8,10 +8,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from npga_jax.distillation.distill import cycle_error, pose_points
-from npga_jax.distillation.person import Backward, move_back
+from npga_jax.distillation.person import Backward
+from npga_jax.distillation.roots import pose_by_roots
 from npga_jax.distillation.sampling import Domain
-from npga_jax.nphm.config import METRES_PER_UNIT
-from npga_jax.nphm.root_finding import StopRules, find_roots, pointwise_jacobian
+from npga_jax.nphm.root_finding import pointwise_jacobian
 from npga_jax.types import Params
 
 _MM = 1000.0
@@ -123,7 +123,7 @@ def measure_forward(
     )()
     cycle = np.linalg.norm(np.asarray(error), axis=-1)
     posed = pose(points, expr)
-    roots, valid = _roots(backward, points, expr, posed)
+    roots, valid = pose_by_roots(backward, points, expr, posed)
     miss = _MM * np.linalg.norm(roots - np.asarray(posed), axis=-1)[valid]
     if not valid.any():
         miss = np.array([np.inf])
@@ -156,24 +156,6 @@ def measure_forward(
     )
 
 
-def _roots(backward, points, expr, starts):
-    """Broyden's method per code: posed points [T, P, 3] in metres, and where found."""
-
-    def solve(code, start):
-        def displace(x):
-            moved, _ = move_back(backward, x[None] * METRES_PER_UNIT, code[None])
-            return moved[0] / METRES_PER_UNIT
-
-        # Lips part by more than MonoNPHM's rule lets a search stray.
-        rules = StopRules(diverged=1.0, max_steps=50)
-        return find_roots(
-            displace, points / METRES_PER_UNIT, start / METRES_PER_UNIT, rules=rules
-        )
-
-    found = jax.jit(lambda *args: jax.lax.map(lambda x: solve(*x), args))(expr, starts)
-    return np.asarray(found.points) * METRES_PER_UNIT, np.asarray(found.valid)
-
-
 class _Lips(NamedTuple):
     points: np.ndarray  # [L, 3] canonical, all that part
     closed_mm: float
@@ -196,7 +178,7 @@ def _part_lips(pose, backward, points, expr) -> _Lips:
     stretched = [gaps(p) - gaps(rest) for p in posed]
     widest = int(np.argmax([np.quantile(s, 0.999) for s in stretched]))
     starts = posed[widest : widest + 1]
-    roots, valid = _roots(backward, points, expr[widest : widest + 1], starts)
+    roots, valid = pose_by_roots(backward, points, expr[widest : widest + 1], starts)
     pairs = pairs[valid[0][pairs].all(axis=1)]
     by_roots = gaps(roots[0])
     is_parted = by_roots - gaps(rest) > _PARTED
