@@ -128,6 +128,8 @@ def training_settings(cfg: DistillConfig) -> TrainConfig:
     Raises:
       InputError: a number that cannot be, or settings without F.
     """
+    if cfg.feature_dim < 1:
+        raise InputError(f"--feature-dim is {cfg.feature_dim}; give 1 or more.")
     defaults = TrainConfig()
     run_cfg = dataclasses.replace(
         defaults,
