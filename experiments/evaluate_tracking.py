@@ -1,16 +1,15 @@
 """Compares tracked codes with a synthetic capture's true surface, in millimetres."""
 
 import dataclasses
-import zipfile
 from pathlib import Path
 
 import numpy as np
+from true_surface import check_sequence, load_truth, true_surface
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
 from npga_jax.files import check_writable, write_json
 
-_METRES_PER_CM = 0.01
 _MM_PER_METRE = 1000.0
 
 
@@ -57,14 +56,7 @@ def main(cfg: EvaluateTrackingConfig) -> None:
     results, errors = {}, []
     print("sequence                      frames  median mm  95 % mm  jitter / truth's")
     for sequence, path in files.items():
-        if any(
-            f"{sequence}/{name}" not in truth
-            for name in ("weights", "rotation", "translation")
-        ):
-            raise InputError(
-                f"{cfg.capture} has no ground truth of '{sequence}'; name the sequence "
-                "of the file with --sequence."
-            )
+        check_sequence(truth, cfg.capture, sequence)
         result, error = evaluate_sequence(
             path, sequence, truth, ict, loaded, model_name(loaded)
         )
@@ -111,42 +103,6 @@ def find_files(cfg: EvaluateTrackingConfig) -> dict[str, Path]:
         raise InputError(f"there is no tracking at {cfg.tracking}.")
     name = cfg.sequence or cfg.tracking.resolve().parent.parent.name
     return {name: cfg.tracking}
-
-
-def load_truth(capture: Path) -> dict[str, np.ndarray]:
-    """The weights and motion that a capture was rendered with."""
-    path = capture / "ground_truth" / "truth.npz"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            truth = {key: archive[key] for key in archive.files}
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is missing: only captures rendered from a known head can be "
-            "evaluated."
-        ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({error}).") from error
-    if "identity" not in truth or "pivot_cm" not in truth:
-        raise InputError(f"{path} lacks identity or pivot_cm; it has {sorted(truth)}.")
-    return truth
-
-
-def true_surface(truth, ict, sequence: str, frame: int) -> np.ndarray:
-    """Vertices of the narrow face in the world, metres: [V, 3]."""
-    from npga_jax.prior.ict import NARROW_FACE_VERTICES
-
-    weights = truth[f"{sequence}/weights"][frame].astype(np.float32)
-    vertices = ict.vertices(truth["identity"][None].astype(np.float32), weights[None])[
-        0
-    ][NARROW_FACE_VERTICES].astype(np.float64)
-    a, b, c = np.deg2rad(truth[f"{sequence}/rotation"][frame].astype(np.float64))
-    x = [[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]]
-    y = [[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]]
-    z = [[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]]
-    rotation = np.array(z) @ np.array(y) @ np.array(x)
-    pivot = truth["pivot_cm"]
-    moved = (vertices - pivot) @ rotation.T + pivot
-    return (moved + truth[f"{sequence}/translation"][frame]) * _METRES_PER_CM
 
 
 def evaluate_sequence(path, sequence, truth, ict, loaded, name):
@@ -216,7 +172,7 @@ def write_picture(path: Path, ict, identity, mean_error, frames) -> None:
     """Mean error on the face (blue 0, red 2 mm), and a bar for every frame."""
     from PIL import Image
 
-    from npga_jax.mesh_picture import portrait_camera, render_mesh
+    from npga_jax.mesh_picture import error_colors, portrait_camera, render_mesh
     from npga_jax.prior.ict import NARROW_FACE_VERTICES, to_nphm
     from npga_jax.prior.scans import compact_mesh
 
@@ -225,8 +181,7 @@ def write_picture(path: Path, ict, identity, mean_error, frames) -> None:
     keep = np.zeros(len(head), bool)
     keep[NARROW_FACE_VERTICES] = True
     faces, used = compact_mesh(ict.faces, keep)
-    share = np.clip(mean_error[used] / 2.0, 0, 1)[:, None]
-    colors = (share * [220, 40, 30] + (1 - share) * [60, 90, 220]).astype(np.uint8)
+    colors = error_colors(mean_error[used], 2.0)
     tiles = []
     for azimuth in (0, 60):
         viewmat, intrinsics = portrait_camera(head[used], azimuth, 360, 440)

@@ -7,13 +7,19 @@ python experiments/render.py --run RUN --turntable
 
 import dataclasses
 import math
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
+from shots import (
+    Shot,
+    check_sizes,
+    choose_camera,
+    driver_name,
+    load_codes,
+    render_shots,
+    shot_of_timestep,
+)
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
@@ -54,15 +60,6 @@ class RenderConfig:
     """Folder that holds the subjects, if it has moved since the training."""
 
 
-class Shot(NamedTuple):
-    """One frame to render."""
-
-    expr: np.ndarray  # [E]
-    world_from_head: np.ndarray  # [4, 4]
-    viewmat: np.ndarray  # [4, 4]
-    K: np.ndarray  # [3, 3]
-
-
 def main(cfg: RenderConfig) -> None:
     check_choice(cfg)
     runtime.configure()
@@ -70,15 +67,10 @@ def main(cfg: RenderConfig) -> None:
     from npga_jax.video import write_video
 
     run = load_run(cfg.run, data_root=cfg.data_root)
-    camera = cfg.camera or run.config.capture.held_out_camera
-    if camera not in run.capture.cameras:
-        raise InputError(
-            f"there is no camera '{camera}' in this capture; it has "
-            f"{', '.join(run.capture.cameras)}."
-        )
+    camera = choose_camera(run, cfg.camera)
     name, shots = plan_shots(cfg, run, camera)
     output = cfg.output or cfg.run / "renders" / f"{name}.mp4"
-    frames = render_shots(run, shots, cfg)
+    frames = render_shots(run, shots, width=cfg.width, frames_dir=cfg.frames_dir)
     count = write_video(output, frames, cfg.fps or run.capture.fps)
     print(f"wrote {output}: {count} frames")
 
@@ -89,12 +81,9 @@ def check_choice(cfg: RenderConfig) -> None:
         raise InputError("--driving cannot be combined with --sequence or --turntable.")
     if cfg.driving is None and cfg.sequence is None and not cfg.turntable:
         raise InputError("give one of --driving FILE, --sequence NAME or --turntable.")
-    if cfg.output is not None and cfg.output.suffix.lower() != ".mp4":
-        raise InputError(f"--output {cfg.output} does not end in .mp4.")
-    if cfg.num_frames < 1 or (cfg.width is not None and cfg.width < 16):
-        raise InputError("--num-frames must be 1 or more, and --width 16 or more.")
-    if cfg.fps is not None and not 0 < cfg.fps <= 1000:
-        raise InputError(f"--fps is {cfg.fps}; give a rate above 0, at most 1000.")
+    if cfg.num_frames < 1:
+        raise InputError(f"--num-frames is {cfg.num_frames}; give 1 or more.")
+    check_sizes(cfg.output, cfg.width, cfg.fps)
 
 
 def plan_shots(cfg: RenderConfig, run: Any, camera: str) -> tuple[str, list[Shot]]:
@@ -124,59 +113,29 @@ def plan_shots(cfg: RenderConfig, run: Any, camera: str) -> tuple[str, list[Shot
     )
 
 
-def driver_name(path: Path) -> str:
-    """The file's name; in a capture, subject and sequence, which say more."""
-    folders = path.resolve().parents
-    if len(folders) > 3 and folders[0].name == "tracking":
-        return f"{folders[3].name}_{folders[1].name}"
-    return path.stem
-
-
-def shot_of_timestep(capture: Any, timestep: Any, camera_id: str) -> Shot:
-    """A frame of the capture itself."""
-    driving = capture.driving(timestep)
-    camera = capture.camera(timestep, camera_id)
-    return Shot(driving.expr, driving.world_from_head, camera.world2cam, camera.K)
-
-
 def most_neutral(capture: Any) -> Any:
     """The timestep with the smallest expression code."""
-    return min(
-        capture.timesteps, key=lambda t: float(np.linalg.norm(capture.driving(t).expr))
-    )
+    from npga_jax.reenactment import most_neutral_row
+
+    codes = np.stack([capture.driving(t).expr for t in capture.timesteps])
+    return capture.timesteps[most_neutral_row(codes)]
 
 
 def shots_of_file(cfg: RenderConfig, run: Any, camera_id: str) -> list[Shot]:
     """Frames driven by a file, seen by a camera of the capture."""
-    from npga_jax.data.driving import load_driving
+    from npga_jax.reenactment import follow_motion
 
-    codes = load_driving(cfg.driving)
-    if codes.expr.shape[1] != run.capture.expr_dim:
-        raise InputError(
-            f"{cfg.driving}: codes of length {codes.expr.shape[1]} of model "
-            f"'{codes.model}'; this avatar was trained on length "
-            f"{run.capture.expr_dim} of model '{run.capture.driving_model}'. Track "
-            "driver and person with the same model."
-        )
-    if codes.model != run.capture.driving_model:
-        print(
-            f"warning: the codes are of model '{codes.model}', the avatar was trained "
-            f"on '{run.capture.driving_model}'",
-            file=sys.stderr,
-        )
+    codes = load_codes(cfg.driving, run)
     reference = shot_of_timestep(run.capture, most_neutral(run.capture), camera_id)
-    first = codes.world_from_head[0].astype(np.float64)
-    shots = []
-    for expr, pose in zip(codes.expr, codes.world_from_head, strict=True):
-        if cfg.pose == "still":
-            pose = reference.world_from_head
-        elif cfg.pose == "motion":
-            # The driver's motion, in the head's frame at the first frame.
-            pose = reference.world_from_head @ np.linalg.solve(first, pose)
-        shots.append(
-            reference._replace(expr=expr, world_from_head=pose.astype(np.float32))
-        )
-    return shots
+    poses = codes.world_from_head
+    if cfg.pose == "still":
+        poses = np.broadcast_to(reference.world_from_head, poses.shape)
+    elif cfg.pose == "motion":
+        poses = follow_motion(reference.world_from_head, poses)
+    return [
+        reference._replace(expr=expr, world_from_head=pose)
+        for expr, pose in zip(codes.expr, poses, strict=True)
+    ]
 
 
 def turntable_shots(
@@ -240,35 +199,6 @@ def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
     matrix[:3, :3] = [x, np.cross(z, x), z]
     matrix[:3, 3] = -matrix[:3, :3] @ eye
     return matrix
-
-
-def render_shots(
-    run: Any, shots: list[Shot], cfg: RenderConfig
-) -> Iterator[np.ndarray]:
-    """Yields frames [H, W, 3] uint8, and writes them as .png files if asked to."""
-    from npga_jax.comparison import to_uint8, write_png
-
-    width = cfg.width or run.capture.width
-    zoom = width / run.capture.width
-    height = max(round(run.capture.height * zoom), 1)
-    scale = np.diag([zoom, zoom, 1.0]).astype(np.float32)
-    start = time.monotonic()
-    for i, shot in enumerate(shots):
-        image = run.render_fn(
-            shot.expr,
-            shot.world_from_head,
-            shot.viewmat[None],
-            (scale @ shot.K)[None],
-            width=width,
-            height=height,
-        )[0]
-        frame = to_uint8(image)
-        if cfg.frames_dir is not None:
-            write_png(cfg.frames_dir / f"frame_{i:05d}.png", frame)
-        if (i + 1) % 25 == 0 or i + 1 == len(shots):
-            elapsed = time.monotonic() - start
-            print(f"{i + 1}/{len(shots)} frames, {elapsed:.1f} s", file=sys.stderr)
-        yield frame
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from npga_jax.avatar import (
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch, plan_step
-from npga_jax.data.splits import Views
+from npga_jax.data.splits import Views, expression_codes
 from npga_jax.deformation import (
     blind_to_features,
     coarse_identity,
@@ -92,6 +92,21 @@ def distill_options(cfg: TrainConfig) -> DistillOptions:
     return DistillOptions(**{name: getattr(cfg.forward, name) for name in sizes})
 
 
+def person_forward(cfg: TrainConfig, person: Person, codes: np.ndarray) -> Params:
+    """F of a person: the same cache entry for all who ask with the same settings.
+
+    Args:
+      codes: [T, E] of the training frames.
+    """
+    return distilled_forward(
+        person,
+        codes,
+        num_features=cfg.gaussians.feature_dim,
+        options=distill_options(cfg),
+        cache_dir=cfg.capture.cache_dir,
+    )
+
+
 def initial_state(
     cfg: TrainConfig,
     capture: Capture,
@@ -116,13 +131,7 @@ def initial_state(
     )
     coarse, code_std = {}, 1.0
     if person is not None:
-        coarse = distilled_forward(
-            person,
-            np.stack([capture.driving(v.timestep).expr for v in train]),
-            num_features=cfg.gaussians.feature_dim,
-            options=distill_options(cfg),
-            cache_dir=cfg.capture.cache_dir,
-        )
+        coarse = person_forward(cfg, person, expression_codes(capture, train))
         code_std = person.exp_std
     state = state_from_points(
         cfg, points, num_expr=capture.expr_dim, coarse=coarse, code_std=code_std

@@ -107,17 +107,46 @@ def side_by_side(pred: np.ndarray, target: np.ndarray, caption: str) -> np.ndarr
     Returns:
         [H + 20, 3 W, 3] uint8.
     """
-    width = pred.shape[1]
-    images = [to_uint8(target), to_uint8(pred), error_heat_map(pred, target)]
-    strip = _caption_strip(
-        3 * width,
-        [
-            (6, f"truth   {caption}"),
-            (width + 6, "rendering"),
-            (2 * width + 6, f"error x {ERROR_GAIN:g}"),
-        ],
+    return captioned_row(
+        [to_uint8(target), to_uint8(pred), error_heat_map(pred, target)],
+        [f"truth   {caption}", "rendering", f"error x {ERROR_GAIN:g}"],
     )
+
+
+def captioned_row(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
+    """Images in a row, each under a line of text.
+
+    Args:
+        images: [H, W, 3] uint8 each, all of one height.
+        captions: A line for each image.
+
+    Returns:
+        [H + 20, sum of W, 3] uint8.
+    """
+    left = np.cumsum([0, *(image.shape[1] for image in images)])
+    texts = [(int(x) + 6, text) for x, text in zip(left[:-1], captions, strict=True)]
+    strip = _caption_strip(int(left[-1]), texts)
     return np.concatenate([strip, np.concatenate(images, axis=1)])
+
+
+def fit_into(image: np.ndarray, *, width: int, height: int) -> np.ndarray:
+    """Scales an image as a whole, and centres it on white.
+
+    Args:
+        image: [H, W, 3] uint8.
+        width: Of the result.
+        height: Of the result.
+
+    Returns:
+        [height, width, 3] uint8.
+    """
+    zoom = min(width / image.shape[1], height / image.shape[0])
+    size = (max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1))
+    scaled = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    top, left = (height - scaled.shape[0]) // 2, (width - scaled.shape[1]) // 2
+    canvas[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
+    return canvas
 
 
 def write_sheet(

@@ -133,6 +133,20 @@ def portrait_camera(
     return viewmat, intrinsics
 
 
+def error_colors(error: np.ndarray, largest: float) -> np.ndarray:
+    """Colours that tell errors apart on a drawn mesh.
+
+    Args:
+      error: [V], 0 or more.
+      largest: the error from which on all is red.
+
+    Returns:
+      [V, 3] uint8, from blue for none to red.
+    """
+    share = np.clip(np.asarray(error) / largest, 0, 1)[:, None]
+    return (share * [220, 40, 30] + (1 - share) * [60, 90, 220]).astype(np.uint8)
+
+
 class _Fragments(NamedTuple):
     """Pixels that triangles cover."""
 

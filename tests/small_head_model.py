@@ -1,4 +1,4 @@
-"""A head model that is small enough for tests, with random weights."""
+"""Head models that are small enough for tests: with random weights, and a ball."""
 
 import dataclasses
 
@@ -45,6 +45,48 @@ def make_model(cfg: NPHMConfig = CONFIG, seed: int = 0) -> HeadModel:
     )
     draw = lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32)  # noqa: E731
     return HeadModel(cfg, jax.tree.map(draw, shapes))
+
+
+BALL_RADIUS = 0.35
+"""NPHM units."""
+BALL = dataclasses.replace(
+    CONFIG,
+    mode="global",
+    lat_dim_geo_global=3,
+    lat_dim_app_global=2,
+    hidden_dim_geo=64,
+    hidden_dim_exp=16,
+)
+
+
+def make_ball(motion: float = 0.02, seed: int = 0) -> HeadModel:
+    """A head that is a ball, and deforms smoothly and not in the same way anywhere.
+
+    The mean of max(n . x, 0) over directions n that cover the sphere is |x| / 4.
+
+    Args:
+      motion: NPHM units that points move by, about, for codes of the order of 1.
+    """
+    params = make_model(BALL, seed).params
+    count = BALL.hidden_dim_geo
+    height = 1 - (2 * np.arange(count) + 1) / count
+    angle = np.pi * (3 - np.sqrt(5)) * np.arange(count)
+    around = np.sqrt(1 - height**2)[:, None]
+    normals = np.stack([np.cos(angle), np.sin(angle)], axis=1) * around
+    normals = np.concatenate([normals, height[:, None]], axis=1)
+    first, second, last = jax.tree.map(np.zeros_like, params["identity"]["geo"])
+    first["w"][:3] = normals.T
+    # The second layer passes on what the first one says; the skip scales by this.
+    second["w"][:count] = np.sqrt(2) * np.eye(count)
+    last["w"][:], last["b"][:] = 4 / count, -BALL_RADIUS
+    params["identity"]["geo"] = [first, second, last]
+    layers = params["deformation"]["layers"]
+    for layer in layers:
+        layer["w"] /= np.sqrt(len(layer["w"]))
+        layer["b"] *= 0.1
+    layers[-1]["w"] *= motion
+    layers[-1]["b"] *= motion
+    return HeadModel(BALL, params)
 
 
 def is_same(a: HeadModel, b: HeadModel) -> bool:

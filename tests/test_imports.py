@@ -17,7 +17,7 @@ LAYERS = [
     | {"nphm"}
     | {"mesh_ply", "mesh_files", "mesh_picture"},
     {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"}
-    | {"density", "laplacian"},
+    | {"density", "laplacian", "reenactment"},
     {"training", "run_folder", "initialization", "scoring", "evaluation_text"}
     | {"evaluation_views", "comparison", "tracking"},
     {"checkpoint", "distillation", "evaluation"},

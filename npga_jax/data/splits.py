@@ -1,7 +1,10 @@
 """Who trains on what: views for training and for the two tests."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from npga_jax.data.capture import Capture, Timestep, find_sequence
 from npga_jax.errors import InputError
@@ -57,3 +60,8 @@ def holdout_split(capture: Capture, sequence: str, camera: str) -> Split:
         novel_view=tuple(Views(t, (camera,)) for t in seen),
         self_reenactment=tuple(Views(t, capture.cameras) for t in unseen),
     )
+
+
+def expression_codes(capture: Capture, views: Sequence[Views]) -> np.ndarray:
+    """The expression codes of views, in their order: [T, E]."""
+    return np.stack([capture.driving(v.timestep).expr for v in views])

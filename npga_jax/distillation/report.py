@@ -8,10 +8,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from npga_jax.distillation.distill import cycle_error, pose_points
-from npga_jax.distillation.person import Backward, move_back
+from npga_jax.distillation.person import Backward
+from npga_jax.distillation.roots import pose_by_roots
 from npga_jax.distillation.sampling import Domain
-from npga_jax.nphm.config import METRES_PER_UNIT
-from npga_jax.nphm.root_finding import StopRules, find_roots, pointwise_jacobian
+from npga_jax.nphm.root_finding import pointwise_jacobian
 from npga_jax.types import Params
 
 _MM = 1000.0
@@ -24,6 +24,8 @@ _PARTED = 0.004
 _MOST_PARTED = 20
 _NEAR_LIPS = 0.005
 _LARGEST_BATCH = 4000
+_CYCLE_MEDIAN_MM, _CYCLE_P95_MM, _ROOTS_MEDIAN_MM = 0.5, 2.0, 0.5
+_LIPS_SHARE = 0.5
 
 
 class ForwardReport(NamedTuple):
@@ -44,11 +46,55 @@ class ForwardReport(NamedTuple):
     """Share of the points, lips included, with a determinant below zero."""
     lips_closed_mm: float
     """Median canonical distance of the 20 pairs of neighbours that part most when the
-    mouth is most open: the lips."""
+    mouth is most open: the lips. This and what follows are zero if none part."""
     lips_open_mm: float
-    """Their median distance as F poses them; zero if no mouth opens."""
+    """Their median distance as F poses them."""
     lips_open_by_roots_mm: float
     """The same by Broyden's method."""
+
+
+class Check(NamedTuple):
+    """A figure beside what it should be."""
+
+    name: str
+    figures: str
+    target: str
+    is_met: bool
+
+
+def check_report(report: ForwardReport) -> list[Check]:
+    """What F should reach (NPGA, section 3.4), and whether it does."""
+    r = report
+    roots_part = r.lips_open_by_roots_mm - r.lips_closed_mm
+    return [
+        Check(
+            "cycle error on the skin",
+            f"{r.cycle_median_mm:.2f} mm median, {r.cycle_p95_mm:.2f} mm at 95 %",
+            f"below {_CYCLE_MEDIAN_MM:g} and {_CYCLE_P95_MM:g} mm",
+            r.cycle_median_mm < _CYCLE_MEDIAN_MM and r.cycle_p95_mm < _CYCLE_P95_MM,
+        ),
+        Check(
+            "distance from Broyden's roots",
+            f"{r.roots_median_mm:.2f} mm median, {r.roots_p95_mm:.2f} mm at 95 %, "
+            f"{100 * r.roots_found:.1f} % of the roots found",
+            f"median below {_ROOTS_MEDIAN_MM:g} mm",
+            r.roots_median_mm < _ROOTS_MEDIAN_MM,
+        ),
+        Check(
+            "smallest det(J) away from the lips",
+            f"{r.smallest_determinant:.2f}; {100 * r.folded:.2f} % of all points below "
+            "zero",
+            "above 0",
+            r.smallest_determinant > 0,
+        ),
+        Check(
+            "lips, most open mouth",
+            f"{r.lips_closed_mm:.1f} mm closed, {r.lips_open_mm:.1f} mm open, "
+            f"{r.lips_open_by_roots_mm:.1f} mm by Broyden's roots",
+            "part by more than half of what the roots say",
+            r.lips_open_mm - r.lips_closed_mm >= _LIPS_SHARE * roots_part,
+        ),
+    ]
 
 
 def measure_forward(
@@ -77,8 +123,10 @@ def measure_forward(
     )()
     cycle = np.linalg.norm(np.asarray(error), axis=-1)
     posed = pose(points, expr)
-    roots, valid = _roots(backward, points, expr, posed)
+    roots, valid = pose_by_roots(backward, points, expr, posed)
     miss = _MM * np.linalg.norm(roots - np.asarray(posed), axis=-1)[valid]
+    if not valid.any():
+        miss = np.array([np.inf])
 
     def determinants(code):
         moved = pointwise_jacobian(
@@ -108,29 +156,6 @@ def measure_forward(
     )
 
 
-def _roots(backward, points, expr, starts):
-    """Broyden's method per code: posed points [T, P, 3] in metres, and where found."""
-
-    @jax.jit
-    def solve(points, expr, starts):
-        def displace(x):
-            moved, _ = move_back(backward, x * METRES_PER_UNIT, expr)
-            return moved / METRES_PER_UNIT
-
-        targets = jnp.broadcast_to(points, starts.shape)
-        # Lips part by more than MonoNPHM's rule lets a search stray.
-        rules = StopRules(diverged=1.0, max_steps=50)
-        return find_roots(
-            displace,
-            targets / METRES_PER_UNIT,
-            starts / METRES_PER_UNIT,
-            rules=rules,
-        )
-
-    found = solve(points, expr, starts)
-    return np.asarray(found.points) * METRES_PER_UNIT, np.asarray(found.valid)
-
-
 class _Lips(NamedTuple):
     points: np.ndarray  # [L, 3] canonical, all that part
     closed_mm: float
@@ -141,7 +166,10 @@ class _Lips(NamedTuple):
 def _part_lips(pose, backward, points, expr) -> _Lips:
     """Finds canonical neighbours that part, and how far they do."""
     rest = np.asarray(points)
+    none = _Lips(rest[:0], 0.0, 0.0, 0.0)
     pairs = cKDTree(rest).query_pairs(_NEIGHBOURS, output_type="ndarray")
+    if not len(pairs):
+        return none
 
     def gaps(posed):
         return np.linalg.norm(posed[pairs[:, 0]] - posed[pairs[:, 1]], axis=-1)
@@ -150,10 +178,14 @@ def _part_lips(pose, backward, points, expr) -> _Lips:
     stretched = [gaps(p) - gaps(rest) for p in posed]
     widest = int(np.argmax([np.quantile(s, 0.999) for s in stretched]))
     starts = posed[widest : widest + 1]
-    roots, _ = _roots(backward, points, expr[widest : widest + 1], starts)
+    roots, valid = pose_by_roots(backward, points, expr[widest : widest + 1], starts)
+    pairs = pairs[valid[0][pairs].all(axis=1)]
     by_roots = gaps(roots[0])
+    is_parted = by_roots - gaps(rest) > _PARTED
+    if not is_parted.any():
+        return none
     most = np.argsort(by_roots)[-_MOST_PARTED:]
-    parted = np.unique(pairs[by_roots - gaps(rest) > _PARTED])
+    parted = np.unique(pairs[is_parted])
 
     def median(values):
         return float(_MM * np.median(values[most]))

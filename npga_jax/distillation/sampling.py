@@ -61,8 +61,15 @@ def make_domain(
     surface, normals = surface[kept], mesh.normals[kept]
     backward = make_backward(person)
     some = codes[:: max(1, len(codes) // _CODES_FOR_MOTION)]
-    points = np.broadcast_to(surface, (len(some), *surface.shape))
-    canonical, _ = jax.jit(move_back)(backward, points, jnp.asarray(some))
+
+    @jax.jit
+    def canonical_of(codes):
+        # One code after the other: all at once would take half a gigabyte.
+        return jax.lax.map(
+            lambda code: move_back(backward, surface[None], code[None])[0][0], codes
+        )
+
+    canonical = canonical_of(jnp.asarray(some))
     spread = jnp.sum(jnp.std(canonical, axis=0), axis=-1) + 1e-6
     domain = Domain(
         surface=jnp.asarray(surface),

@@ -78,6 +78,24 @@ def facing_cameras(points: np.ndarray, cameras: Sequence[np.ndarray]) -> Similar
     return Similarity(rotation, np.median(points, axis=0), 1.0)
 
 
+def rigid_fit(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rigid motion of corresponding points with the least squares (Kabsch, 1976).
+
+    Args:
+      points: [P, 3].
+      target: [P, 3].
+
+    Returns:
+      Rotation [3, 3] and translation [3]: points @ rotation.T + translation is near
+      `target`.
+    """
+    centre, target_centre = points.mean(axis=0), target.mean(axis=0)
+    u, _, vt = np.linalg.svd((target - target_centre).T @ (points - centre))
+    sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = u @ sign @ vt
+    return rotation, target_centre - rotation @ centre
+
+
 def iterative_closest_points(
     points: np.ndarray, tree: cKDTree, target: np.ndarray, start: Similarity
 ) -> tuple[Similarity, float]:
@@ -100,11 +118,7 @@ def iterative_closest_points(
         kept = distance <= np.quantile(distance, _KEPT)
         error = float(distance[kept].mean())
         source, goal = points[kept], target[index[kept]] * unit
-        centre, goal_centre = source.mean(axis=0), goal.mean(axis=0)
-        u, _, vt = np.linalg.svd((source - centre).T @ (goal - goal_centre))
-        sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-        rotation = u @ sign @ vt
-        pose = Similarity(rotation, centre - rotation @ goal_centre, start.scale)
+        pose = Similarity(*rigid_fit(goal, source), start.scale)
     return pose, error
 
 

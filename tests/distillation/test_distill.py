@@ -1,0 +1,138 @@
+"""Distillation on a ball: gradients, what the cycle closes to, and what it finds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from npga_jax.distillation import distill as module
+from npga_jax.distillation.distill import (
+    cycle_error,
+    distill,
+    distillation_loss,
+    initial_forward,
+    pose_points,
+)
+from npga_jax.distillation.person import (
+    canonicalize,
+    make_backward,
+    move_back,
+)
+from npga_jax.distillation.roots import pose_by_roots
+from npga_jax.distillation.sampling import draw
+from npga_jax.errors import InputError
+from npga_jax.nphm.config import METRES_PER_UNIT
+from npga_jax.nphm.model import deform, predict_anchors
+from tests.distillation.ball_person import (
+    CODES,
+    HELD_OUT,
+    NUM_FEATURES,
+    OPTIONS,
+    distilled,
+    make_person,
+)
+
+
+def lengths(error):
+    return np.linalg.norm(np.asarray(error), axis=-1)
+
+
+def test_the_way_back_is_the_head_models_own():
+    person = make_person()
+    points = np.random.default_rng(2).uniform(-0.1, 0.1, (20, 3)).astype(np.float32)
+    canonical, hyper = canonicalize(person, points, CODES[0])
+    codes = jax.tree.map(lambda x: jnp.asarray(x)[None], person.codes(CODES[0]))
+    params, cfg = person.model.params, person.model.cfg
+    anchors = predict_anchors(params, cfg, codes.geo)
+    expected = deform(params, cfg, points[None] / METRES_PER_UNIT, codes, anchors)[0]
+    np.testing.assert_allclose(canonical, expected[:, :3] * METRES_PER_UNIT, atol=1e-6)
+    np.testing.assert_allclose(hyper, expected[:, 3:], atol=1e-5)
+
+
+def test_gradient_of_the_loss_is_its_slope():
+    person = make_person()
+    backward = make_backward(person)
+    _, domain, _ = distilled()
+    params = initial_forward(
+        CODES.mean(axis=0), 1.0, num_features=NUM_FEATURES, options=OPTIONS
+    )
+    # NumPy's arrays: JAX would compile each little sum for each shape.
+    params = jax.tree.map(np.asarray, params)
+    rng = np.random.default_rng(3)
+
+    def noise(leaf, size):
+        return rng.normal(0, size, leaf.shape).astype(np.float32)
+
+    params["fields_w"] = noise(params["fields_w"], 0.3)
+    sample = draw(jax.random.key(1), domain, 64, 4)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        return distillation_loss(
+            params, backward, sample, octaves=OPTIONS.octaves, far_weight=0.05
+        )
+
+    slope = jax.tree.map(np.asarray, loss(params)[1])
+    for name in ("fields", "fields_w", "codes", "codes_w", "codes_b"):
+        way = jax.tree.map(lambda leaf: noise(leaf, 1.0), params[name])
+
+        def moved(step, name=name, way=way):
+            part = jax.tree.map(
+                lambda x, d: x + np.float32(step) * d, params[name], way
+            )
+            return float(loss(params | {name: part})[0])
+
+        step = 1e-3
+        measured = (moved(step) - moved(-step)) / (2 * step)
+        products = jax.tree.map(lambda g, d: np.sum(g * d), slope[name], way)
+        said = float(sum(jax.tree.leaves(products)))
+        assert said == pytest.approx(measured, rel=0.02, abs=0.01), name
+    for name in ("code_mean", "code_std"):
+        np.testing.assert_array_equal(slope[name], 0)
+
+
+def test_distillation_closes_the_cycle_on_codes_it_has_not_seen():
+    params, domain, backward = distilled()
+    points, codes = domain.surface[::20], jnp.asarray(HELD_OUT)
+    still = initial_forward(
+        CODES.mean(axis=0), 1.0, num_features=NUM_FEATURES, options=OPTIONS
+    )
+    before = lengths(
+        cycle_error(still, backward, points, codes, octaves=OPTIONS.octaves)
+    )
+    after = lengths(
+        cycle_error(params, backward, points, codes, octaves=OPTIONS.octaves)
+    )
+    assert np.median(before) > 1.5
+    assert np.median(after) < 0.25 * np.median(before)
+    assert np.quantile(after, 0.99) < 0.5 * np.median(before)
+
+
+def test_forward_agrees_with_broydens_roots():
+    params, domain, backward = distilled()
+    points = np.asarray(domain.surface[::40])
+    ours = np.asarray(pose_points(params, points, HELD_OUT, octaves=OPTIONS.octaves))
+    starts = np.broadcast_to(points, ours.shape)
+    roots, valid = pose_by_roots(backward, points, HELD_OUT, starts)
+    assert valid.mean() > 0.99
+    back, _ = move_back(backward, jnp.asarray(roots), jnp.asarray(HELD_OUT))
+    closed = lengths(back - points)[valid]
+    assert closed.max() < 2e-5  # Metres.
+    motion, miss = lengths(roots - points)[valid], lengths(roots - ours)[valid]
+    assert np.median(miss) < 0.25 * np.median(motion)
+
+
+def test_nothing_moves_far_from_the_head():
+    params, _, _ = distilled()
+    far = 0.3 * np.array([[1, 1, 1], [-1, 0.5, -1], [0, 1, -1]], np.float32)
+    posed = pose_points(params, jnp.asarray(far), HELD_OUT, octaves=OPTIONS.octaves)
+    assert lengths(posed - far).max() < 0.02
+
+
+def test_divergence_is_a_sentence(monkeypatch):
+    _, domain, backward = distilled()
+    broken = backward._replace(identity=backward.identity * np.nan)
+    monkeypatch.setattr(module, "make_domain", lambda *_: (domain, broken))
+    with pytest.raises(InputError, match=r"diverged at step 0 .*--prior"):
+        distill(make_person(), CODES, num_features=2, options=OPTIONS, progress=False)

@@ -1,0 +1,156 @@
+"""F: a sum of fields written out, what it leaves alone, and what trains it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from npga_jax.deformation import HEAD_RADIUS
+from npga_jax.distillation.distill import pose_points
+from npga_jax.forward import (
+    MOTION_SCALE,
+    NECK_HEIGHTS,
+    code_coefficients,
+    displacement_fields,
+    forward_motion,
+    frozen_motion,
+    init_forward,
+)
+
+N, F, E, OCTAVES, RANK = 7, 3, 4, 2, 5
+_rng = np.random.default_rng(0)
+MEANS = _rng.uniform(-0.09, 0.09, (N, 3)).astype(np.float32)
+FEATURES = _rng.normal(size=(N, F)).astype(np.float32)
+CODES = _rng.normal(size=(3, E)).astype(np.float32)
+CODE_MEAN = _rng.normal(size=E).astype(np.float32)
+CODE_STD = _rng.uniform(0.5, 2.0, E).astype(np.float32)
+
+
+def make_forward():
+    return init_forward(
+        jax.random.key(0),
+        num_features=F,
+        code_mean=CODE_MEAN,
+        code_std=CODE_STD,
+        hidden=16,
+        layers=3,
+        octaves=OCTAVES,
+        rank=RANK,
+    )
+
+
+@pytest.fixture(scope="module")
+def moving():
+    """Weights whose fields are not zero; features are not read yet."""
+    params = make_forward()
+    shape = params["fields_w"].shape
+    return params | {"fields_w": jnp.asarray(_rng.normal(0, 0.3, shape), jnp.float32)}
+
+
+def motion(params, means=MEANS, features=FEATURES, expr=CODES[0]):
+    out = forward_motion(params, jnp.asarray(means), features, expr, octaves=OCTAVES)
+    return np.asarray(out.means - means)
+
+
+def test_before_training_nothing_moves():
+    np.testing.assert_array_equal(motion(make_forward()), 0)
+
+
+def test_motion_is_a_sum_of_fields_that_do_not_read_the_code(moving):
+    read = moving | {"features_w": jnp.asarray(_rng.normal(size=(F, 16)), jnp.float32)}
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), read)
+    x = MEANS.astype(np.float64) / HEAD_RADIUS
+    waves = [f(np.pi * 2**k * x) for f in (np.sin, np.cos) for k in range(OCTAVES)]
+    first, *rest = p["fields"]["layers"]
+    h = np.concatenate([x, *waves], axis=1) @ first["w"] + first["b"]
+    h = np.maximum(h + FEATURES @ p["features_w"], 0)
+    for layer in rest:
+        h = np.maximum(h @ layer["w"] + layer["b"], 0)
+    low, high = NECK_HEIGHTS
+    share = np.clip((MEANS[:, 1] - low) / (high - low), 0, 1)
+    share = share**2 * (3 - 2 * share)
+    fields = MOTION_SCALE * (h @ p["fields_w"]).reshape(N, 3, RANK)
+    for expr in CODES:
+        code = (expr - CODE_MEAN) / CODE_STD
+        (layer,) = p["codes"]["layers"]
+        hidden = np.maximum(code @ layer["w"] + layer["b"], 0)
+        weights = np.concatenate([hidden, code]) @ p["codes_w"] + p["codes_b"]
+        expected = share[:, None] * sum(
+            weights[k] * fields[:, :, k] for k in range(RANK)
+        )
+        np.testing.assert_allclose(motion(read, expr=expr), expected, atol=2e-7)
+    assert np.abs(expected).max() > 1e-3
+
+
+def test_several_codes_at_once_are_the_codes_one_by_one(moving):
+    together = pose_points(moving, jnp.asarray(MEANS), CODES, octaves=OCTAVES)
+    for posed, expr in zip(np.asarray(together), CODES, strict=True):
+        alone = MEANS + motion(moving, features=None, expr=expr)
+        np.testing.assert_allclose(posed, alone, atol=1e-7)
+
+
+def test_nothing_moves_below_the_neck_and_all_of_it_above(moving):
+    def at(height):
+        """How far a column of points moves, its neck held at this height or not."""
+        points = MEANS.copy()
+        points[:, 1] = height
+        return displacement_fields(moving, points, None, octaves=OCTAVES)
+
+    low, high = NECK_HEIGHTS
+    for height in (low, low - 0.001, low - 1.0):
+        np.testing.assert_array_equal(at(height), 0)
+    unfaded = displacement_fields(
+        moving, np.float32([[0.02, high, 0.03]]), None, octaves=OCTAVES
+    )
+    above = displacement_fields(
+        moving, np.float32([[0.02, high + 1e-6, 0.03]]), None, octaves=OCTAVES
+    )
+    np.testing.assert_allclose(unfaded, above, atol=1e-6)
+    # No step anywhere: a millimetre changes little beside the whole motion.
+    heights = np.linspace(low - 0.002, high + 0.002, 25)
+    along = np.stack([np.asarray(at(h)) for h in heights])
+    assert np.abs(np.diff(along, axis=0)).max() < 0.2 * np.abs(along).max()
+
+
+def test_features_say_nothing_at_first_and_can_learn_to(moving):
+    np.testing.assert_array_equal(motion(moving), motion(moving, features=None))
+    np.testing.assert_array_equal(motion(moving), motion(moving, features=9 * FEATURES))
+
+    def total(params):
+        out = forward_motion(params, MEANS, FEATURES, CODES[0], octaves=OCTAVES)
+        return jnp.sum(out.means**2)
+
+    assert np.abs(jax.grad(total)(moving)["features_w"]).max() > 1e-6
+
+
+def test_what_is_measured_is_not_trained_and_centres_move_as_a_whole(moving):
+    def total(params, means):
+        out = forward_motion(params, means, FEATURES, CODES[0], octaves=OCTAVES)
+        return jnp.sum(out.means)
+
+    by_params, by_means = jax.grad(total, argnums=(0, 1))(moving, jnp.asarray(MEANS))
+    np.testing.assert_array_equal(by_params["code_mean"], 0)
+    np.testing.assert_array_equal(by_params["code_std"], 0)
+    assert np.abs(by_params["fields_w"]).max() > 0
+    np.testing.assert_array_equal(by_means, 1)
+
+
+def test_frozen_motion_has_no_gradient_to_its_weights_and_is_blind(moving):
+    read = moving | {"features_w": jnp.ones((F, 16))}
+    frozen = frozen_motion(read, MEANS, FEATURES, CODES[0], octaves=OCTAVES).means
+    np.testing.assert_allclose(frozen - MEANS, motion(read, features=None), atol=1e-7)
+    assert np.abs(motion(read) - motion(read, features=None)).max() > 1e-4
+
+    def total(params):
+        out = frozen_motion(params, MEANS, FEATURES, CODES[0], octaves=OCTAVES)
+        return jnp.sum(out.means)
+
+    for leaf in jax.tree.leaves(jax.grad(total)(read)):
+        np.testing.assert_array_equal(leaf, 0)
+
+
+def test_the_mean_code_is_where_coefficients_are_their_bias(moving):
+    biased = moving | {"codes_b": jnp.arange(RANK, dtype=jnp.float32)}
+    np.testing.assert_allclose(
+        code_coefficients(biased, jnp.asarray(CODE_MEAN)), np.arange(RANK), atol=1e-6
+    )
