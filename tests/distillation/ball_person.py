@@ -1,11 +1,14 @@
 """A ball as a person, and settings that distil its F in seconds."""
 
 import functools
+from unittest import mock
 
 import numpy as np
 
+from npga_jax.distillation import distill as module
 from npga_jax.distillation.distill import DistillOptions, distill
-from npga_jax.distillation.person import Person, make_backward
+from npga_jax.distillation.person import Person
+from npga_jax.distillation.sampling import make_domain
 from tests.small_head_model import BALL, make_ball
 
 OPTIONS = DistillOptions(
@@ -27,7 +30,10 @@ def make_person(motion: float = 0.06) -> Person:
 def distilled():
     """F of the ball, where it was compared, and the ball's backward field."""
     person = make_person()
-    params, domain = distill(
-        person, CODES, num_features=NUM_FEATURES, options=OPTIONS, progress=False
-    )
-    return params, domain, make_backward(person)
+    # A ball needs no fine mesh.
+    domain, backward = make_domain(person, CODES, resolution=40)
+    with mock.patch.object(module, "make_domain", lambda *_: (domain, backward)):
+        params, _ = distill(
+            person, CODES, num_features=NUM_FEATURES, options=OPTIONS, progress=False
+        )
+    return params, domain, backward

@@ -12,7 +12,7 @@ from npga_jax.distillation.sampling import make_domain
 from npga_jax.tracking.head_prior import open_prior
 
 OPTIONS = DistillOptions(steps=400)
-CANDIDATES = 3
+CANDIDATES = 2
 NEIGHBOURS, PARTED = 0.006, 0.004  # Metres.
 
 
@@ -25,7 +25,7 @@ def test_lips_part(monkeypatch):
     person = Person(prior.model, np.zeros_like(prior.geo_std), prior.exp_std)
     leading = 2 * np.diag(prior.exp_std)[:CANDIDATES]
     candidates = np.concatenate([leading, -leading]).astype(np.float32)
-    domain, backward = make_domain(person, candidates, resolution=80)
+    domain, backward = make_domain(person, candidates, resolution=72)
     x, y, z = np.asarray(domain.surface).T
     around = (np.abs(x) < 0.03) & (y < -0.01) & (y > -0.08) & (z > 0)
     mouth = np.asarray(domain.surface)[around]

@@ -24,7 +24,7 @@ def still_head(shift_mm: float):
 
 
 def report(params, domain, backward, codes=HELD_OUT):
-    domain = domain._replace(surface=domain.surface[::15])
+    domain = domain._replace(surface=domain.surface[::2])
     return measure_forward(params, backward, domain, codes, octaves=OPTIONS.octaves)
 
 
