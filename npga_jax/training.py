@@ -89,7 +89,7 @@ def downscale_batch(batch: Batch, factor: int) -> Batch:
     return batch._replace(
         rgb=shrink(batch.rgb),
         alpha=shrink(batch.alpha),
-        Ks=batch.Ks.at[:, :2].divide(factor),
+        Ks=jnp.asarray(batch.Ks).at[:, :2].divide(factor),
     )
 
 
