@@ -221,13 +221,11 @@ PRESETS: dict[str, TrainConfig] = {
         preview_every=500,
         capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=12_000, init_frames=6),
-        detail=DetailConfig(code_noise=0.2),
     ),
     "quick": TrainConfig(
         halvings=(0.3,),
         capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=36_000),
-        detail=DetailConfig(code_noise=0.2),
     ),
     "long": TrainConfig(
         preset="long",
@@ -236,7 +234,6 @@ PRESETS: dict[str, TrainConfig] = {
         save_every=1_000,
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=80_000, init_frames=8),
-        detail=DetailConfig(code_noise=0.2),
         loss=LossConfig(lpips=0.05),
     ),
     "paper": TrainConfig(
@@ -249,7 +246,7 @@ PRESETS: dict[str, TrainConfig] = {
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=250_000, init_frames=12),
         forward=ForwardConfig(tuned=True),
-        detail=DetailConfig(hidden=256, layers=6, code_noise=0.2),
+        detail=DetailConfig(hidden=256, layers=6),
         loss=LossConfig(
             lpips=0.1,
             lpips_from=0.06,
