@@ -17,7 +17,7 @@ class LossWeights(NamedTuple):
     alpha: float = 0.1
     lpips: float = 0.0
     """On a crop around the face."""
-    residual: float = 0.0
+    residual: float = 0.01
     """Squared size of G's residuals, in their own output scales."""
     laplacian_features: float = 0.0
     laplacian_dynamics: float = 0.0

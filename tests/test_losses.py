@@ -19,7 +19,7 @@ SHAPE = (2, 14, 17, 3)
 _rng = np.random.default_rng(0)
 COLORS = _rng.uniform(size=SHAPE).astype(np.float32)
 TARGET = np.clip(COLORS + _rng.normal(0, 0.1, SHAPE), 0, 1).astype(np.float32)
-WEIGHTS = LossWeights(l1=0.7, ssim=0.2, alpha=0.3)
+WEIGHTS = LossWeights(l1=0.7, ssim=0.2, alpha=0.3, residual=0.0)
 
 
 def loss(colors, alphas, target, matte, weights=WEIGHTS):
@@ -118,7 +118,7 @@ def test_target_is_the_person_on_the_background():
 
 def test_terms_of_weight_zero_need_not_be_there():
     terms = {"l1": 2.0, "ssim": 3.0}
-    weights = LossWeights(l1=0.5, ssim=1.0, alpha=0.0)
+    weights = LossWeights(l1=0.5, ssim=1.0, alpha=0.0, residual=0.0)
     assert weighted_sum(terms, weights) == 4.0
     with pytest.raises(KeyError, match="alpha"):
         weighted_sum(terms, weights._replace(alpha=0.1))
