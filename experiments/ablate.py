@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import numpy as np
 
 from npga_jax import cli, runtime
 from npga_jax.errors import InputError
+from npga_jax.files import check_writable, write_json
 
 _TRAIN = Path(__file__).with_name("train.py")
 
@@ -21,22 +23,22 @@ ROWS: dict[str, tuple[str, ...]] = {
     "full": (),
     "vanilla: G alone": (
         *("--forward.source", "none"),
-        "--no-detail.reads-features",
+        "--detail.no-reads-features",
         *("--loss.laplacian-features", "0", "--loss.laplacian-dynamics", "0"),
         *("--loss.lpips", "0", "--density.strategy", "none"),
     ),
     "no F": ("--forward.source", "none"),
     "F tuned": ("--forward.tuned",),
-    "F alone": ("--no-detail.enabled",),
-    "static": ("--forward.source", "none", "--no-detail.enabled"),
-    "no features": ("--no-detail.reads-features",),
+    "F alone": ("--detail.no-enabled",),
+    "static": ("--forward.source", "none", "--detail.no-enabled"),
+    "no features": ("--detail.no-reads-features",),
     "with Laplacian": (
         *("--loss.laplacian-features", "0.01"),
         *("--loss.laplacian-dynamics", "0.01"),
     ),
     "no density control": ("--density.strategy", "none"),
     "MCMC": ("--density.strategy", "mcmc", "--loss.opacity", "0.01"),
-    "no LPIPS": ("--loss.lpips", "0"),
+    "with LPIPS": ("--loss.lpips", "0.05"),
     "full size from the start": ("--halvings",),
     "blendshape codes": ("--capture.driving", "blendshapes"),
 }
@@ -74,8 +76,8 @@ class AblateConfig:
     """Measure every n-th held-out frame."""
     camera_step: int = 4
     """Measure every n-th camera, and the held-out one."""
-    options: tuple[str, ...] = ()
-    """More options of train.py for every run, as one quoted word each."""
+    options: str = ""
+    """More options of train.py for every run: --options="--capture.width 137"."""
 
 
 def main(cfg: AblateConfig) -> None:
@@ -91,13 +93,13 @@ def main(cfg: AblateConfig) -> None:
         raise InputError(
             "--seeds, --steps, --frame-step and --camera-step must be 1 or more."
         )
+    check_writable(output)
     # All first seeds come before all second ones: a table that is cut short is whole.
     jobs = [(name, seed) for seed in range(cfg.seeds) for name in names]
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     began = time.monotonic()
     for done, (name, seed) in enumerate(jobs):
-        folder = output / name.replace(" ", "_").replace(":", "").replace(",", "")
-        result = run_one(cfg, name, seed, folder / f"seed_{seed}")
+        result = run_one(cfg, name, seed, folder_of(output, name, seed))
         results[name].append(result)
         left = (time.monotonic() - began) / (done + 1) * (len(jobs) - done - 1)
         print(
@@ -109,6 +111,12 @@ def main(cfg: AblateConfig) -> None:
         write_results(output, cfg, results)
     write_pictures(output, cfg, names)
     print((output / "table.md").read_text())
+
+
+def folder_of(output: Path, name: str, seed: int) -> Path:
+    """The run folder of a variant and seed."""
+    slug = name.replace(" ", "_").replace(":", "").replace(",", "")
+    return output / slug / f"seed_{seed}"
 
 
 def run_one(cfg: AblateConfig, name: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -124,7 +132,7 @@ def run_one(cfg: AblateConfig, name: str, seed: int, folder: Path) -> dict[str, 
         command += ["--steps", str(cfg.steps)]
         if cfg.subject != "demo":
             command += ["--capture.driving", cfg.driving]
-        command += [*cfg.options, *ROWS[name]]
+        command += [*shlex.split(cfg.options), *ROWS[name]]
     if cfg.data_root is not None:
         command += ["--data-root", str(cfg.data_root)]
     code = subprocess.run(command, check=False).returncode
@@ -136,7 +144,7 @@ def run_one(cfg: AblateConfig, name: str, seed: int, folder: Path) -> dict[str, 
             f"was: {' '.join(command)}"
         )
     result = measure(cfg, folder)
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(target, result)
     return result
 
 
@@ -174,7 +182,8 @@ def measure(cfg: AblateConfig, folder: Path) -> dict[str, Any]:
 
 def pick(result: dict[str, Any], split: str, region: str, metric: str) -> float:
     """One figure of a result; NaN where it was not measured."""
-    return float(result[split].get(region, {}).get(metric, np.nan))
+    value = result[split].get(region, {}).get(metric)
+    return np.nan if value is None else float(value)
 
 
 def write_results(output: Path, cfg: AblateConfig, results: dict) -> None:
@@ -182,7 +191,7 @@ def write_results(output: Path, cfg: AblateConfig, results: dict) -> None:
     settings = {k: str(v) for k, v in dataclasses.asdict(cfg).items()}
     rows = {name: {"options": ROWS[name], "runs": r} for name, r in results.items()}
     report = {"settings": settings, "rows": rows}
-    (output / "ablation.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_json(output / "ablation.json", report)
     (output / "table.md").write_text(format_table(results))
 
 
@@ -222,8 +231,7 @@ def write_pictures(output: Path, cfg: AblateConfig, names: tuple[str, ...]) -> N
 
     panels = []
     for name in names:
-        slug = name.replace(" ", "_").replace(":", "").replace(",", "")
-        run = load_run(output / slug / "seed_0", data_root=cfg.data_root)
+        run = load_run(folder_of(output, name, 0), data_root=cfg.data_root)
         camera = run.config.capture.held_out_camera
         view = max(
             run.split.self_reenactment,

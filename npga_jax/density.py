@@ -29,7 +29,6 @@ class ViewStats(NamedTuple):
     error_sum: jax.Array  # of the absolute errors that it has a share in
     error_peak: jax.Array
     opacity_peak: jax.Array  # over expressions: teeth are seen in few
-    num_views: jax.Array  # []
 
 
 class DensityOptions(NamedTuple):
@@ -61,7 +60,7 @@ class DensityReport(NamedTuple):
 def empty_stats(count: int) -> ViewStats:
     """Statistics before the first view."""
     zeros = jnp.zeros(count)
-    return ViewStats(zeros, zeros, zeros, zeros, zeros, jnp.zeros(()))
+    return ViewStats(zeros, zeros, zeros, zeros, zeros)
 
 
 def view_stats(
@@ -82,7 +81,6 @@ def view_stats(
         stats.error_sum + error,
         jnp.maximum(stats.error_peak, error),
         jnp.maximum(stats.opacity_peak, splats.opacities),
-        stats.num_views + 1,
     )
 
 

@@ -35,6 +35,22 @@ CONFIGS = {
     ),
 }
 
+TINY = NPHMConfig(
+    num_anchors=11,
+    num_symm_pairs=4,
+    num_neighbors=8,
+    lat_dim_glob=4,
+    lat_dim_loc_geo=2,
+    lat_dim_exp=3,
+    lat_dim_id=4,
+    hidden_dim_geo=12,
+    num_layers_geo=2,
+    hidden_dim_app=0,
+    hidden_dim_exp=12,
+    num_layers_exp=4,
+)
+"""A head of the local layout, as small as its parts allow."""
+
 
 def make_model(cfg: NPHMConfig = CONFIG, seed: int = 0) -> HeadModel:
     """Random weights, drawn by NumPy, which has nothing to compile."""

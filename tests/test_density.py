@@ -36,7 +36,6 @@ def stats_with(errors, opacities=0.8):
         error_sum=errors,
         error_peak=errors,
         opacity_peak=jnp.broadcast_to(jnp.asarray(opacities, jnp.float32), (N,)),
-        num_views=jnp.float32(1),
     )
 
 
@@ -172,7 +171,6 @@ def test_gradients_are_counted_per_pixel():
     np.testing.assert_allclose(stats.gradient_sum, [0.075, 0.15], rtol=1e-5)
     np.testing.assert_allclose(stats.error_sum, 1.5)
     np.testing.assert_allclose(stats.opacity_peak, [0.2, 0.9])
-    assert stats.num_views == 2
 
 
 def test_one_compilation_serves_every_event():

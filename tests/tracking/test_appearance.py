@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from npga_jax.nphm.codes import Codes
-from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import deform, deformation_condition, predict_anchors
 from npga_jax.tracking.appearance import (
     Appearance,
@@ -27,22 +26,8 @@ from npga_jax.tracking.solver import (
     Unknowns,
     solve_expressions,
 )
+from tests.small_head_model import TINY as CFG
 from tests.small_head_model import make_model
-
-CFG = NPHMConfig(
-    num_anchors=11,
-    num_symm_pairs=4,
-    num_neighbors=8,
-    lat_dim_glob=4,
-    lat_dim_loc_geo=2,
-    lat_dim_exp=3,
-    lat_dim_id=4,
-    hidden_dim_geo=12,
-    num_layers_geo=2,
-    hidden_dim_app=0,
-    hidden_dim_exp=12,
-    num_layers_exp=4,
-)
 
 
 @pytest.fixture(scope="module")

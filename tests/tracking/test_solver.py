@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from npga_jax.nphm.config import MILLIMETRES_PER_UNIT, NPHMConfig
+from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
 from npga_jax.nphm.model import HeadModel
 from npga_jax.nphm.surface import project_to_surface
 from npga_jax.prior.evaluation import codes_of, scan_prior
@@ -27,22 +27,8 @@ from npga_jax.tracking.solver import (
     point_weights,
     robust_cost,
 )
+from tests.small_head_model import TINY as CFG
 from tests.small_head_model import make_model
-
-CFG = NPHMConfig(
-    num_anchors=11,
-    num_symm_pairs=4,
-    num_neighbors=8,
-    lat_dim_glob=4,
-    lat_dim_loc_geo=2,
-    lat_dim_exp=3,
-    lat_dim_id=4,
-    hidden_dim_geo=12,
-    num_layers_geo=2,
-    hidden_dim_app=0,
-    hidden_dim_exp=12,
-    num_layers_exp=4,
-)
 
 
 @pytest.fixture(scope="module")
