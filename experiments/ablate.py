@@ -39,6 +39,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "no density control": ("--density.strategy", "none"),
     "MCMC": ("--density.strategy", "mcmc", "--loss.opacity", "0.01"),
     "with LPIPS": ("--loss.lpips", "0.05"),
+    "with CNN": ("--loss.screen", "1"),
     "full size from the start": ("--halvings",),
     "blendshape codes": ("--capture.driving", "blendshapes"),
 }

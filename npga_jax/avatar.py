@@ -155,10 +155,15 @@ def render_views(
     width: int,
     height: int,
     max_isects: int,
+    features: jax.Array | None = None,  # [N, D]
     background: jax.Array | float = 1.0,
     rasterize_fn: RasterizeFn = rasterization,
 ) -> RenderOutput:
-    """Renders one posed cloud into C cameras, on white unless told otherwise."""
+    """Renders one posed cloud into C cameras, on white unless told otherwise.
+
+    Args:
+      features: composited too, for the screen-space network.
+    """
     backgrounds = jnp.broadcast_to(background, (viewmats.shape[0], 3))
     return rasterize_fn(
         *splats,
@@ -167,6 +172,7 @@ def render_views(
         width=width,
         height=height,
         max_isects=max_isects,
+        features=features,
         backgrounds=backgrounds.astype(jnp.float32),
     )
 

@@ -40,6 +40,7 @@ from npga_jax.losses import LossWeights
 from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.optim import GroupRates, make_optimizer
 from npga_jax.perceptual import make_lpips
+from npga_jax.screen import init_screen, refine_image
 from npga_jax.training import (
     Perceptual,
     TrainState,
@@ -154,7 +155,7 @@ def state_from_points(
       coarse: weights of F.
       code_std: [E] or [] the unit in which G reads codes.
     """
-    cloud_key, detail_key = jax.random.split(jax.random.key(cfg.seed))
+    cloud_key, detail_key, screen_key = jax.random.split(jax.random.key(cfg.seed), 3)
     gaussians, alive = init_gaussians(
         jnp.asarray(points.means),
         jnp.asarray(points.rgb),
@@ -174,7 +175,12 @@ def state_from_points(
         octaves=cfg.detail.octaves,
         code_std=code_std,
     )
-    params = AvatarParams(gaussians=gaussians, detail=detail, coarse=coarse)
+    screen = {}
+    if cfg.loss.screen > 0:
+        screen = init_screen(
+            screen_key, num_features=cfg.gaussians.feature_dim, width=cfg.screen.width
+        )
+    params = AvatarParams(gaussians, detail=detail, coarse=coarse, screen=screen)
     graph = empty_graph(alive.shape[0], NEIGHBOURS if has_graph(cfg) else 1)
     return init_train_state(params, alive, make_run_optimizer(cfg), graph)
 
@@ -219,6 +225,7 @@ class Stage(NamedTuple):
 
     downscale: int
     has_lpips: bool
+    has_screen: bool = False
 
 
 def stage_at(cfg: TrainConfig, step: int) -> Stage:
@@ -227,6 +234,7 @@ def stage_at(cfg: TrainConfig, step: int) -> Stage:
     return Stage(
         downscale=2 ** sum(share < s for s in cfg.halvings),
         has_lpips=cfg.loss.lpips > 0 and share >= cfg.loss.lpips_from,
+        has_screen=cfg.loss.screen > 0 and share >= cfg.screen.start,
     )
 
 
@@ -237,6 +245,7 @@ def loss_weights(cfg: TrainConfig, capture: Capture, stage: Stage) -> LossWeight
     return LossWeights(**weights)._replace(
         alpha=cfg.loss.alpha if has_mattes else 0.0,
         lpips=cfg.loss.lpips if stage.has_lpips else 0.0,
+        screen=cfg.loss.screen if stage.has_screen else 0.0,
     )
 
 
@@ -264,6 +273,7 @@ def make_run_step(
         height=capture.height,
         max_isects=max_isects,
         **make_deformation(cfg, capture.expr_names)._asdict(),
+        screen_fn=refine_image,
         loss_weights=weights,
         perceptual=perceptual,
         code_noise=cfg.detail.code_noise,

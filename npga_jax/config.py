@@ -100,12 +100,25 @@ class DetailConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ScreenConfig:
+    """The screen-space network, which is there if --loss.screen is not 0."""
+
+    width: int = 8
+    """Channels at full size; twice as many at each of two halvings."""
+    start: float = 0.3
+    """Share of the steps after which it is trained."""
+
+
+@dataclasses.dataclass(frozen=True)
 class LossConfig:
     """Weights of the loss terms."""
 
     l1: float = 0.8
     ssim: float = 0.2
     alpha: float = 0.1
+    screen: float = 0.0
+    """Image terms of what the screen-space network makes of the rendering; 0: there is
+    no such network."""
     lpips: float = 0.0
     """Perceptual distance (AlexNet) of a crop around the face."""
     lpips_from: float = 0.6
@@ -155,6 +168,7 @@ class OptimConfig:
     """Metres per step."""
     detail: float = 1.5e-3
     coarse: float = 5e-5
+    screen: float = 1e-3
     quats: float = 1e-3
     log_scales: float = 5e-3
     logit_opacities: float = 5e-2
@@ -208,6 +222,7 @@ class TrainConfig:
     gaussians: GaussianConfig = GaussianConfig()
     forward: ForwardConfig = ForwardConfig()
     detail: DetailConfig = DetailConfig()
+    screen: ScreenConfig = ScreenConfig()
     loss: LossConfig = LossConfig()
     density: DensityConfig = DensityConfig()
     optim: OptimConfig = OptimConfig()
@@ -247,7 +262,9 @@ PRESETS: dict[str, TrainConfig] = {
         gaussians=GaussianConfig(capacity=250_000, init_frames=12),
         forward=ForwardConfig(tuned=True),
         detail=DetailConfig(hidden=256, layers=6),
+        screen=ScreenConfig(width=32, start=0.25),
         loss=LossConfig(
+            screen=1.0,
             lpips=0.1,
             lpips_from=0.06,
             lpips_crop=256,
@@ -259,7 +276,16 @@ PRESETS: dict[str, TrainConfig] = {
 }
 
 
-_GROUPS = ("capture", "gaussians", "forward", "detail", "loss", "density", "optim")
+_GROUPS = (
+    "capture",
+    "gaussians",
+    "forward",
+    "detail",
+    "screen",
+    "loss",
+    "density",
+    "optim",
+)
 _SMALLEST = {
     "steps": 1,
     "save_every": 1,
@@ -283,6 +309,7 @@ _SMALLEST = {
     "density.events": 1,
     "density.views": 1,
     "loss.lpips_crop": 32,
+    "screen.width": 1,
     "detail.hidden": 1,
     "detail.layers": 1,
     "detail.octaves": 0,
@@ -299,6 +326,7 @@ _LARGEST = {
     "density.growth": 1.0,
     "density.peak_weight": 1.0,
     "density.error_weight": 1.0,
+    "screen.start": 1.0,
     "loss.lpips_from": 1.0,
     "optim.final_fraction": 1.0,
 }

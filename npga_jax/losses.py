@@ -15,6 +15,8 @@ class LossWeights(NamedTuple):
     l1: float = 0.8
     ssim: float = 0.2
     alpha: float = 0.1
+    screen: float = 0.0
+    """l1 and ssim, so weighted, of the image that the screen-space network makes."""
     lpips: float = 0.0
     """On a crop around the face."""
     residual: float = 0.01

@@ -20,6 +20,7 @@ class GroupRates(NamedTuple):
     means: float = 1.6e-4
     detail: float = 1.5e-3
     coarse: float = 5e-5
+    screen: float = 1e-3
     quats: float = 1e-3
     log_scales: float = 5e-3
     logit_opacities: float = 5e-2
@@ -34,7 +35,7 @@ class GroupRateState(NamedTuple):
     count: jax.Array  # [] int32
 
 
-_DECAYING = ("means", "detail", "coarse", "features")
+_DECAYING = ("means", "detail", "coarse", "screen", "features")
 
 
 def _labels(params: AvatarParams) -> AvatarParams:
@@ -45,6 +46,7 @@ def _labels(params: AvatarParams) -> AvatarParams:
         gaussians=Gaussians(*Gaussians._fields),
         detail=everywhere(params.detail, "detail"),
         coarse=everywhere(params.coarse, "coarse"),
+        screen=everywhere(params.screen, "screen"),
     )
 
 

@@ -27,6 +27,7 @@ from npga_jax.data.capture import Capture
 from npga_jax.data.splits import Split, holdout_split
 from npga_jax.errors import InputError
 from npga_jax.run_folder import CHECKPOINTS, read_config
+from npga_jax.screen import refine_image
 from npga_jax.types import AvatarParams, Splats
 
 
@@ -61,6 +62,7 @@ class AvatarRenderer:
         @jax.jit
         def render(params, alive, expr, world_from_head, viewmats, Ks):
             splats, _ = self._deform(params, alive, expr)
+            has_screen = bool(params.screen)
             out = render_views(
                 splats,
                 head_viewmats(viewmats, world_from_head),
@@ -68,8 +70,10 @@ class AvatarRenderer:
                 width=width,
                 height=height,
                 max_isects=capacity,
+                features=params.gaussians.features if has_screen else None,
             )
-            return out.colors, jnp.max(out.num_isects)
+            images = refine_image(params.screen, out) if has_screen else out.colors
+            return images, jnp.max(out.num_isects)
 
         return render
 

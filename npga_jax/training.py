@@ -22,6 +22,7 @@ from npga_jax.losses import (
 )
 from npga_jax.perceptual import LpipsFn
 from npga_jax.rasterizer import rasterization
+from npga_jax.screen import ScreenFn
 from npga_jax.types import AvatarParams, Batch, CoarseFn, RasterizeFn
 
 Metrics = Mapping[str, jax.Array]
@@ -108,6 +109,7 @@ def make_train_step(
     detail_fn: DetailFn,
     coarse_fn: CoarseFn = coarse_identity,
     rasterize_fn: RasterizeFn = rasterization,
+    screen_fn: ScreenFn | None = None,
     loss_weights: LossWeights = LossWeights(),  # noqa: B008 - a constant
     perceptual: Perceptual | None = None,
     code_noise: float = 0.0,
@@ -126,6 +128,8 @@ def make_train_step(
 
     Args:
       width: of the images in a batch, pixels; likewise `height`.
+      screen_fn: refines the rendered image, which stays supervised too; needed where
+        `loss_weights.screen` is not zero.
       perceptual: needed where `loss_weights.lpips` is not zero.
       code_noise: standard deviation of the noise on the codes that G reads, in G's own
         units of them. It acts on G as ridge regression and keeps it from reading the
@@ -164,11 +168,19 @@ def make_train_step(
             width=width,
             height=height,
             max_isects=max_isects,
+            features=params.gaussians.features if loss_weights.screen else None,
             background=background,
             rasterize_fn=rasterize_fn,
         )
         target, matte = composite_target(batch.rgb, batch.alpha, background)
         terms = photometric_terms(out.colors, out.alphas, target, matte)
+        shown = out.colors
+        if loss_weights.screen:
+            shown = screen_fn(params.screen, out)
+            refined = photometric_terms(shown, out.alphas, target, matte)
+            terms["screen"] = (
+                loss_weights.l1 * refined["l1"] + loss_weights.ssim * refined["ssim"]
+            )
         if loss_weights.lpips:
             size = min(perceptual.crop, width, height)
             views = viewmats.shape[0]
@@ -176,7 +188,7 @@ def make_train_step(
             centres = project_origin(viewmats, batch.Ks) + size * shift
             terms["lpips"] = jnp.mean(
                 perceptual.lpips_fn(
-                    crop_around(out.colors, centres, size),
+                    crop_around(shown, centres, size),
                     crop_around(target, centres, size),
                 )
             )
@@ -199,7 +211,7 @@ def make_train_step(
                 dynamics(moved, residuals), state.graph, first, rows=rows
             )
         loss = weighted_sum(terms, loss_weights)
-        return loss, (terms | {"psnr": mean_psnr(out.colors, target)}, out)
+        return loss, (terms | {"psnr": mean_psnr(shown, target)}, out)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         batch = downscale_batch(batch, downscale)

@@ -32,6 +32,7 @@ class AvatarParams(NamedTuple):
     gaussians: Gaussians
     detail: Params  # G, the detail network
     coarse: Params  # F, the coarse forward deformation; empty when it has no weights
+    screen: Params  # the screen-space network; empty without one
 
 
 class Splats(NamedTuple):
@@ -48,6 +49,7 @@ class RenderOutput(NamedTuple):
     """What the rasterizer returns for C cameras."""
 
     colors: jax.Array  # [C, H, W, F], background included
+    features: jax.Array | None  # [C, H, W, D], on black; None unless given
     alphas: jax.Array  # [C, H, W]
     depths: jax.Array  # [C, H, W] alpha-weighted mean of z, 0 where empty
     num_isects: jax.Array  # [C] int32, intersections wanted

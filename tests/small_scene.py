@@ -55,7 +55,7 @@ def make_params(
         layers=2,
         octaves=OCTAVES,
     )
-    return AvatarParams(gaussians, detail, {}), alive
+    return AvatarParams(gaussians, detail, {}, {}), alive
 
 
 def make_state(num_steps: int = 200, **options) -> TrainState:

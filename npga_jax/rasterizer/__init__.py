@@ -74,6 +74,7 @@ def _rasterize(
     width,
     height,
     max_isects,
+    features=None,
     backgrounds=None,
     render_depth=False,
     eps2d=0.3,
@@ -91,11 +92,17 @@ def _rasterize(
     chex.assert_shape(Ks, (num_cameras, 3, 3))
     chex.assert_axis_dimension(colors, 0, n)
     num_channels = 3 if colors.ndim == 3 else colors.shape[1]
+    if features is None:
+        num_features, features = 0, jnp.zeros((n, 0), colors.dtype)
+    else:
+        num_features = features.shape[1]
+    chex.assert_shape(features, (n, num_features))
     if backgrounds is None:
         backgrounds = jnp.zeros((num_cameras, num_channels), colors.dtype)
     chex.assert_shape(backgrounds, (num_cameras, num_channels))
     # A Gaussian without a usable colour is culled and counted, like the others.
     shown = jnp.all(projection.is_usable(colors).reshape(n, -1), axis=-1)
+    shown &= jnp.all(projection.is_usable(features), axis=-1)
     opacities = jnp.where(shown, opacities, jnp.inf)
 
     def one_camera(camera):
@@ -121,6 +128,7 @@ def _rasterize(
             channels = eval_sh(colors, safe_normalize(offsets))
         else:
             channels = colors
+        channels = jnp.concatenate([channels, features], axis=-1)
         # Culled rows may hold NaN: they take no part, not even as 0 * NaN.
         channels = jnp.where(visible, channels, 0.0)
         if render_depth:
@@ -140,8 +148,10 @@ def _rasterize(
             image, accumulated = image[..., :-1], image[..., -1]
             some = alpha > 1e-6
             depth = jnp.where(some, accumulated / jnp.where(some, alpha, 1.0), 0.0)
+        image, composited = jnp.split(image, [num_channels], axis=-1)
         return RenderOutput(
             colors=image + transmittance[..., None] * background,
+            features=composited if num_features else None,
             alphas=alpha,
             depths=depth,
             num_isects=counts.num_isects,
@@ -168,6 +178,7 @@ def rasterization(
     width: int,
     height: int,
     max_isects: int,
+    features: jax.Array | None = None,  # [N, D]
     backgrounds: jax.Array | None = None,  # [C, F]
     render_depth: bool = False,
     eps2d: float = 0.3,
@@ -186,6 +197,7 @@ def rasterization(
     Args:
       max_isects: static capacity for (Gaussian, tile) pairs per camera. What exceeds it
         is dropped from the back and counted in `num_dropped`.
+      features: more channels, composited like colours but on black.
       backgrounds: added behind; black by default.
       render_depth: also return the alpha-weighted mean of the camera z.
       eps2d: low-pass added to the 2D covariances, pixels squared.
@@ -193,7 +205,7 @@ def rasterization(
       blocking: static work sizes.
 
     Returns:
-      RenderOutput; `depths` is None unless asked for.
+      RenderOutput; `depths` and `features` are None unless asked for.
     """
     return _rasterize(
         _composite_fastest,
@@ -207,6 +219,7 @@ def rasterization(
         width=width,
         height=height,
         max_isects=max_isects,
+        features=features,
         backgrounds=backgrounds,
         render_depth=render_depth,
         eps2d=eps2d,
