@@ -116,6 +116,8 @@ class LossConfig:
     l1: float = 0.8
     ssim: float = 0.2
     alpha: float = 0.1
+    parts: float = 0.0
+    """l1 of eyes and mouth once more, where the capture has labels."""
     screen: float = 0.0
     """Image terms of what the screen-space network makes of the rendering; 0: there is
     no such network."""
@@ -202,6 +204,9 @@ class TrainConfig:
     halvings: tuple[float, ...] = ()
     """Shares of the steps at which the size of the images doubles, ascending: 0.2 0.5
     starts at a quarter of the size."""
+    balance: float = 0.0
+    """How much more often frames with rare expressions come: 0 not at all, 1 in
+    proportion to their distance from the most similar ones."""
     views_per_step: int = 1
     """Cameras rendered per step, all of one timestep; a multiple of the devices."""
     num_devices: int = 0
@@ -295,6 +300,7 @@ _SMALLEST = {
     "num_devices": 0,
     "max_isects": 0,
     "seed": 0,
+    "balance": 0,
     "capture.width": 1,
     "capture.frame_stride": 0,
     "gaussians.capacity": 1,
@@ -326,6 +332,7 @@ _LARGEST = {
     "density.growth": 1.0,
     "density.peak_weight": 1.0,
     "density.error_weight": 1.0,
+    "balance": 4.0,
     "screen.start": 1.0,
     "loss.lpips_from": 1.0,
     "optim.final_fraction": 1.0,

@@ -14,8 +14,8 @@ from npga_jax import checkpoint, parallel, refinement
 from npga_jax.build import make_isects_fn, make_run_step, padded_capacity, stage_at
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
-from npga_jax.data.loader import load_batch, plan_step, prefetch
-from npga_jax.data.splits import Split
+from npga_jax.data.loader import frame_weights, load_batch, plan_step, prefetch
+from npga_jax.data.splits import Split, expression_codes
 from npga_jax.errors import InputError
 from npga_jax.loop import Interrupts, current_rss_mb, duration
 from npga_jax.run_folder import CHECKPOINTS, MetricsLog
@@ -68,6 +68,10 @@ class Trainer:
         self.seconds = 0.0
         self._saved_step = int(state.step)  # Nothing is lost with it.
         self._has_warned = False
+        self._weights = None
+        if cfg.balance > 0:
+            codes = expression_codes(capture, split.train)
+            self._weights = frame_weights(codes, cfg.balance)
         self.stage = stage_at(cfg, int(state.step))
         self._isects_fn = self._make_isects_fn()
         known = max(cfg.max_isects, max_isects)
@@ -166,6 +170,7 @@ class Trainer:
             views_per_step=self.cfg.views_per_step,
             start_step=start,
             num_steps=max(self.cfg.steps - start, 0),
+            weights=self._weights,
         )
         try:
             yield from batches
@@ -276,6 +281,7 @@ class Trainer:
             seed=self.cfg.seed,
             train=self.split.train,
             views_per_step=self.cfg.views_per_step,
+            weights=self._weights,
         )
         path = crash / f"batch_{step}.npz"
         np.savez(path, **load_batch(self.capture, *plan)._asdict())

@@ -15,6 +15,8 @@ class LossWeights(NamedTuple):
     l1: float = 0.8
     ssim: float = 0.2
     alpha: float = 0.1
+    parts: float = 0.0
+    """|I - I*| of eyes and mouth once more, as a mean over all pixels."""
     screen: float = 0.0
     """l1 and ssim, so weighted, of the image that the screen-space network makes."""
     lpips: float = 0.0
@@ -50,17 +52,22 @@ def photometric_terms(
     alphas: jax.Array,  # [B, H, W]
     target: jax.Array,  # [B, H, W, 3]
     matte: jax.Array,  # [B, H, W]
+    parts: jax.Array | None = None,  # [B, H, W] in [0, 1]
 ) -> dict[str, jax.Array]:
     """|I - I*|, 1 - SSIM and |A - A*|, each a mean over pixels.
 
     Returns:
-      {"l1", "ssim", "alpha"}.
+      {"l1", "ssim", "alpha"}, and with `parts` "parts": |I - I*| there.
     """
-    return {
-        "l1": jnp.mean(jnp.abs(colors - target)),
+    difference = jnp.abs(colors - target)
+    terms = {
+        "l1": jnp.mean(difference),
         "ssim": 1.0 - jnp.mean(ssim_map(colors, target)),
         "alpha": jnp.mean(jnp.abs(alphas - matte)),
     }
+    if parts is not None:
+        terms["parts"] = jnp.mean(parts[..., None] * difference)
+    return terms
 
 
 def mean_psnr(colors: jax.Array, target: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ AXIS_NAME = "devices"
 BATCH_SPECS = Batch(
     rgb=PartitionSpec(AXIS_NAME),
     alpha=PartitionSpec(AXIS_NAME),
+    parts=PartitionSpec(AXIS_NAME),
     viewmats=PartitionSpec(AXIS_NAME),
     Ks=PartitionSpec(AXIS_NAME),
     world_from_head=PartitionSpec(),

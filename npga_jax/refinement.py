@@ -64,6 +64,7 @@ class Refiner:
         deformation = make_deformation(cfg, capture.expr_names)
         weights = loss_weights(cfg, capture, stage)._replace(
             lpips=0.0,
+            parts=0.0,
             screen=0.0,
             residual=0.0,
             laplacian_features=0.0,

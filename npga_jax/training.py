@@ -90,6 +90,7 @@ def downscale_batch(batch: Batch, factor: int) -> Batch:
     return batch._replace(
         rgb=shrink(batch.rgb),
         alpha=shrink(batch.alpha),
+        parts=shrink(batch.parts),
         Ks=jnp.asarray(batch.Ks).at[:, :2].divide(factor),
     )
 
@@ -173,7 +174,8 @@ def make_train_step(
             rasterize_fn=rasterize_fn,
         )
         target, matte = composite_target(batch.rgb, batch.alpha, background)
-        terms = photometric_terms(out.colors, out.alphas, target, matte)
+        parts = batch.parts / 255.0 if loss_weights.parts else None
+        terms = photometric_terms(out.colors, out.alphas, target, matte, parts)
         shown = out.colors
         if loss_weights.screen:
             shown = screen_fn(params.screen, out)

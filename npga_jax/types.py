@@ -62,6 +62,7 @@ class Batch(NamedTuple):
 
     rgb: jax.Array  # [B, H, W, 3] uint8, the camera's background still in it
     alpha: jax.Array  # [B, H, W] uint8, the matte
+    parts: jax.Array  # [B, H, W] uint8, 255 in eyes and mouth, 0 elsewhere
     viewmats: jax.Array  # [B, 4, 4] world-to-camera
     Ks: jax.Array  # [B, 3, 3] pixels
     world_from_head: jax.Array  # [4, 4] rotation * uniform scale, and translation

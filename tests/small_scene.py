@@ -118,6 +118,7 @@ def make_batches(num_views: int = 2) -> tuple[Batch, ...]:
             Batch(
                 rgb=(255 * np.clip(rgb, 0, 1)).round().astype(np.uint8),
                 alpha=(255 * alpha[..., 0]).round().astype(np.uint8),
+                parts=np.zeros(alpha.shape[:3], np.uint8),
                 viewmats=viewmats,
                 Ks=Ks,
                 world_from_head=pose,

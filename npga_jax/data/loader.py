@@ -7,19 +7,49 @@ from collections.abc import Iterator
 import numpy as np
 
 from npga_jax.data.capture import Capture, Timestep
+from npga_jax.data.segmentation import region_mask
 from npga_jax.data.splits import Views
 from npga_jax.errors import InputError
 from npga_jax.types import Batch
 
 _POLL_SECONDS = 0.1
+_SIMILAR = 5
+"""Frames that a frame is compared with for its rarity."""
+
+
+def frame_weights(codes: np.ndarray, balance: float) -> np.ndarray:
+    """How often each frame is to come, from how rare its expression is.
+
+    Captures are mostly at rest; what training sees rarely it learns late.
+
+    Args:
+        codes: [T, E] of the frames.
+        balance: 0 for all alike, 1 in proportion to the distance to the frames with the
+            most similar codes.
+
+    Returns:
+        [T] float64 with mean 1.
+    """
+    codes = codes / np.maximum(codes.std(axis=0), 1e-6)
+    squares = ((codes[:, None] - codes[None]) ** 2).sum(axis=-1)
+    near = np.sort(squares, axis=1)[:, 1 : 1 + _SIMILAR]
+    rarity = np.sqrt(near.mean(axis=1)) if near.size else np.ones(len(codes))
+    weights = np.maximum(rarity, 1e-6 + 0.1 * rarity.mean()) ** balance
+    return weights / weights.mean()
 
 
 def plan_step(
-    step: int, *, seed: int, train: tuple[Views, ...], views_per_step: int
+    step: int,
+    *,
+    seed: int,
+    train: tuple[Views, ...],
+    views_per_step: int,
+    weights: np.ndarray | None = None,
 ) -> tuple[Timestep, tuple[str, ...]]:
     """Chooses the views of a step.
 
-    Every timestep comes once an epoch. The choice depends on `seed` and `step` alone,
+    Every timestep comes once an epoch, or as often as its weight says, rounded up or
+    down at random. The choice depends on `seed` and `step` alone,
     so a run that is resumed sees what it would have seen.
 
     Args:
@@ -27,6 +57,7 @@ def plan_step(
         seed: Seed of the order.
         train: The training views.
         views_per_step: Cameras to draw, without replacement.
+        weights: [T] with mean 1, how often each timestep comes in an epoch.
 
     Returns:
         The timestep and the cameras.
@@ -35,7 +66,7 @@ def plan_step(
         InputError: if the timestep has fewer cameras than that.
     """
     epoch, position = divmod(step, len(train))
-    order = np.random.default_rng((seed, epoch)).permutation(len(train))
+    order = _epoch_order(np.random.default_rng((seed, epoch)), len(train), weights)
     timestep, cameras = train[order[position]]
     if not 1 <= views_per_step <= len(cameras):
         raise InputError(
@@ -45,6 +76,17 @@ def plan_step(
     rng = np.random.default_rng((seed, epoch, position))
     chosen = rng.choice(len(cameras), views_per_step, replace=False)
     return timestep, tuple(cameras[i] for i in chosen)
+
+
+def _epoch_order(
+    rng: np.random.Generator, count: int, weights: np.ndarray | None
+) -> np.ndarray:
+    if weights is None:
+        return rng.permutation(count)
+    # One comb of equal teeth over the weights laid end to end.
+    ends = np.cumsum(weights) * (count / np.sum(weights))
+    chosen = np.searchsorted(ends, np.arange(count) + rng.random(), side="right")
+    return rng.permutation(np.minimum(chosen, count - 1))
 
 
 def load_batch(capture: Capture, timestep: Timestep, cameras: tuple[str, ...]) -> Batch:
@@ -57,15 +99,23 @@ def load_batch(capture: Capture, timestep: Timestep, cameras: tuple[str, ...]) -
 
     Returns:
         NumPy arrays. Where there is no matte, the whole image counts as the person:
-        training must then not compare opacity with it (`build.loss_weights`).
+        training must then not compare opacity with it (`build.loss_weights`). Without
+        labels no pixel is of an eye or a mouth.
     """
     views = [capture.camera(timestep, c) for c in cameras]
     mattes = [capture.alpha(timestep, c) for c in cameras]
+    labels = [capture.labels(timestep, c) for c in cameras]
     opaque = np.full((capture.height, capture.width), 255, np.uint8)
     driving = capture.driving(timestep)
     return Batch(
         rgb=np.stack([capture.rgb(timestep, c) for c in cameras]),
         alpha=np.stack([opaque if m is None else m for m in mattes]),
+        parts=np.stack(
+            [
+                np.zeros_like(opaque) if x is None else 255 * region_mask(x, "parts")
+                for x in labels
+            ]
+        ).astype(np.uint8),
         viewmats=np.stack([v.world2cam for v in views]),
         Ks=np.stack([v.K for v in views]),
         world_from_head=driving.world_from_head,
@@ -81,6 +131,7 @@ def prefetch(
     views_per_step: int,
     start_step: int,
     num_steps: int,
+    weights: np.ndarray | None = None,
     depth: int = 2,
 ) -> Iterator[tuple[int, Batch]]:
     """Loads batches ahead of time, in one thread.
@@ -96,6 +147,7 @@ def prefetch(
         start_step: First step.
         num_steps: How many steps to yield: `start_step` up to, but without,
             `start_step + num_steps`.
+        weights: See `plan_step`.
         depth: Batches that may wait.
 
     Yields:
@@ -117,7 +169,11 @@ def prefetch(
                 if stop.is_set():
                     return
                 timestep, cameras = plan_step(
-                    step, seed=seed, train=train, views_per_step=views_per_step
+                    step,
+                    seed=seed,
+                    train=train,
+                    views_per_step=views_per_step,
+                    weights=weights,
                 )
                 put((step, load_batch(capture, timestep, cameras)))
         except BaseException as error:

@@ -26,8 +26,10 @@ REGIONS: dict[str, frozenset[int]] = {
     "hair": frozenset({HAIR}),
     "eyes": frozenset(EYES),
     "mouth": frozenset({INNER_MOUTH}),
+    "parts": frozenset({*EYES, INNER_MOUTH, *LIPS}),
 }
-"""Labels of each region. `head` leaves out background, neck and torso."""
+"""Labels of each region. `head` leaves out background, neck and torso; `parts` are what
+training may look at more closely."""
 
 
 def region_mask(labels: np.ndarray, region: str) -> np.ndarray:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from npga_jax.data.loader import load_batch, plan_step, prefetch
-from npga_jax.data.splits import holdout_split
+from npga_jax.data.loader import frame_weights, load_batch, plan_step, prefetch
+from npga_jax.data.splits import Views, holdout_split
 from npga_jax.errors import InputError
 
 FRONT = "222200037"
@@ -40,6 +40,28 @@ def test_every_timestep_comes_once_an_epoch(train):
         assert sorted(t.index for t in seen) == [v.timestep.index for v in train]
 
 
+def test_rare_expressions_come_more_often_and_all_come_in_the_end():
+    codes = np.zeros((12, 3))
+    codes[:10] += np.random.default_rng(0).normal(0, 0.01, (10, 3))
+    codes[10], codes[11] = (1, 0, 0), (0, 1, 0)
+    weights = frame_weights(codes, 1.0)
+    assert weights.mean() == pytest.approx(1) and weights[10:].min() > 2
+    np.testing.assert_allclose(frame_weights(codes, 0.0), 1.0)
+    views = tuple(Views(index, ("a",)) for index in range(12))
+    seen = [
+        plan_step(s, seed=0, train=views, views_per_step=1, weights=weights)[0]
+        for s in range(1200)
+    ]
+    counts = np.bincount(seen, minlength=12)
+    np.testing.assert_allclose(counts / 100, weights, rtol=0.5, atol=0.02)
+    assert counts.min() > 0
+    uniform = [
+        plan_step(s, seed=0, train=views, views_per_step=1, weights=np.ones(12))[0]
+        for s in range(12)
+    ]
+    assert sorted(uniform) == list(range(12))
+
+
 def test_cameras_do_not_repeat_and_vary(train):
     plans = [plan_step(s, seed=0, train=train, views_per_step=2)[1] for s in range(12)]
     assert all(len(set(cameras)) == 2 and FRONT not in cameras for cameras in plans)
@@ -65,6 +87,8 @@ def test_batch_holds_what_the_capture_holds(capture):
         np.testing.assert_array_equal(batch.rgb[i], capture.rgb(timestep, camera))
         np.testing.assert_array_equal(batch.alpha[i], capture.alpha(timestep, camera))
         np.testing.assert_array_equal(batch.Ks[i], capture.camera(timestep, camera).K)
+        expected = 255 * np.isin(capture.labels(timestep, camera), (8, 9, 11, 12, 13))
+        np.testing.assert_array_equal(batch.parts[i], expected)
 
 
 def test_without_mattes_everything_is_the_person(capture):
