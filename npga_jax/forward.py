@@ -116,3 +116,22 @@ def frozen_motion(
     """`forward_motion` as it was distilled: not trained, and blind to features."""
     del features
     return forward_motion(jax.lax.stop_gradient(params), means, None, expr, **options)
+
+
+def with_fields(params: Params, fields: jax.Array) -> Params:
+    """F's weights and its fields at the centres [N, 3, K], for `cached_motion`."""
+    return {**params, "fields_at_means": fields}
+
+
+def cached_motion(
+    params: Params, means: jax.Array, features: jax.Array, expr: jax.Array
+) -> Deformed:
+    """`frozen_motion` without evaluating the fields: they are in `params`.
+
+    Centres move far less than the fields change over, so that fields of some steps ago
+    serve as well as new ones.
+    """
+    del features
+    params = jax.lax.stop_gradient(params)
+    displacement = params["fields_at_means"] @ code_coefficients(params, expr)
+    return Deformed(means=means + displacement)

@@ -10,11 +10,13 @@ from npga_jax.distillation.distill import pose_points
 from npga_jax.forward import (
     MOTION_SCALE,
     NECK_HEIGHTS,
+    cached_motion,
     code_coefficients,
     displacement_fields,
     forward_motion,
     frozen_motion,
     init_forward,
+    with_fields,
 )
 
 N, F, E, OCTAVES, RANK = 7, 3, 4, 2, 5
@@ -154,3 +156,21 @@ def test_the_mean_code_is_where_coefficients_are_their_bias(moving):
     np.testing.assert_allclose(
         code_coefficients(biased, jnp.asarray(CODE_MEAN)), np.arange(RANK), atol=1e-6
     )
+
+
+def test_cached_fields_move_centres_as_fresh_ones_do(moving):
+    fields = displacement_fields(moving, jnp.asarray(MEANS), None, octaves=OCTAVES)
+    cached = cached_motion(
+        with_fields(moving, fields), jnp.asarray(MEANS), FEATURES, CODES[0]
+    )
+    fresh = frozen_motion(moving, MEANS, FEATURES, CODES[0], octaves=OCTAVES)
+    np.testing.assert_allclose(cached.means, fresh.means, atol=1e-7)
+
+    def total(params, means):
+        return cached_motion(params, means, FEATURES, CODES[0]).means.sum()
+
+    by_params, by_means = jax.grad(total, argnums=(0, 1))(
+        with_fields(moving, fields), jnp.asarray(MEANS)
+    )
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(by_params))
+    np.testing.assert_array_equal(by_means, 1)
