@@ -64,6 +64,8 @@ _VALID_STRIDE = 4
 _FREE_SIGMA, _FREE_CANDIDATES = 0.03, 8
 _STRAIN_SCANS = 97
 """Prime, so that a stride through the scans does not meet one kind of them alone."""
+_SHORT_EDGE = 1e-3
+"""NPHM units (0.25 mm): what is shorter is noise of the mesh."""
 _CELL = 0.012
 """Edge of the cells, NPHM units (3 mm), in which the front of a head is looked up."""
 
@@ -79,17 +81,18 @@ def rim_vertices(faces: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def edge_strain(scans: RegisteredScans) -> np.ndarray:
-    """How differently the corners of each triangle move with expressions: [F].
+    """How much expressions stretch and turn each triangle: [F].
 
-    Mean over some scans of the differences of displacements along its edges, in NPHM
-    units; zero where everything moves alike.
+    Mean over some scans of the differences of displacements along its edges, in units
+    of their length at rest; zero where everything moves alike.
     """
     step = max(1, scans.num_scans // _STRAIN_SCANS)
     some = np.arange(0, scans.num_scans, step)[:_STRAIN_SCANS]
     moved = scans.posed_fn(some) - scans.neutral_fn(scans.identity_of[some])
-    corners = moved[:, scans.faces]
-    edges = corners - np.roll(corners, 1, axis=2)
-    return np.linalg.norm(edges, axis=-1).sum(axis=2).mean(axis=0)
+    change, rest = moved[:, scans.faces], scans.mean[scans.faces]
+    change = np.linalg.norm(change - np.roll(change, 1, axis=2), axis=-1)
+    rest = np.linalg.norm(rest - np.roll(rest, 1, axis=1), axis=-1)
+    return (change.mean(axis=0) / (rest + _SHORT_EDGE)).sum(axis=1)
 
 
 def in_front(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
