@@ -62,6 +62,10 @@ _CORRESP_SIGMAS = (0.01, 0.002)
 _NEAR_SIGMAS = (0.03, 0.006)
 _VALID_STRIDE = 4
 _FREE_SIGMA, _FREE_CANDIDATES = 0.03, 8
+_STRAIN_SCANS = 97
+"""Prime, so that a stride through the scans does not meet one kind of them alone."""
+_SHORT_EDGE = 1e-3
+"""NPHM units (0.25 mm): what is shorter is noise of the mesh."""
 _CELL = 0.012
 """Edge of the cells, NPHM units (3 mm), in which the front of a head is looked up."""
 
@@ -74,6 +78,21 @@ def rim_vertices(faces: np.ndarray, regions: np.ndarray) -> np.ndarray:
     unique, count = np.unique(edges, axis=0, return_counts=True)
     rim = np.unique(unique[count == 1])
     return rim[regions[rim] == FACE]
+
+
+def edge_strain(scans: RegisteredScans) -> np.ndarray:
+    """How much expressions stretch and turn each triangle: [F].
+
+    Mean over some scans of the differences of displacements along its edges, in units
+    of their length at rest; zero where everything moves alike.
+    """
+    step = max(1, scans.num_scans // _STRAIN_SCANS)
+    some = np.arange(0, scans.num_scans, step)[:_STRAIN_SCANS]
+    moved = scans.posed_fn(some) - scans.neutral_fn(scans.identity_of[some])
+    change, rest = moved[:, scans.faces], scans.mean[scans.faces]
+    change = np.linalg.norm(change - np.roll(change, 1, axis=2), axis=-1)
+    rest = np.linalg.norm(rest - np.roll(rest, 1, axis=1), axis=-1)
+    return (change.mean(axis=0) / (rest + _SHORT_EDGE)).sum(axis=1)
 
 
 def in_front(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -118,8 +137,10 @@ class Sampler:
         region = scans.vertex_regions[faces].max(axis=1)
         area = np.linalg.norm(triangle_normals(scans.mean, faces), axis=-1)
         self._rim = rim_vertices(faces, scans.vertex_regions)
-        # Half of the points by area, half by triangle: meshes are finer where shape
-        # has detail.
+        # A third of the points by area; a third by triangle, since meshes are finer
+        # where shape has detail; a third by strain, since lids and lips are small and
+        # move in their own way: without it the deformation learns to leave lids open.
+        strain = edge_strain(scans)
         self._cumulative = {}
         for name, regions in (
             ("face", (FACE,)),
@@ -130,6 +151,8 @@ class Sampler:
             if not inside.any():  # Scans of faces alone have no outer region.
                 inside = area > 0
             weight = inside * (area / (area * inside).sum() + 1.0 / inside.sum())
+            if (strain * inside).any():
+                weight = weight + inside * strain / (strain * inside).sum()
             self._cumulative[name] = np.cumsum(weight) / weight.sum()
 
     def batch(self, step: int) -> TrainBatch:

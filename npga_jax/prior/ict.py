@@ -48,6 +48,8 @@ _CUT = -0.6
 """Height, NPHM units, below which neck and shoulders are cut off: NPHM's heads end at
 the throat, and shoulders would take anchors and capacity from the face."""
 _OPEN_MOUTHS = 0.35
+_SHUT_EYES = 0.2
+_BLINK = ("eyeBlink_L", "eyeBlink_R")
 _UNUSED_PREFIX = "PupilDilate"
 """Units that move no surface."""
 
@@ -147,7 +149,7 @@ def draw_expressions(
     """Weights of expressions: single units, and mixes of several.
 
     Left and right units of a pair often act together, as in real faces, and mouths are
-    open more often than one unit of many would have it.
+    open and eyes shut more often than one unit of many would have it.
 
     Returns:
       [count, E] in [0, 1].
@@ -174,6 +176,8 @@ def draw_expressions(
         row[mirror[active[both]]] = values[both] * rng.uniform(0.7, 1.0, both.sum())
         if "jawOpen" in position and rng.random() < _OPEN_MOUTHS:
             row[position["jawOpen"]] = rng.uniform(0.1, 1.0)
+        if position.keys() >= set(_BLINK) and rng.random() < _SHUT_EYES:
+            row[[position[name] for name in _BLINK]] = rng.uniform(0.3, 1.0)
     return np.clip(weights, 0, 1)
 
 

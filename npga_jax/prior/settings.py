@@ -37,7 +37,7 @@ class PriorConfig:
     """Width of the local geometry networks."""
     layers_geo: int = 3
     """Hidden layers of the local geometry networks."""
-    hidden_exp: int = 128
+    hidden_exp: int = 160
     """Width of the deformation network."""
     code_noise: float = 0.1
     """Noise on codes, in their standard deviations: heads beside those of the training

@@ -78,7 +78,7 @@ def _one_device() -> jax.sharding.Sharding:
 
 
 def _rates(settings: PriorConfig) -> Rates:
-    return Rates(networks=settings.rate)
+    return Rates(networks=settings.rate, matrices=4 * settings.rate)
 
 
 def _optimizer(settings: PriorConfig):
