@@ -25,7 +25,7 @@ class PriorConfig:
     """Run folder: checkpoints, metrics, pictures, and at the end prior.npz."""
     resume: bool = False
     """Go on from the newest checkpoint in the output folder."""
-    steps: int = 7000
+    steps: int = 6000
     """Optimisation steps."""
     scans_per_step: int = 16
     """Scans in a batch."""
