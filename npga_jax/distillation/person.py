@@ -106,11 +106,12 @@ def open_person(capture: NersembleCapture, prior: Path | None) -> Person | None:
     if not capture.driving_model.startswith("nphm "):
         return None
     loaded = open_prior(prior)
+    path = next(iter(capture.driving_paths.values()))
     if capture.driving_model != model_name(loaded):
         raise InputError(
             f"the codes of subject {capture.subject} are of the head model "
             f"'{capture.driving_model}', and not of '{model_name(loaded)}'. Give their "
-            "model with --prior, or track again with experiments/track.py."
+            f"model with --prior, or delete them ({path} and those of the other "
+            "sequences): the head is then tracked again."
         )
-    path = next(iter(capture.driving_paths.values()))
     return Person(loaded.model, load_identity(path, loaded), loaded.exp_std)
