@@ -233,6 +233,10 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
 
 
+# Beside F, a G that learns fast spoils what F gets right (docs/results.md).
+_GENTLE_DETAIL = OptimConfig(detail=2e-4)
+_GENTLE_LOSS = LossConfig(residual=0.1)
+
 PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         preset="demo",
@@ -241,11 +245,15 @@ PRESETS: dict[str, TrainConfig] = {
         preview_every=500,
         capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=12_000, init_frames=6),
+        loss=_GENTLE_LOSS,
+        optim=_GENTLE_DETAIL,
     ),
     "quick": TrainConfig(
         halvings=(0.3,),
         capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=36_000),
+        loss=_GENTLE_LOSS,
+        optim=_GENTLE_DETAIL,
     ),
     "long": TrainConfig(
         preset="long",
@@ -254,7 +262,8 @@ PRESETS: dict[str, TrainConfig] = {
         save_every=1_000,
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=80_000, init_frames=8),
-        loss=LossConfig(lpips=0.05),
+        loss=dataclasses.replace(_GENTLE_LOSS, lpips=0.05),
+        optim=_GENTLE_DETAIL,
     ),
     "paper": TrainConfig(
         preset="paper",

@@ -16,7 +16,7 @@ class TrackingOptions:
     """Frames, spread over the capture, that the identity is found from first."""
     joint_frames: int = 24
     """Frames that the identity is refined on in the end."""
-    noise_mm: float = 4.0
+    noise_mm: float = 1.0
     """Distance that counts as much as a code one deviation from the mean. Larger
     values keep codes closer to heads that the model was trained on: clouds err in the
     same way at many points, so this is more than their noise."""
