@@ -192,7 +192,7 @@ def state_from_points(
         alive,
         make_run_optimizer(cfg),
         graph,
-        num_fields=cfg.forward.rank if has_fields(cfg) else 0,
+        num_fields=cfg.forward.rank if has_fields(cfg) else 1,
     )
 
 
@@ -204,7 +204,7 @@ def has_fields(cfg: TrainConfig) -> bool:
 def fields_at(cfg: TrainConfig, coarse: Params, means: jax.Array) -> jax.Array:
     """F's fields at the centres [N, 3] as training caches them: [N, 3, K]."""
     if not has_fields(cfg):
-        return jnp.zeros((*means.shape, 0))
+        return jnp.zeros((*means.shape, 1))  # Checkpoints hold no empty arrays.
     return displacement_fields(coarse, means, None, octaves=cfg.forward.octaves)
 
 

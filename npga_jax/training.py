@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     alive: jax.Array  # [N] bool, slots in use
     graph: Graph  # neighbours, as of the last change of the cloud
-    fields: jax.Array  # [N, 3, K] of F at the centres some steps ago; K may be zero
+    fields: jax.Array  # [N, 3, K] of F at the centres some steps ago; zero without
     halted: jax.Array  # [] bool, the last step was refused: so are all that follow
 
 
@@ -61,7 +61,7 @@ def init_train_state(
     alive: jax.Array,
     optimizer: optax.GradientTransformation,
     graph: Graph | None = None,
-    num_fields: int = 0,
+    num_fields: int = 1,
 ) -> TrainState:
     """State before the first step; without a graph, one that has no neighbours."""
     state = TrainState(
