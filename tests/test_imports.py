@@ -13,7 +13,16 @@ PACKAGE = ROOT / "npga_jax"
 # Each module may import those of earlier layers, and of its own where that is listed.
 LAYERS = [
     {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "files"} | {"mesh"},
-    {"config", "cli", "rasterizer", "metrics", "deformation", "forward", "optim"}
+    {
+        "config",
+        "cli",
+        "rasterizer",
+        "metrics",
+        "deformation",
+        "forward",
+        "screen",
+        "optim",
+    }
     | {"nphm"}
     | {"mesh_ply", "mesh_files", "mesh_picture"},
     {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"}
