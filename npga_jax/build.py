@@ -86,10 +86,17 @@ def make_deformation(cfg: TrainConfig, expr_names: Sequence[str]) -> Deformation
     return Deformation(coarse_fn=coarse_fn, detail_fn=detail_fn)
 
 
+def group_rates(cfg: TrainConfig) -> GroupRates:
+    """Step sizes of the settings; G's depends on whether it has F beside it."""
+    rates = GroupRates(**{k: getattr(cfg.optim, k) for k in GroupRates._fields})
+    if cfg.forward.source == "distilled":
+        rates = rates._replace(detail=cfg.forward.detail_rate)
+    return rates
+
+
 def make_run_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
     """The optimiser with the settings bound."""
-    rates = GroupRates(**{k: getattr(cfg.optim, k) for k in GroupRates._fields})
-    return make_optimizer(rates, cfg.steps)
+    return make_optimizer(group_rates(cfg), cfg.steps)
 
 
 def distill_options(cfg: TrainConfig) -> DistillOptions:
@@ -265,6 +272,8 @@ def loss_weights(cfg: TrainConfig, capture: Capture, stage: Stage) -> LossWeight
     """The weights of the settings; without mattes there is no opacity to compare."""
     has_mattes = capture.alpha(capture.timesteps[0], capture.cameras[0]) is not None
     weights = {name: getattr(cfg.loss, name) for name in LossWeights._fields}
+    if cfg.forward.source == "distilled":
+        weights["residual"] = cfg.forward.detail_residual
     return LossWeights(**weights)._replace(
         alpha=cfg.loss.alpha if has_mattes else 0.0,
         lpips=cfg.loss.lpips if stage.has_lpips else 0.0,

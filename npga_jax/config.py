@@ -76,6 +76,11 @@ class ForwardConfig:
     """Displacement fields that a code mixes."""
     steps: int = 1_000
     """Steps of the distillation."""
+    detail_rate: float = 2e-4
+    """Step size of G beside F, in the place of --optim.detail: a G that learns fast
+    spoils what F gets right."""
+    detail_residual: float = 0.1
+    """Weight of G's residuals beside F, in the place of --loss.residual."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +133,8 @@ class LossConfig:
     lpips_crop: int = 128
     """Pixels along an edge of the crop."""
     residual: float = 0.01
-    """Squared size of the detail network's residuals, in their own output scales."""
+    """Squared size of the detail network's residuals, in their own output scales, where
+    there is no F (else --forward.detail-residual)."""
     laplacian_features: float = 0.0
     """Differences of features between neighbours."""
     laplacian_dynamics: float = 0.0
@@ -169,6 +175,7 @@ class OptimConfig:
     means: float = 1.6e-4
     """Metres per step."""
     detail: float = 1.5e-3
+    """Of G, where there is no F (else --forward.detail-rate)."""
     coarse: float = 5e-5
     screen: float = 1e-3
     quats: float = 1e-3
@@ -233,10 +240,6 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
 
 
-# Beside F, a G that learns fast spoils what F gets right (docs/results.md).
-_GENTLE_DETAIL = OptimConfig(detail=2e-4)
-_GENTLE_LOSS = LossConfig(residual=0.1)
-
 PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         preset="demo",
@@ -245,15 +248,11 @@ PRESETS: dict[str, TrainConfig] = {
         preview_every=500,
         capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=12_000, init_frames=6),
-        loss=_GENTLE_LOSS,
-        optim=_GENTLE_DETAIL,
     ),
     "quick": TrainConfig(
         halvings=(0.3,),
         capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=36_000),
-        loss=_GENTLE_LOSS,
-        optim=_GENTLE_DETAIL,
     ),
     "long": TrainConfig(
         preset="long",
@@ -262,8 +261,7 @@ PRESETS: dict[str, TrainConfig] = {
         save_every=1_000,
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=80_000, init_frames=8),
-        loss=dataclasses.replace(_GENTLE_LOSS, lpips=0.05),
-        optim=_GENTLE_DETAIL,
+        loss=LossConfig(lpips=0.05),
     ),
     "paper": TrainConfig(
         preset="paper",
@@ -274,7 +272,7 @@ PRESETS: dict[str, TrainConfig] = {
         log_every=100,
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=250_000, init_frames=12),
-        forward=ForwardConfig(tuned=True),
+        forward=ForwardConfig(tuned=True, detail_rate=5e-4, detail_residual=0.01),
         detail=DetailConfig(hidden=256, layers=6),
         screen=ScreenConfig(width=32, start=0.25),
         loss=LossConfig(

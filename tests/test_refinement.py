@@ -7,18 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from npga_jax.build import Stage, make_isects_fn, stage_at, state_from_points
+from npga_jax.build import (
+    Stage,
+    group_rates,
+    loss_weights,
+    make_isects_fn,
+    stage_at,
+    state_from_points,
+)
 from npga_jax.config import (
     CaptureConfig,
     DensityConfig,
     DetailConfig,
+    ForwardConfig,
     GaussianConfig,
     LossConfig,
+    OptimConfig,
     TrainConfig,
 )
 from npga_jax.data import open_capture
 from npga_jax.data.splits import holdout_split
 from npga_jax.initialization import InitialPoints
+from npga_jax.optim import GroupRates
 from npga_jax.refinement import Refiner, event_at, event_steps
 from npga_jax.training import downscale_batch
 from tests import small_scene
@@ -95,3 +105,20 @@ def test_event_adds_where_images_are_wrong(tiny_capture):
     assert np.all(np.asarray(new.graph.weights)[np.asarray(new.alive)].sum(1) > 0.99)
     again, _ = refine(jax.tree.map(jnp.asarray, before), split.train, 0)
     jax.tree.map(np.testing.assert_array_equal, again, new)
+
+
+@pytest.mark.parametrize("source", ["distilled", "none"])
+def test_detail_learns_gently_beside_the_forward_motion_alone(tiny_capture, source):
+    cfg = dataclasses.replace(
+        CONFIG,
+        forward=ForwardConfig(source=source, detail_rate=1e-5, detail_residual=0.7),
+        optim=OptimConfig(detail=3e-3),
+        loss=LossConfig(residual=0.2),
+    )
+    capture = open_capture(
+        tiny_capture.subject, tiny_capture.root, cfg.capture, progress=False
+    )
+    weights = loss_weights(cfg, capture, Stage(1, False))
+    found = (group_rates(cfg).detail, weights.residual)
+    assert found == ((1e-5, 0.7) if source == "distilled" else (3e-3, 0.2))
+    assert group_rates(cfg)._replace(detail=0) == GroupRates()._replace(detail=0)

@@ -137,7 +137,7 @@ def test_overflowing_image_is_that_of_the_nearest():
     np.testing.assert_array_equal(result.colors, render(small, nearest).colors)
     tiny = render(full._replace(max_isects=1), scene)
     assert tiny.num_dropped == out.num_isects - 1
-    assert all(np.all(np.isfinite(x)) for x in tiny)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(tiny))
 
 
 def test_count_saturates_instead_of_wrapping():
