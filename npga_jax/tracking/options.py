@@ -16,10 +16,14 @@ class TrackingOptions:
     """Frames, spread over the capture, that the identity is found from first."""
     joint_frames: int = 24
     """Frames that the identity is refined on in the end."""
-    noise_mm: float = 1.0
-    """Distance that counts as much as a code one deviation from the mean. Larger
-    values keep codes closer to heads that the model was trained on: clouds err in the
-    same way at many points, so this is more than their noise."""
+    noise_mm: float = 4.0
+    """Distance that counts as much as a code one deviation from the mean, while the
+    identity is sought. Larger values keep codes closer to heads that the model was
+    trained on: clouds err in the same way at many points, so this is more than their
+    noise."""
+    expression_noise_mm: float = 1.0
+    """The same once the identity is held. An identity that followed the clouds as
+    closely would bulge where hair hides the skin."""
     smoothness: float = 0.2
     """Pull between expressions of neighbouring frames, in units of one deviation."""
     color_noise: float = 0.02
@@ -40,6 +44,7 @@ _LEAST = {
     "joint_frames": 1,
     "texture_frames": 1,
     "noise_mm": 0.01,
+    "expression_noise_mm": 0.01,
 }
 _MOST = 1e7
 

@@ -175,16 +175,18 @@ def track(
             progress=progress,
             name="identity, all expressions",
         )
-        unknowns = schedule.fit_expressions(
-            model,
-            observations,
-            unknowns,
-            links,
-            prior,
-            schedule.JOINT_STAGES,
-            progress=progress,
-            name="refinement",
-        )
+    # From here on the identity is held.
+    prior = prior._replace(noise=options.expression_noise_mm / MILLIMETRES_PER_UNIT)
+    unknowns = schedule.fit_expressions(
+        model,
+        observations,
+        unknowns,
+        links,
+        prior,
+        schedule.JOINT_STAGES,
+        progress=progress,
+        name="refinement",
+    )
     if options.color_noise > 0:
         unknowns = schedule.fit_expressions(
             model,

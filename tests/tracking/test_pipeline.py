@@ -135,6 +135,7 @@ def test_frames_without_a_cloud_are_named_and_left_out(tracked):
         (["--output", "README.md"], "cannot be written"),
         (["--tracking.points", "0"], "--tracking.points is 0"),
         (["--tracking.noise-mm", "nan"], "--tracking.noise-mm is nan"),
+        (["--tracking.expression-noise-mm", "0"], "expression-noise-mm is 0"),
     ],
 )
 def test_mistakes_are_one_sentence_and_code_2(capture, tracked, args, said):
