@@ -30,6 +30,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "no F": ("--forward.source", "none"),
     "F tuned": ("--forward.tuned",),
     "F alone": ("--detail.no-enabled",),
+    "G learns fast": (
+        *("--forward.detail-rate", "1.5e-3", "--forward.detail-residual", "0.01"),
+    ),
     "static": ("--forward.source", "none", "--detail.no-enabled"),
     "no features": ("--detail.no-reads-features",),
     "with Laplacian": (
@@ -40,6 +43,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "MCMC": ("--density.strategy", "mcmc", "--loss.opacity", "0.01"),
     "with LPIPS": ("--loss.lpips", "0.05"),
     "with CNN": ("--loss.screen", "1"),
+    "eyes and mouth weighted": ("--loss.parts", "0.8"),
+    "rare expressions more often": ("--balance", "1"),
     "full size from the start": ("--halvings",),
     "blendshape codes": ("--capture.driving", "blendshapes"),
 }
