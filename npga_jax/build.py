@@ -33,12 +33,7 @@ from npga_jax.distillation.cache import distilled_forward
 from npga_jax.distillation.distill import DistillOptions, initial_forward
 from npga_jax.distillation.person import Person, canonicalize
 from npga_jax.errors import InputError
-from npga_jax.forward import (
-    cached_motion,
-    displacement_fields,
-    forward_motion,
-    frozen_motion,
-)
+from npga_jax.forward import forward_motion, frozen_motion
 from npga_jax.initialization import InitialPoints, gather_points, most_neutral
 from npga_jax.laplacian import Graph, build_graph, empty_graph
 from npga_jax.losses import LossWeights
@@ -101,7 +96,7 @@ def make_run_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
 
 def distill_options(cfg: TrainConfig) -> DistillOptions:
     """The settings of F as the distillation takes them."""
-    sizes = ("hidden", "layers", "octaves", "rank", "steps")
+    sizes = ("hidden", "layers", "octaves", "steps")
     return DistillOptions(**{name: getattr(cfg.forward, name) for name in sizes})
 
 
@@ -194,25 +189,7 @@ def state_from_points(
         )
     params = AvatarParams(gaussians, detail=detail, coarse=coarse, screen=screen)
     graph = empty_graph(alive.shape[0], NEIGHBOURS if has_graph(cfg) else 1)
-    return init_train_state(
-        params,
-        alive,
-        make_run_optimizer(cfg),
-        graph,
-        num_fields=cfg.forward.rank if has_fields(cfg) else 1,
-    )
-
-
-def has_fields(cfg: TrainConfig) -> bool:
-    """Whether F stays as it is, so that its fields need not be computed every step."""
-    return cfg.forward.source == "distilled" and not cfg.forward.tuned
-
-
-def fields_at(cfg: TrainConfig, coarse: Params, means: jax.Array) -> jax.Array:
-    """F's fields at the centres [N, 3] as training caches them: [N, 3, K]."""
-    if not has_fields(cfg):
-        return jnp.zeros((*means.shape, 1))  # Checkpoints hold no empty arrays.
-    return displacement_fields(coarse, means, None, octaves=cfg.forward.octaves)
+    return init_train_state(params, alive, make_run_optimizer(cfg), graph)
 
 
 def neighbour_graph(cfg: TrainConfig, gaussians: Gaussians, alive: jax.Array) -> Graph:
@@ -299,16 +276,12 @@ def make_run_step(
     perceptual = None
     if weights.lpips:
         perceptual = Perceptual(make_lpips("alex"), cfg.loss.lpips_crop)
-    functions = make_deformation(cfg, capture.expr_names)._asdict()
-    if has_fields(cfg):
-        functions["coarse_fn"] = cached_motion
-        functions["fields_fn"] = partial(fields_at, cfg)
     return make_train_step(
         optimizer=make_run_optimizer(cfg),
         width=capture.width,
         height=capture.height,
         max_isects=max_isects,
-        **functions,
+        **make_deformation(cfg, capture.expr_names)._asdict(),
         screen_fn=refine_image,
         loss_weights=weights,
         perceptual=perceptual,

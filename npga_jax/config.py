@@ -66,15 +66,13 @@ class ForwardConfig:
     the head tracker."""
     tuned: bool = False
     """Train F on at --optim.coarse, and let it read the Gaussians' features."""
-    hidden: int = 64
+    hidden: int = 128
     """Width of the hidden layers."""
     layers: int = 4
     """Number of hidden layers."""
-    octaves: int = 4
+    octaves: int = 6
     """Octaves of the positional encoding."""
-    rank: int = 32
-    """Displacement fields that a code mixes."""
-    steps: int = 1_000
+    steps: int = 2_000
     """Steps of the distillation."""
     detail_rate: float = 2e-4
     """Step size of G beside F, in the place of --optim.detail: a G that learns fast
@@ -317,7 +315,6 @@ _SMALLEST = {
     "forward.hidden": 1,
     "forward.layers": 1,
     "forward.octaves": 0,
-    "forward.rank": 1,
     "forward.steps": 1,
     "density.events": 1,
     "density.views": 1,

@@ -3,13 +3,12 @@
 The head model only knows the way back, from posed to canonical points; a rasterizer
 needs the way forward (NPGA, section 3.4). F is its inverse for one person, distilled by
 cycle consistency (`distillation`), and cheap enough to be asked at every Gaussian in
-every step: K displacement fields, mixed by coefficients that the code decides,
+every step: one network that reads the place and, in every layer, the code. A sum of
+fields mixed by the code would cost less, but misses what few codes do, such as lids
+that close, and does worse on codes that it was not distilled with (docs/avatar.md).
 
-    F(x, f, z) = sum_k a_k(z) phi_k(x, f).
-
-The fields do not read the code, so that one pass over the points serves any number of
-codes. They read features through columns that start at zero: what the geometry alone
-cannot tell apart (lips that touch in the canonical pose) training may separate.
+F reads features through columns that start at zero: what the geometry alone cannot tell
+apart (lips that touch in the canonical pose) training may separate.
 """
 
 import jax
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.deformation import HEAD_RADIUS, MOTION_SCALE
-from npga_jax.mlp import apply_mlp, init_mlp, positional_encoding
+from npga_jax.mlp import positional_encoding
 from npga_jax.types import Deformed, Params
 
 NECK_HEIGHTS = (-0.125, -0.105)
@@ -34,61 +33,62 @@ def init_forward(
     hidden: int,
     layers: int,
     octaves: int,
-    rank: int,
 ) -> Params:
     """Weights of an F that does not move anything yet.
 
     Args:
       code_mean: [E] subtracted from codes; not trained.
       code_std: [E] or [] they are divided by; not trained.
-      hidden: width of the fields' hidden layers.
-      rank: number K of displacement fields.
+      hidden: width of the hidden layers.
     """
-    fields_key, codes_key, linear_key = jax.random.split(key, 3)
     code_mean = jnp.asarray(code_mean, jnp.float32)
     num_expr = code_mean.shape[0]
+    sizes = [3 * (1 + 2 * octaves)] + [hidden] * layers
+    keys = jax.random.split(key, (layers, 2))
+
+    def matrix(key, fan_in, gain):
+        return jax.random.normal(key, (fan_in, hidden)) * np.sqrt(gain / fan_in)
+
     return {
         "code_mean": code_mean,
         "code_std": jnp.broadcast_to(jnp.asarray(code_std, jnp.float32), (num_expr,)),
-        "fields": init_mlp(fields_key, [3 * (1 + 2 * octaves)] + [hidden] * layers),
+        "layers": [
+            {
+                "w": matrix(place_key, fan_in, 2.0),
+                "code_w": matrix(code_key, num_expr, 0.25),
+                "b": jnp.zeros(hidden),
+            }
+            for (place_key, code_key), fan_in in zip(keys, sizes[:-1], strict=True)
+        ],
         "features_w": jnp.zeros((num_features, hidden)),
-        "fields_w": jnp.zeros((hidden, 3 * rank)),
-        "codes": init_mlp(codes_key, [num_expr, 2 * rank]),
-        "codes_w": 0.1
-        * jax.random.normal(linear_key, (2 * rank + num_expr, rank))
-        / np.sqrt(2 * rank + num_expr),
-        "codes_b": jnp.zeros(rank),
+        "out_w": jnp.zeros((hidden, 3)),
     }
 
 
-def code_coefficients(params: Params, expr: jax.Array) -> jax.Array:
-    """Weights of the fields: codes [..., E] -> [..., K]."""
-    mean, std = jax.lax.stop_gradient((params["code_mean"], params["code_std"]))
-    code = (expr - mean) / std
-    hidden = apply_mlp(params["codes"], code)
-    joined = jnp.concatenate([hidden, code], axis=-1)
-    return joined @ params["codes_w"] + params["codes_b"]
-
-
-def displacement_fields(
+def displacement(
     params: Params,
-    points: jax.Array,  # [N, 3] canonical, head frame, metres
-    features: jax.Array | None,  # [N, F]; None: as if zero
+    points: jax.Array,  # [..., P, 3] canonical, head frame, metres
+    features: jax.Array | None,  # [P, F]; None: as if zero
+    expr: jax.Array,  # [..., E]
     *,
     octaves: int,
 ) -> jax.Array:
-    """The fields at canonical points: [N, 3, K], metres per unit of a coefficient."""
-    first, *rest = params["fields"]["layers"]
-    hidden = positional_encoding(points / HEAD_RADIUS, octaves) @ first["w"]
-    if features is not None:
-        hidden = hidden + features @ params["features_w"]
-    hidden = jax.nn.relu(hidden + first["b"])
-    hidden = apply_mlp({"layers": rest}, hidden)
-    fields = MOTION_SCALE * (hidden @ params["fields_w"])
+    """What F adds to canonical points: [..., P, 3], metres.
+
+    Leading axes broadcast: the same points for several codes, or each code its own.
+    """
+    mean, std = jax.lax.stop_gradient((params["code_mean"], params["code_std"]))
+    code = (expr - mean) / std
+    hidden = positional_encoding(points / HEAD_RADIUS, octaves)
+    for i, layer in enumerate(params["layers"]):
+        hidden = hidden @ layer["w"]
+        if i == 0 and features is not None:
+            hidden = hidden + features @ params["features_w"]
+        hidden = hidden + (code @ layer["code_w"] + layer["b"])[..., None, :]
+        hidden = jax.nn.relu(hidden)
     low, high = NECK_HEIGHTS
-    share = jnp.clip((points[:, 1] - low) / (high - low), 0.0, 1.0)
-    fields = fields * (share**2 * (3.0 - 2.0 * share))[:, None]
-    return fields.reshape(points.shape[0], 3, -1)
+    share = jnp.clip((points[..., 1:2] - low) / (high - low), 0.0, 1.0)
+    return MOTION_SCALE * (hidden @ params["out_w"]) * share**2 * (3.0 - 2.0 * share)
 
 
 def forward_motion(
@@ -104,10 +104,10 @@ def forward_motion(
     Positions are read without a gradient, as G reads them: a Gaussian then moves as its
     image asks, and not to where F would take it elsewhere.
     """
-    fields = displacement_fields(
-        params, jax.lax.stop_gradient(means), features, octaves=octaves
+    places = jax.lax.stop_gradient(means)
+    return Deformed(
+        means=means + displacement(params, places, features, expr, octaves=octaves)
     )
-    return Deformed(means=means + fields @ code_coefficients(params, expr))
 
 
 def frozen_motion(
@@ -116,22 +116,3 @@ def frozen_motion(
     """`forward_motion` as it was distilled: not trained, and blind to features."""
     del features
     return forward_motion(jax.lax.stop_gradient(params), means, None, expr, **options)
-
-
-def with_fields(params: Params, fields: jax.Array) -> Params:
-    """F's weights and its fields at the centres [N, 3, K], for `cached_motion`."""
-    return {**params, "fields_at_means": fields}
-
-
-def cached_motion(
-    params: Params, means: jax.Array, features: jax.Array, expr: jax.Array
-) -> Deformed:
-    """`frozen_motion` without evaluating the fields: they are in `params`.
-
-    Centres move far less than the fields change over, so that fields of some steps ago
-    serve as well as new ones.
-    """
-    del features
-    params = jax.lax.stop_gradient(params)
-    displacement = params["fields_at_means"] @ code_coefficients(params, expr)
-    return Deformed(means=means + displacement)

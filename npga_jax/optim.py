@@ -1,4 +1,4 @@
-"""One Adam over all parameters, with a step size per group.
+"""One Adam over all parameters, with a step size per group; and which are matrices.
 
 All groups share Adam's betas, so one Adam followed by a factor per leaf is the same as
 one optimiser per group, and its moments have the parameters' own structure: density
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from npga_jax.types import AvatarParams, Gaussians
+from npga_jax.types import AvatarParams, Gaussians, Params
 
 
 class GroupRates(NamedTuple):
@@ -82,3 +82,31 @@ def scale_by_group(rates: GroupRates, num_steps: int) -> optax.GradientTransform
 def make_optimizer(rates: GroupRates, num_steps: int) -> optax.GradientTransformation:
     """Adam with 3DGS's epsilon and a step size per group."""
     return optax.chain(optax.scale_by_adam(eps=1e-15), scale_by_group(rates, num_steps))
+
+
+_LEAST_OUTPUTS = 16
+"""Of a layer that is trained by its singular directions, not entry by entry."""
+
+
+def axes_of_matrices(params: Params) -> Params:
+    """What Muon is to orthogonalise: weights named w or *_w, but for narrow outputs.
+
+    Muon (Jordan et al. 2024; `optax.contrib.muon`) makes steps of equal length along
+    all singular directions of a matrix. Axes before the last two count networks side by
+    side.
+
+    Returns:
+      `optax.contrib.MuonDimensionNumbers` for each of them; None, which is Adam, for
+      the rest.
+    """
+
+    def axes(path, leaf):
+        name = str(getattr(path[-1], "key", ""))
+        is_matrix = name == "w" or name.endswith("_w")
+        if not is_matrix or leaf.shape[-1] < _LEAST_OUTPUTS:
+            return None
+        return optax.contrib.MuonDimensionNumbers(
+            reduction_axis=leaf.ndim - 2, output_axis=leaf.ndim - 1
+        )
+
+    return jax.tree_util.tree_map_with_path(axes, params)

@@ -9,7 +9,6 @@ import numpy as np
 from npga_jax.avatar import deform_gaussians, head_viewmats, render_views
 from npga_jax.build import (
     Stage,
-    fields_at,
     loss_weights,
     make_deformation,
     neighbour_graph,
@@ -61,7 +60,6 @@ class Refiner:
             error_weight=density.error_weight,
         )
         self._control = jax.jit(partial(control_density, options=options))
-        self._fields = jax.jit(partial(fields_at, cfg))
         factor = stage.downscale
         deformation = make_deformation(cfg, capture.expr_names)
         weights = loss_weights(cfg, capture, stage)._replace(
@@ -149,6 +147,5 @@ class Refiner:
             opt_state=(adam, *rest),
             alive=alive,
             graph=neighbour_graph(cfg, gaussians, alive),
-            fields=self._fields(state.params.coarse, gaussians.means),
         )
         return state, jax.tree.map(int, report)

@@ -10,7 +10,6 @@ import optax
 from npga_jax.avatar import DetailFn, deform_gaussians, head_viewmats, render_views
 from npga_jax.deformation import coarse_identity, dynamics, residual_energy
 from npga_jax.density import explore
-from npga_jax.forward import with_fields
 from npga_jax.laplacian import Graph, empty_graph, laplacian_energy
 from npga_jax.losses import (
     LossWeights,
@@ -24,11 +23,9 @@ from npga_jax.losses import (
 from npga_jax.perceptual import LpipsFn
 from npga_jax.rasterizer import rasterization
 from npga_jax.screen import ScreenFn
-from npga_jax.types import AvatarParams, Batch, CoarseFn, Params, RasterizeFn
+from npga_jax.types import AvatarParams, Batch, CoarseFn, RasterizeFn
 
 Metrics = Mapping[str, jax.Array]
-FieldsFn = Callable[[Params, jax.Array], jax.Array]
-"""(weights of F, means [N, 3]) -> its displacement fields there [N, 3, K]."""
 
 
 class TrainState(NamedTuple):
@@ -39,7 +36,6 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     alive: jax.Array  # [N] bool, slots in use
     graph: Graph  # neighbours, as of the last change of the cloud
-    fields: jax.Array  # [N, 3, K] of F at the centres some steps ago; zero without
     halted: jax.Array  # [] bool, the last step was refused: so are all that follow
 
 
@@ -50,8 +46,6 @@ class Perceptual(NamedTuple):
     crop: int  # pixels
 
 
-FIELD_STEPS = 20
-"""Steps after which cached fields of F are computed anew."""
 LAPLACIAN_ROWS = 4096
 """Gaussians whose neighbourhoods a step looks at."""
 
@@ -61,7 +55,6 @@ def init_train_state(
     alive: jax.Array,
     optimizer: optax.GradientTransformation,
     graph: Graph | None = None,
-    num_fields: int = 1,
 ) -> TrainState:
     """State before the first step; without a graph, one that has no neighbours."""
     state = TrainState(
@@ -70,7 +63,6 @@ def init_train_state(
         opt_state=optimizer.init(params),
         alive=alive,
         graph=empty_graph(alive.shape[0]) if graph is None else graph,
-        fields=jnp.zeros((alive.shape[0], 3, num_fields)),
         halted=jnp.zeros((), bool),
     )
     # A weak type would make the second step compile anew.
@@ -117,7 +109,6 @@ def make_train_step(
     max_isects: int,
     detail_fn: DetailFn,
     coarse_fn: CoarseFn = coarse_identity,
-    fields_fn: FieldsFn | None = None,
     rasterize_fn: RasterizeFn = rasterization,
     screen_fn: ScreenFn | None = None,
     loss_weights: LossWeights = LossWeights(),  # noqa: B008 - a constant
@@ -138,8 +129,6 @@ def make_train_step(
 
     Args:
       width: of the images in a batch, pixels; likewise `height`.
-      fields_fn: computes what `coarse_fn` finds by `forward.with_fields`, every
-        `FIELD_STEPS` steps; None for a `coarse_fn` that needs nothing.
       screen_fn: refines the rendered image, which stays supervised too; needed where
         `loss_weights.screen` is not zero.
       perceptual: needed where `loss_weights.lpips` is not zero.
@@ -159,15 +148,13 @@ def make_train_step(
     width, height = width // downscale, height // downscale
 
     def loss_fn(params: AvatarParams, state: TrainState, batch: Batch, keys):
-        alive, posed = state.alive, params
-        if fields_fn is not None:
-            posed = params._replace(coarse=with_fields(params.coarse, state.fields))
+        alive = state.alive
         noise = 0.0
         if code_noise > 0:
             noise = code_noise * jax.random.normal(keys[0], batch.expr.shape)
             noise = noise * params.detail["code_std"]
         splats, residuals = deform_gaussians(
-            posed,
+            params,
             alive,
             batch.expr,
             detail_fn=detail_fn,
@@ -232,15 +219,6 @@ def make_train_step(
         batch = downscale_batch(batch, downscale)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         keys = jax.random.split(key, 4)
-        if fields_fn is not None:
-            state = state._replace(
-                fields=jax.lax.cond(
-                    state.step % FIELD_STEPS == 0,
-                    lambda s: fields_fn(s.params.coarse, s.params.gaussians.means),
-                    lambda s: s.fields,
-                    state,
-                )
-            )
         (loss, (terms, out)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state, batch, keys
         )

@@ -1,4 +1,4 @@
-"""F: a sum of fields written out, what it leaves alone, and what trains it."""
+"""F: its network written out, what it leaves alone, and what trains it."""
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,13 @@ from npga_jax.distillation.distill import pose_points
 from npga_jax.forward import (
     MOTION_SCALE,
     NECK_HEIGHTS,
-    cached_motion,
-    code_coefficients,
-    displacement_fields,
+    displacement,
     forward_motion,
     frozen_motion,
     init_forward,
-    with_fields,
 )
 
-N, F, E, OCTAVES, RANK = 7, 3, 4, 2, 5
+N, F, E, OCTAVES = 7, 3, 4, 2
 _rng = np.random.default_rng(0)
 MEANS = _rng.uniform(-0.09, 0.09, (N, 3)).astype(np.float32)
 FEATURES = _rng.normal(size=(N, F)).astype(np.float32)
@@ -37,16 +34,15 @@ def make_forward():
         hidden=16,
         layers=3,
         octaves=OCTAVES,
-        rank=RANK,
     )
 
 
 @pytest.fixture(scope="module")
 def moving():
-    """Weights whose fields are not zero; features are not read yet."""
+    """Weights whose output is not zero; features are not read yet."""
     params = make_forward()
-    shape = params["fields_w"].shape
-    return params | {"fields_w": jnp.asarray(_rng.normal(0, 0.3, shape), jnp.float32)}
+    shape = params["out_w"].shape
+    return params | {"out_w": jnp.asarray(_rng.normal(0, 0.3, shape), jnp.float32)}
 
 
 def motion(params, means=MEANS, features=FEATURES, expr=CODES[0]):
@@ -58,30 +54,35 @@ def test_before_training_nothing_moves():
     np.testing.assert_array_equal(motion(make_forward()), 0)
 
 
-def test_motion_is_a_sum_of_fields_that_do_not_read_the_code(moving):
+def test_motion_is_a_network_that_reads_the_code_in_every_layer(moving):
     read = moving | {"features_w": jnp.asarray(_rng.normal(size=(F, 16)), jnp.float32)}
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), read)
     x = MEANS.astype(np.float64) / HEAD_RADIUS
     waves = [f(np.pi * 2**k * x) for f in (np.sin, np.cos) for k in range(OCTAVES)]
-    first, *rest = p["fields"]["layers"]
-    h = np.concatenate([x, *waves], axis=1) @ first["w"] + first["b"]
-    h = np.maximum(h + FEATURES @ p["features_w"], 0)
-    for layer in rest:
-        h = np.maximum(h @ layer["w"] + layer["b"], 0)
     low, high = NECK_HEIGHTS
     share = np.clip((MEANS[:, 1] - low) / (high - low), 0, 1)
     share = share**2 * (3 - 2 * share)
-    fields = MOTION_SCALE * (h @ p["fields_w"]).reshape(N, 3, RANK)
     for expr in CODES:
         code = (expr - CODE_MEAN) / CODE_STD
-        (layer,) = p["codes"]["layers"]
-        hidden = np.maximum(code @ layer["w"] + layer["b"], 0)
-        weights = np.concatenate([hidden, code]) @ p["codes_w"] + p["codes_b"]
-        expected = share[:, None] * sum(
-            weights[k] * fields[:, :, k] for k in range(RANK)
+        first, *rest = p["layers"]
+        h = (
+            np.concatenate([x, *waves], axis=1) @ first["w"]
+            + FEATURES @ p["features_w"]
         )
+        h = np.maximum(h + code @ first["code_w"] + first["b"], 0)
+        for layer in rest:
+            h = np.maximum(h @ layer["w"] + code @ layer["code_w"] + layer["b"], 0)
+        expected = share[:, None] * MOTION_SCALE * (h @ p["out_w"])
         np.testing.assert_allclose(motion(read, expr=expr), expected, atol=2e-7)
     assert np.abs(expected).max() > 1e-3
+
+
+def test_points_of_their_own_for_each_code(moving):
+    points = _rng.uniform(-0.09, 0.09, (len(CODES), N, 3)).astype(np.float32)
+    together = displacement(moving, points, None, CODES, octaves=OCTAVES)
+    for found, own, expr in zip(together, points, CODES, strict=True):
+        alone = motion(moving, means=own, features=None, expr=expr)
+        np.testing.assert_allclose(found, alone, atol=1e-7)
 
 
 def test_several_codes_at_once_are_the_codes_one_by_one(moving):
@@ -96,16 +97,16 @@ def test_nothing_moves_below_the_neck_and_all_of_it_above(moving):
         """How far a column of points moves, its neck held at this height or not."""
         points = MEANS.copy()
         points[:, 1] = height
-        return displacement_fields(moving, points, None, octaves=OCTAVES)
+        return displacement(moving, points, None, CODES[0], octaves=OCTAVES)
 
     low, high = NECK_HEIGHTS
     for height in (low, low - 0.001, low - 1.0):
         np.testing.assert_array_equal(at(height), 0)
-    unfaded = displacement_fields(
-        moving, np.float32([[0.02, high, 0.03]]), None, octaves=OCTAVES
-    )
-    above = displacement_fields(
-        moving, np.float32([[0.02, high + 1e-6, 0.03]]), None, octaves=OCTAVES
+    unfaded, above = (
+        displacement(
+            moving, np.float32([[0.02, y, 0.03]]), None, CODES[0], octaves=OCTAVES
+        )
+        for y in (high, high + 1e-6)
     )
     np.testing.assert_allclose(unfaded, above, atol=1e-6)
     # No step anywhere: a millimetre changes little beside the whole motion.
@@ -133,7 +134,7 @@ def test_what_is_measured_is_not_trained_and_centres_move_as_a_whole(moving):
     by_params, by_means = jax.grad(total, argnums=(0, 1))(moving, jnp.asarray(MEANS))
     np.testing.assert_array_equal(by_params["code_mean"], 0)
     np.testing.assert_array_equal(by_params["code_std"], 0)
-    assert np.abs(by_params["fields_w"]).max() > 0
+    assert np.abs(by_params["out_w"]).max() > 0
     np.testing.assert_array_equal(by_means, 1)
 
 
@@ -149,28 +150,3 @@ def test_frozen_motion_has_no_gradient_to_its_weights_and_is_blind(moving):
 
     for leaf in jax.tree.leaves(jax.grad(total)(read)):
         np.testing.assert_array_equal(leaf, 0)
-
-
-def test_the_mean_code_is_where_coefficients_are_their_bias(moving):
-    biased = moving | {"codes_b": jnp.arange(RANK, dtype=jnp.float32)}
-    np.testing.assert_allclose(
-        code_coefficients(biased, jnp.asarray(CODE_MEAN)), np.arange(RANK), atol=1e-6
-    )
-
-
-def test_cached_fields_move_centres_as_fresh_ones_do(moving):
-    fields = displacement_fields(moving, jnp.asarray(MEANS), None, octaves=OCTAVES)
-    cached = cached_motion(
-        with_fields(moving, fields), jnp.asarray(MEANS), FEATURES, CODES[0]
-    )
-    fresh = frozen_motion(moving, MEANS, FEATURES, CODES[0], octaves=OCTAVES)
-    np.testing.assert_allclose(cached.means, fresh.means, atol=1e-7)
-
-    def total(params, means):
-        return cached_motion(params, means, FEATURES, CODES[0]).means.sum()
-
-    by_params, by_means = jax.grad(total, argnums=(0, 1))(
-        with_fields(moving, fields), jnp.asarray(MEANS)
-    )
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(by_params))
-    np.testing.assert_array_equal(by_means, 1)

@@ -2,14 +2,12 @@
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from npga_jax.losses import LossWeights
 from npga_jax.optim import GroupRates, make_optimizer
-from npga_jax.training import FIELD_STEPS, init_train_state, make_train_step
-from npga_jax.types import Deformed
+from npga_jax.training import make_train_step
 from tests import small_scene
 
 NUM_STEPS = 300
@@ -123,37 +121,3 @@ def test_same_start_ends_the_same_to_the_last_bit(step):
         return state
 
     jax.tree.map(np.testing.assert_array_equal, run(), run())
-
-
-def test_fields_are_computed_now_and_then_and_kept_between():
-    seen = []
-
-    def fields_fn(coarse, means):
-        del coarse
-        return jnp.broadcast_to(jnp.mean(means**2), (*means.shape, 1))
-
-    def coarse_fn(params, means, features, expr):
-        del features, expr
-        return Deformed(means=means + 0 * params["fields_at_means"][..., 0])
-
-    optimizer = make_optimizer(RATES, 60)
-    params, alive = small_scene.make_params()
-    state = init_train_state(params, alive, optimizer, num_fields=1)
-    fast = RATES._replace(means=1e-3)
-    step = jax.jit(
-        make_train_step(
-            optimizer=make_optimizer(fast, 60),
-            width=small_scene.WIDTH,
-            height=small_scene.HEIGHT,
-            max_isects=small_scene.MAX_ISECTS,
-            detail_fn=small_scene.detail_fn,
-            coarse_fn=coarse_fn,
-            fields_fn=fields_fn,
-        )
-    )
-    for _ in range(FIELD_STEPS + 2):
-        state, _ = step(state, small_scene.make_batches()[0])
-        seen.append(float(state.fields.max()))
-    assert seen[0] > 0
-    assert len(set(seen[:FIELD_STEPS])) == 1
-    assert seen[FIELD_STEPS] != seen[0] and seen[FIELD_STEPS] == seen[-1]

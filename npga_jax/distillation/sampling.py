@@ -10,16 +10,18 @@ from npga_jax.distillation.person import Backward, Person, make_backward, move_b
 from npga_jax.forward import NECK_HEIGHTS
 from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.nphm.meshing import TRACKING_BOX, head_mesh
+from npga_jax.reenactment import most_neutral_row
 
 _NEAR = 0.01 * METRES_PER_UNIT
 """Metres: spread around the surface, NPHM's `sigma_near`."""
-_MOVING = 0.02 * METRES_PER_UNIT
-"""Metres: spread around the parts that move, which are mouth, jaw and eyes."""
+_STRAINED = 0.01 * METRES_PER_UNIT
+"""Metres: spread around what the expressions stretch: lips, lids, folds."""
 _FAR = 1.25 * METRES_PER_UNIT
 """Metres: half the box in which MonoNPHM's training pulls its field to zero."""
 _CODE_NOISE = 0.1
-_MIX_SHARE = 0.5
-_CODES_FOR_MOTION = 32
+_MOST_MIXED = 6
+_CODES_FOR_STRAIN = 128
+_STRAIN_QUANTILE = 0.98
 
 
 class Domain(NamedTuple):
@@ -27,17 +29,20 @@ class Domain(NamedTuple):
 
     surface: jax.Array  # [V, 3] canonical, metres
     normals: jax.Array  # [V, 3]
-    motion: jax.Array  # [V] cumulative share of how much each point moves
+    strain: jax.Array  # [V] cumulative share of how much each point is stretched
     codes: jax.Array  # [T, E] tracked
+    neutral: jax.Array  # [E] the most neutral of them
     code_std: jax.Array  # [E]
 
 
 class Sample(NamedTuple):
     """Points and codes of one step; every point meets every code."""
 
-    points: jax.Array  # [P, 3] canonical, metres: near the surface and in the box
+    points: jax.Array  # [P, 3] canonical, metres: near the surface and in the box,
+    # in an order that says nothing
     far: jax.Array  # [P // 8, 3] where nothing moves
     expr: jax.Array  # [C, E]
+    offsets: jax.Array  # [C, P - P // 2, 3] normal, for what begins in posed space
 
 
 def make_domain(
@@ -58,9 +63,12 @@ def make_domain(
     )
     surface = mesh.vertices * METRES_PER_UNIT
     kept = surface[:, 1] > NECK_HEIGHTS[1]
+    renumbered = np.cumsum(kept) - 1
+    edges = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    edges = renumbered[edges[kept[edges].all(axis=1)]]
     surface, normals = surface[kept], mesh.normals[kept]
     backward = make_backward(person)
-    some = codes[:: max(1, len(codes) // _CODES_FOR_MOTION)]
+    some = codes[:: max(1, len(codes) // _CODES_FOR_STRAIN)]
 
     @jax.jit
     def canonical_of(codes):
@@ -69,39 +77,70 @@ def make_domain(
             lambda code: move_back(backward, surface[None], code[None])[0][0], codes
         )
 
-    canonical = canonical_of(jnp.asarray(some))
-    spread = jnp.sum(jnp.std(canonical, axis=0), axis=-1) + 1e-6
+    displaced = np.asarray(canonical_of(jnp.asarray(some))) - surface
+    strain = edge_strain(surface, edges, displaced) + 1e-6
     domain = Domain(
         surface=jnp.asarray(surface),
         normals=jnp.asarray(normals),
-        motion=jnp.cumsum(spread) / jnp.sum(spread),
+        strain=jnp.asarray(np.cumsum(strain) / np.sum(strain), jnp.float32),
         codes=jnp.asarray(codes),
+        neutral=jnp.asarray(codes[most_neutral_row(codes)]),
         code_std=jnp.std(jnp.asarray(codes), axis=0),
     )
     return domain, backward
 
 
+def edge_strain(
+    points: np.ndarray, edges: np.ndarray, displacements: np.ndarray
+) -> np.ndarray:
+    """How much the strongest expressions stretch the surface around each point: [V].
+
+    What moves as a whole is easy to learn and needs few samples; what is folded or
+    unfolded within millimetres, such as lids, needs many and covers little.
+
+    Args:
+      points: [V, 3].
+      edges: [M, 2] indices of the ends of the mesh's edges.
+      displacements: [T, V, 3] by T expressions.
+    """
+    first, second = edges.T
+    lengths = np.linalg.norm(points[first] - points[second], axis=-1) + 1e-4
+    count = np.maximum(np.bincount(edges.ravel(), minlength=len(points)), 1)
+    per_code = np.empty(displacements.shape[:2], np.float32)
+    for row, moved in zip(per_code, displacements, strict=True):
+        apart = np.linalg.norm(moved[first] - moved[second], axis=-1) / lengths
+        total = sum(
+            np.bincount(end, apart**2, minlength=len(points)) for end in edges.T
+        )
+        row[:] = np.sqrt(total / count)
+    return np.quantile(per_code, _STRAIN_QUANTILE, axis=0)
+
+
 def draw(key: jax.Array, domain: Domain, num_points: int, num_codes: int) -> Sample:
     """One step's sample.
 
-    Half of the points lie near the surface, a quarter near what moves, a quarter in
-    MonoNPHM's box. Codes are tracked ones, mixes of two, all with some noise.
+    Three eighths of the points lie near the surface, half near what is stretched, the
+    rest in MonoNPHM's box. A code is the neutral one and up to six tracked expressions
+    on top, each from none to all of it, with some noise: a sequence that is not seen
+    combines what those seen show one at a time.
     """
-    keys = iter(jax.random.split(key, 11))
+    keys = iter(jax.random.split(key, 16))
 
     def around(index, spread):
         offsets = spread * jax.random.normal(next(keys), (index.shape[0], 3))
         return domain.surface[index] + offsets
 
-    quarter = num_points // 4
+    num_strained, num_box = num_points // 2, num_points // 8
     last = domain.surface.shape[0]
-    index = jax.random.randint(next(keys), (num_points - 2 * quarter,), 0, last)
+    index = jax.random.randint(
+        next(keys), (num_points - num_strained - num_box,), 0, last
+    )
     near = around(index, _NEAR)
-    height = jax.random.uniform(next(keys), (quarter,))
-    moving = around(jnp.searchsorted(domain.motion, height), _MOVING)
+    height = jax.random.uniform(next(keys), (num_strained,))
+    strained = around(jnp.searchsorted(domain.strain, height), _STRAINED)
     low, high = METRES_PER_UNIT * jnp.array(TRACKING_BOX)
     low = low.at[1].set(NECK_HEIGHTS[1])
-    box = low + (high - low) * jax.random.uniform(next(keys), (quarter, 3))
+    box = low + (high - low) * jax.random.uniform(next(keys), (num_box, 3))
 
     far = jax.random.uniform(
         next(keys), (num_points // 8, 3), minval=-_FAR, maxval=_FAR
@@ -111,15 +150,16 @@ def draw(key: jax.Array, domain: Domain, num_points: int, num_codes: int) -> Sam
     far = jnp.where(inside, far.at[:, 2].set(-_FAR), far)
 
     num_tracked, width = domain.codes.shape
-    first, second = (
-        domain.codes[jax.random.randint(next(keys), (num_codes,), 0, num_tracked)]
-        for _ in range(2)
-    )
-    share, is_mixed = (
-        jax.random.uniform(k, (num_codes, 1)) for k in jax.random.split(next(keys))
-    )
-    share = jnp.where(is_mixed < _MIX_SHARE, share, 0.0)
+    shape = (num_codes, _MOST_MIXED)
+    mixed = domain.codes[jax.random.randint(next(keys), shape, 0, num_tracked)]
+    shares = jax.random.uniform(next(keys), shape)
+    count = jax.random.randint(next(keys), (num_codes, 1), 1, _MOST_MIXED + 1)
+    shares = jnp.where(jnp.arange(_MOST_MIXED) < count, shares, 0.0)
+    expr = domain.neutral + jnp.einsum("ck,cke->ce", shares, mixed - domain.neutral)
     noise = _CODE_NOISE * domain.code_std
-    noise = noise * jax.random.normal(next(keys), (num_codes, width))
-    expr = first + share * (second - first) + noise
-    return Sample(jnp.concatenate([near, moving, box]), far, expr)
+    expr = expr + noise * jax.random.normal(next(keys), (num_codes, width))
+    points = jax.random.permutation(next(keys), jnp.concatenate([near, strained, box]))
+    offsets = jax.random.normal(
+        next(keys), (num_codes, num_points - num_points // 2, 3)
+    )
+    return Sample(points, far, expr, offsets)

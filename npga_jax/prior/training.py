@@ -12,6 +12,7 @@ from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.field import canonical_field
 from npga_jax.nphm.losses import LossWeights, total_loss, training_losses
 from npga_jax.nphm.model import deform, predict_anchors
+from npga_jax.optim import axes_of_matrices
 from npga_jax.prior.batches import FreePoints, NearPoints, TrainBatch
 from npga_jax.types import Params
 
@@ -70,10 +71,6 @@ zero. Anchors are pulled more: those codes tell where anchors are from the start
 local networks learn sooner around anchors that stay."""
 
 
-_LEAST_OUTPUTS = 16
-"""Of a layer that is trained by its singular directions, not entry by entry."""
-
-
 def make_optimizer(rates: Rates, num_steps: int) -> optax.GradientTransformation:
     """Muon for the matrices, AdamW for the rest; networks clipped as in MonoNPHM.
 
@@ -84,18 +81,6 @@ def make_optimizer(rates: Rates, num_steps: int) -> optax.GradientTransformation
 
     def schedule(rate: float) -> optax.Schedule:
         return optax.cosine_decay_schedule(rate, num_steps, rates.final_fraction)
-
-    def axes_of_matrices(params: Params) -> Params:
-        def axes(path, leaf):
-            is_matrix = path[-1] == jax.tree_util.DictKey("w")
-            if not is_matrix or leaf.shape[-1] < _LEAST_OUTPUTS:
-                return None
-            # Axes before the last two count networks side by side.
-            return optax.contrib.MuonDimensionNumbers(
-                reduction_axis=leaf.ndim - 2, output_axis=leaf.ndim - 1
-            )
-
-        return jax.tree_util.tree_map_with_path(axes, params)
 
     def one() -> optax.GradientTransformation:
         return optax.chain(

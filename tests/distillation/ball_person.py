@@ -12,7 +12,7 @@ from npga_jax.distillation.sampling import make_domain
 from tests.small_head_model import BALL, make_ball
 
 OPTIONS = DistillOptions(
-    hidden=32, layers=2, octaves=2, rank=8, steps=300, num_points=128, num_codes=4
+    hidden=32, layers=2, octaves=2, steps=300, num_points=128, num_codes=4
 )
 NUM_FEATURES = 3
 CODES = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)

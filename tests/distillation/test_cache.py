@@ -23,7 +23,7 @@ def calls(monkeypatch):
         params = initial_forward(
             codes.mean(axis=0), 1.0, num_features=num_features, options=options
         )
-        return params | {"codes_b": params["codes_b"] + len(made)}, None
+        return params | {"out_w": params["out_w"] + len(made)}, None
 
     monkeypatch.setattr(cache, "distill", distill)
     return made
@@ -48,7 +48,7 @@ def test_the_second_time_it_is_read(calls, tmp_path):
     [
         lambda path: path.write_bytes(path.read_bytes()[:300]),
         lambda path: path.write_bytes(b""),
-        lambda path: np.savez(path, codes_b=np.zeros(8)),
+        lambda path: np.savez(path, out_w=np.zeros(8)),
         lambda path: np.savez(
             path, **{k: v[..., None] for k, v in np.load(path).items()}
         ),
@@ -64,7 +64,7 @@ def test_what_is_damaged_is_made_anew(calls, tmp_path, damage):
     damage(path)
     again = ask(tmp_path)
     assert len(calls) == 2
-    np.testing.assert_array_equal(again["codes_b"], 2)
+    np.testing.assert_array_equal(again["out_w"], 2)
     jax.tree.map(np.testing.assert_array_equal, again, ask(tmp_path))
     assert len(calls) == 2
 

@@ -63,7 +63,7 @@ def test_gradient_of_the_loss_is_its_slope():
     def noise(leaf, size):
         return rng.normal(0, size, leaf.shape).astype(np.float32)
 
-    params["fields_w"] = noise(params["fields_w"], 0.3)
+    params["out_w"] = noise(params["out_w"], 0.3)
     sample = draw(jax.random.key(1), domain, 64, 4)
 
     @jax.jit
@@ -74,7 +74,7 @@ def test_gradient_of_the_loss_is_its_slope():
         )
 
     slope = jax.tree.map(np.asarray, loss(params)[1])
-    for name in ("fields", "fields_w", "codes", "codes_w", "codes_b"):
+    for name in ("layers", "out_w"):
         way = jax.tree.map(lambda leaf: noise(leaf, 1.0), params[name])
 
         def moved(step, name=name, way=way):

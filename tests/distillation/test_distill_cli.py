@@ -22,7 +22,7 @@ from tests.tracked_capture import write_prior, write_tracked
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SMALL = ("--forward.hidden=8", "--forward.layers=2", "--forward.octaves=2")
-SMALL += ("--forward.rank=4", "--forward.steps=50", "--feature-dim=4")
+SMALL += ("--forward.steps=50", "--feature-dim=4")
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_f_is_made_measured_drawn_and_kept_for_training(
     assert "cycle error on the skin: " in said and "target below 0.5 and 2 mm" in said
     figures = json.loads((output / "forward.json").read_text())
     assert figures["num_training_codes"] == figures["num_codes"] == 4
-    assert figures["settings"]["rank"] == 4 and figures["distilled_in_seconds"] > 0
+    assert figures["settings"]["hidden"] == 8 and figures["distilled_in_seconds"] > 0
     assert 0 < figures["cycle_median_mm"] < figures["cycle_p95_mm"]
     assert len(figures["targets"]) == 4
     # The canonical head beside three frames, from two sides, each under a caption.
@@ -90,7 +90,7 @@ def test_f_is_made_measured_drawn_and_kept_for_training(
         ),
         gaussians=dataclasses.replace(small.gaussians, feature_dim=4),
         forward=dataclasses.replace(
-            small.forward, hidden=8, layers=2, octaves=2, rank=4, steps=50
+            small.forward, hidden=8, layers=2, octaves=2, steps=50
         ),
     )
     capture = open_capture("074", root, cfg.capture, decode=False)
@@ -99,7 +99,7 @@ def test_f_is_made_measured_drawn_and_kept_for_training(
     codes = expression_codes(capture, split.train)
     monkeypatch.setattr("npga_jax.distillation.cache.distill", None)
     kept = person_forward(cfg, person, codes)
-    assert kept["fields_w"].shape == (8, 12) and np.any(kept["fields_w"])
+    assert kept["out_w"].shape == (8, 3) and np.any(kept["out_w"])
     path = forward_path(person, codes, 4, distill_options(cfg), root / "cache")
     assert str(path) in said
 

@@ -69,7 +69,7 @@ def test_a_distilled_f_is_between():
 def test_folds_are_counted():
     params, domain, backward = distilled()
     wild = jax.tree.map(jnp.asarray, params)
-    wild["fields_w"] = 300.0 * wild["fields_w"]
+    wild["out_w"] = 300.0 * wild["out_w"]
     measured = report(wild, domain, backward, HELD_OUT[:1])
     assert measured.folded > 0.01 and measured.smallest_determinant < 0
     assert not verdicts(measured)["smallest det(J) away from the lips"]
