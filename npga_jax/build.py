@@ -34,7 +34,12 @@ from npga_jax.distillation.distill import DistillOptions, initial_forward
 from npga_jax.distillation.person import Person, canonicalize
 from npga_jax.errors import InputError
 from npga_jax.forward import forward_motion, frozen_motion
-from npga_jax.initialization import InitialPoints, gather_points, most_neutral
+from npga_jax.initialization import (
+    InitialPoints,
+    gather_points,
+    most_neutral,
+    most_varied,
+)
 from npga_jax.laplacian import Graph, build_graph, empty_graph
 from npga_jax.losses import LossWeights
 from npga_jax.nphm.config import METRES_PER_UNIT
@@ -121,14 +126,16 @@ def initial_state(
     train: Sequence[Views],
     person: Person | None = None,
 ) -> TrainState:
-    """State before the first step, from the clouds of the most neutral frames.
+    """State before the first step, from the clouds of some training frames.
 
     Args:
       person: whose head model F is distilled from; None without F.
     """
-    timesteps = most_neutral(
-        capture, [v.timestep for v in train], cfg.gaussians.init_frames
-    )
+    training = [v.timestep for v in train]
+    timesteps = most_neutral(capture, training, cfg.gaussians.init_frames)
+    if person is not None:
+        count = cfg.gaussians.expressive_frames
+        timesteps += most_varied(capture, training, timesteps, count)
     share = 1.0 if cfg.density.strategy == "none" else cfg.gaussians.init_share
     points = gather_points(
         capture,

@@ -47,6 +47,9 @@ class GaussianConfig:
     """Slots for Gaussians; fixed during a run."""
     init_frames: int = 4
     """Point clouds used at the start: those of the most neutral training frames."""
+    expressive_frames: int = 8
+    """More clouds, of the most different expressions, where a head model takes them
+    back to canonical space: they show teeth, and skin that is folded away at rest."""
     init_share: float = 0.8
     """Share of the slots that are filled at the start, where density is controlled."""
     init_scale: float = 0.8
@@ -310,6 +313,7 @@ _SMALLEST = {
     "capture.frame_stride": 0,
     "gaussians.capacity": 1,
     "gaussians.init_frames": 1,
+    "gaussians.expressive_frames": 0,
     "gaussians.feature_dim": 1,
     "gaussians.sh_degree": 0,
     "forward.hidden": 1,

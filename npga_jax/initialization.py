@@ -35,6 +35,39 @@ def most_neutral(
     return found
 
 
+def most_varied(
+    capture: Capture,
+    timesteps: Sequence[Timestep],
+    chosen: Sequence[Timestep],
+    count: int,
+) -> list[Timestep]:
+    """Timesteps with a point cloud whose codes are farthest from all chosen before.
+
+    Args:
+      chosen: those to begin with, at least one.
+      count: how many more; fewer where there are not that many.
+    """
+    before = {t.index for t in chosen}
+    rest = [t for t in timesteps if t.index not in before]
+    codes = np.array([capture.driving(t).expr for t in (*chosen, *rest)])
+    codes = codes / np.maximum(codes.std(axis=0), 1e-6)
+    first, others = codes[: len(chosen)], codes[len(chosen) :]
+    apart = np.full(len(rest), np.inf)
+    for code in first:
+        apart = np.minimum(apart, np.linalg.norm(others - code, axis=-1))
+    found = []
+    for _ in rest:
+        if len(found) == count:
+            break
+        best = int(np.argmax(apart))
+        apart[best] = -np.inf
+        if capture.points(rest[best]) is not None:
+            found.append(rest[best])
+            away = np.linalg.norm(others - others[best], axis=-1)
+            apart = np.minimum(apart, away)
+    return found
+
+
 def to_head_frame(cloud: PointCloud, world_from_head: np.ndarray) -> np.ndarray:
     """Points [P, 3] of a cloud in the head frame, metres."""
     head_from_world = np.linalg.inv(world_from_head.astype(np.float64))

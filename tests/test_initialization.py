@@ -8,6 +8,7 @@ from npga_jax.errors import InputError
 from npga_jax.initialization import (
     gather_points,
     most_neutral,
+    most_varied,
     neighbour_spacing,
     to_head_frame,
 )
@@ -45,6 +46,25 @@ def test_smallest_codes_come_first_and_frames_without_points_are_passed_over():
     chosen = most_neutral(capture, TIMESTEPS, 3)
     assert [t.index for t in chosen] == [2, 3, 0]
     assert len(most_neutral(capture, TIMESTEPS, 99)) == 4
+
+
+def test_the_most_different_codes_come_next_and_none_twice():
+    capture = make_capture()
+    neutral = most_neutral(capture, TIMESTEPS, 1)
+    scaled = EXPRS / EXPRS.std(axis=0)
+    left = {0, 1, 3}  # Frame 2 is chosen, frame 4 has no cloud.
+    expected, known = [], [scaled[2]]
+    while left:
+        best = max(
+            left, key=lambda i: min(np.linalg.norm(scaled[i] - k) for k in known)
+        )
+        expected.append(best)
+        known.append(scaled[best])
+        left.remove(best)
+    for count in (0, 1, 2, 3, 9):
+        found = most_varied(capture, TIMESTEPS, neutral, count)
+        assert [t.index for t in found] == expected[:count]
+    assert most_varied(capture, TIMESTEPS[2:3], neutral, 5) == []
 
 
 def test_no_points_at_all_are_an_error():
