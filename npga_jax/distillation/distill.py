@@ -80,26 +80,19 @@ def cycle_error(
     return _MM * (move_back(backward, posed, expr)[0] - points)
 
 
-def unfolding_error(
-    params: Params,
-    backward: Backward,
-    sample: Sample,
-    *,
-    octaves: int,
-) -> jax.Array:
-    """x' + F(x') - q in millimetres, x' = B(q), q around what F poses: [T, P, 3].
+def posed_pairs(
+    params: Params, backward: Backward, sample: Sample, *, octaves: int
+) -> tuple[jax.Array, jax.Array]:
+    """Posed points around where F takes the sample, and the canonical ones they are.
 
-    Only through F at x' is there a gradient.
+    Returns:
+      Canonical and posed points, [T, P, 3] each, metres; constants for a gradient.
     """
     posed = pose_points(params, sample.points, sample.expr, octaves=octaves)
     narrow = jnp.arange(posed.shape[1])[:, None] % 2 == 0
-    spread = jnp.where(narrow, *_ASTRAY)
-    posed = jax.lax.stop_gradient(posed) + spread * sample.offsets
-    canonical = jax.lax.stop_gradient(move_back(backward, posed, sample.expr)[0])
-    again = canonical + displacement(
-        params, canonical, None, sample.expr, octaves=octaves
-    )
-    return _MM * (again - posed)
+    posed = posed + jnp.where(narrow, *_ASTRAY) * sample.offsets
+    canonical, _ = move_back(backward, posed, sample.expr)
+    return jax.lax.stop_gradient((canonical, posed))
 
 
 def distillation_loss(
@@ -119,12 +112,12 @@ def distillation_loss(
     cycle = cycle_error(
         params, backward, sample.points[:half], sample.expr, octaves=octaves
     )
-    unfolding = unfolding_error(
-        params,
-        backward,
-        sample._replace(points=sample.points[half:]),
-        octaves=octaves,
+    later = sample._replace(points=sample.points[half:])
+    canonical, posed = posed_pairs(params, backward, later, octaves=octaves)
+    again = canonical + displacement(
+        params, canonical, None, sample.expr, octaves=octaves
     )
+    unfolding = _MM * (again - posed)
     far = displacement(params, sample.far, None, sample.expr, octaves=octaves)
     near = 0.5 * (jnp.mean(length(cycle)) + jnp.mean(length(unfolding)))
     return near + far_weight * jnp.mean(length(_MM * far))

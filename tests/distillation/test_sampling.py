@@ -109,7 +109,10 @@ def test_the_domain_is_the_canonical_surface_and_knows_what_moves():
         )
     )
     slope = jax.vmap(jax.jacfwd(lambda x: moved(x[None])[0]))(probe)
-    across = np.linalg.norm(np.asarray(slope), axis=(2, 3))
+    # Edges lie in the surface: what happens across it is not seen.
+    normals = domain.normals[::50]
+    along = np.eye(3) - normals[:, :, None] * normals[:, None]
+    across = np.linalg.norm(np.asarray(slope) @ along[:, None], axis=(2, 3))
     expected = np.quantile(across, 0.98, axis=1)
     shares = np.diff(strain, prepend=0)[::50]
     assert np.corrcoef(shares, expected)[0, 1] > 0.8
