@@ -46,10 +46,12 @@ class GaussianConfig:
     capacity: int = 24_000
     """Slots for Gaussians; fixed during a run."""
     init_frames: int = 4
-    """Point clouds used at the start: those of the most neutral training frames."""
+    """Point clouds used at the start: those of the most neutral training frames, and
+    --gaussians.expressive-frames."""
     expressive_frames: int = 8
     """More clouds, of the most different expressions, where a head model takes them
-    back to canonical space: they show teeth, and skin that is folded away at rest."""
+    back to canonical space: they show teeth, and skin that is folded away at rest. All
+    clouds share the slots."""
     init_share: float = 0.8
     """Share of the slots that are filled at the start, where density is controlled."""
     init_scale: float = 0.8

@@ -1,4 +1,4 @@
-"""Where the canonical Gaussians start: points of neutral frames, in the head frame."""
+"""Where the canonical Gaussians start: points of some frames, in the head frame."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

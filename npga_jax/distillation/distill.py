@@ -9,7 +9,8 @@ NPGA, section 3.4; sampling and network are defaults of this project.
 Half of the points begin in posed space instead, around where F takes them: B says which
 canonical point x' each is, and x' + F(x', z) should be it. Where an expression unfolds
 what is a thin line in canonical space (a lid that closes), the first cycle has almost
-no points and almost no error; the second has as many as there is skin.
+no points and almost no error; the second has as many as there is skin. It does average
+branches, where there are any (docs/avatar.md, on lips).
 """
 
 import sys

@@ -48,7 +48,7 @@ class Sample(NamedTuple):
 def make_domain(
     person: Person, codes: np.ndarray, *, resolution: int = 128
 ) -> tuple[Domain, Backward]:
-    """Meshes the canonical head and measures what moves in it.
+    """Meshes the canonical head and measures what is stretched in it.
 
     Args:
       codes: [T, E] tracked expression codes to learn from.
