@@ -56,7 +56,8 @@ def read_config(folder: Path) -> TrainConfig:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be understood ({error}); it should be as "
-            "experiments/train.py wrote it."
+            "experiments/train.py of this version writes it. A run of another version "
+            "is opened by that version, or trained again."
         ) from error
 
 

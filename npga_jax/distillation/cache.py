@@ -8,7 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from npga_jax.distillation.distill import DistillOptions, distill, initial_forward
+from npga_jax.distillation.distill import (
+    METHOD_VERSION,
+    DistillOptions,
+    distill,
+    initial_forward,
+)
 from npga_jax.distillation.person import Person
 from npga_jax.errors import InputError
 from npga_jax.files import cache_root
@@ -27,7 +32,7 @@ def forward_path(
     digest = hashlib.sha256(fingerprint(person.model).encode())
     for array in (person.geo, person.exp_std, codes):
         digest.update(np.ascontiguousarray(array, np.float32).tobytes())
-    digest.update(repr((num_features, tuple(options))).encode())
+    digest.update(repr((METHOD_VERSION, num_features, tuple(options))).encode())
     return cache_root(cache_dir) / "forward" / f"{digest.hexdigest()[:16]}.npz"
 
 

@@ -32,14 +32,15 @@ from npga_jax.types import Params
 
 _MM = 1000.0
 _SOFTEST_MM = 0.05
-"""Cycle errors below this count as squares, larger ones as lengths."""
+"""Errors below this count as squares, larger ones as lengths."""
 _STEPS_A_CALL = 50
 _FINAL_FRACTION = 0.02
-
-
 _ASTRAY = (0.0015, 0.005)
 """Metres: spread around posed points, one half of them each."""
 _CODES_AT_ONCE = 8
+METHOD_VERSION = 2
+"""Raised with every change of loss, sampling or network that options do not say: what
+an earlier version left in a cache is then not taken for this one's."""
 
 
 class DistillOptions(NamedTuple):
@@ -89,11 +90,12 @@ def posed_pairs(
     Returns:
       Canonical and posed points, [T, P, 3] each, metres; constants for a gradient.
     """
+    params = jax.lax.stop_gradient(params)
     posed = pose_points(params, sample.points, sample.expr, octaves=octaves)
     narrow = jnp.arange(posed.shape[1])[:, None] % 2 == 0
     posed = posed + jnp.where(narrow, *_ASTRAY) * sample.offsets
     canonical, _ = move_back(backward, posed, sample.expr)
-    return jax.lax.stop_gradient((canonical, posed))
+    return canonical, posed
 
 
 def distillation_loss(
@@ -169,13 +171,15 @@ def distill(
     params = initial_forward(
         codes.mean(axis=0), person.exp_std, num_features=num_features, options=options
     )
-    matrix_rate, rate = (
-        optax.cosine_decay_schedule(rate, options.steps, _FINAL_FRACTION)
-        for rate in (options.matrix_rate, options.learning_rate)
-    )
+
+    def schedule(rate):
+        falling = optax.cosine_decay_schedule(rate, options.steps, _FINAL_FRACTION)
+        # A call makes all its steps; those past the last one change nothing.
+        return lambda count: jnp.where(count < options.steps, falling(count), 0.0)
+
     optimizer = optax.contrib.muon(
-        matrix_rate,
-        adam_learning_rate=rate,
+        schedule(options.matrix_rate),
+        adam_learning_rate=schedule(options.learning_rate),
         muon_weight_dimension_numbers=axes_of_matrices,
     )
 

@@ -4,6 +4,7 @@ import itertools
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,26 +178,20 @@ def track(
         )
     # From here on the identity is held.
     prior = prior._replace(noise=options.expression_noise_mm / MILLIMETRES_PER_UNIT)
-    unknowns = schedule.fit_expressions(
+    refine = partial(
+        schedule.fit_expressions,
         model,
         observations,
-        unknowns,
-        links,
-        prior,
-        schedule.JOINT_STAGES,
+        links=links,
+        prior=prior,
         progress=progress,
-        name="refinement",
     )
+    unknowns = refine(unknowns, stages=schedule.JOINT_STAGES, name="refinement")
     if options.color_noise > 0:
-        unknowns = schedule.fit_expressions(
-            model,
-            observations,
+        unknowns = refine(
             unknowns,
-            links,
-            prior,
-            schedule.COLOR_STAGES,
+            stages=schedule.COLOR_STAGES,
             appearance=_appearance(model, observations, channels, unknowns, options),
-            progress=progress,
             name="colours",
         )
     progress.finish()

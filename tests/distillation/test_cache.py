@@ -69,7 +69,7 @@ def test_what_is_damaged_is_made_anew(calls, tmp_path, damage):
     assert len(calls) == 2
 
 
-def test_anything_that_matters_makes_another_file(tmp_path):
+def test_anything_that_matters_makes_another_file(tmp_path, monkeypatch):
     def path(person=PERSON, codes=CODES, num_features=3, options=OPTIONS):
         return forward_path(person, codes, num_features, options, tmp_path)
 
@@ -88,6 +88,8 @@ def test_anything_that_matters_makes_another_file(tmp_path):
     ]
     assert len(set(paths)) == len(paths)
     assert path() == path(person=make_person())
+    monkeypatch.setattr("npga_jax.distillation.cache.METHOD_VERSION", 0)
+    assert path() not in paths
     assert paths[0].parent == tmp_path / "forward"
 
 

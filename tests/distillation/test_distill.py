@@ -141,3 +141,21 @@ def test_divergence_is_a_sentence(monkeypatch):
     monkeypatch.setattr(module, "make_domain", lambda *_: (domain, broken))
     with pytest.raises(InputError, match=r"diverged at step 0 .*--prior"):
         distill(make_person(), CODES, num_features=2, options=OPTIONS, progress=False)
+
+
+def test_as_many_steps_as_asked_for(monkeypatch):
+    """Steps are made many a call; those beyond the last leave F as it is."""
+    _, domain, backward = distilled()
+    monkeypatch.setattr(module, "make_domain", lambda *_: (domain, backward))
+
+    def run(steps_a_call):
+        monkeypatch.setattr(module, "_STEPS_A_CALL", steps_a_call)
+        options = OPTIONS._replace(steps=3, num_points=32)
+        params, _ = distill(
+            make_person(), CODES, num_features=2, options=options, progress=False
+        )
+        return params
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), run(3), run(8)
+    )
