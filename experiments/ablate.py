@@ -30,8 +30,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     "no F": ("--forward.source", "none"),
     "F tuned": ("--forward.tuned",),
     "F alone": ("--detail.no-enabled",),
+    "G reaches far": ("--forward.detail-reach", "1", "--forward.detail-rate", "2e-4"),
     "G learns fast": (
-        *("--forward.detail-rate", "1.5e-3", "--forward.detail-residual", "0.01"),
+        *("--forward.detail-reach", "1", "--forward.detail-rate", "1.5e-3"),
+        *("--forward.detail-residual", "0.01"),
     ),
     "static": ("--forward.source", "none", "--detail.no-enabled"),
     "no features": ("--detail.no-reads-features",),

@@ -186,6 +186,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
 
     from npga_jax import checkpoint, fitting, loop, parallel
     from npga_jax.build import initial_state, state_template
+    from npga_jax.curve import make_test_fn
     from npga_jax.data.loader import plan_step
     from npga_jax.preview import make_preview_fn
     from npga_jax.run_folder import CHECKPOINTS
@@ -219,6 +220,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
         seconds_before=seconds,
         max_isects=max_isects,
         preview_fn=make_preview_fn(cfg, capture, split),
+        test_fn=make_test_fn(cfg, capture, split),
     )
     print(
         f"{int(state.alive.sum())} Gaussians on {trainer.mesh.size} "

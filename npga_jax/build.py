@@ -28,6 +28,7 @@ from npga_jax.deformation import (
     init_detail,
     mirror_permutation,
     no_detail,
+    within_reach,
 )
 from npga_jax.distillation.cache import distilled_forward
 from npga_jax.distillation.distill import DistillOptions, initial_forward
@@ -81,6 +82,8 @@ def make_deformation(cfg: TrainConfig, expr_names: Sequence[str]) -> Deformation
     detail_fn = partial(detail_residuals, octaves=cfg.detail.octaves, mirror=mirror)
     if not cfg.detail.reads_features:
         detail_fn = blind_to_features(detail_fn)
+    if cfg.forward.source == "distilled":
+        detail_fn = within_reach(detail_fn, cfg.forward.detail_reach)
     if not cfg.detail.enabled:
         detail_fn = no_detail
     return Deformation(coarse_fn=coarse_fn, detail_fn=detail_fn)

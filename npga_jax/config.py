@@ -79,8 +79,10 @@ class ForwardConfig:
     """Octaves of the positional encoding."""
     steps: int = 2_000
     """Steps of the distillation."""
-    detail_rate: float = 2e-4
-    """Step size of G beside F, in the place of --optim.detail: a G that learns fast
+    detail_rate: float = 5e-4
+    """Step size of G beside F, in the place of --optim.detail."""
+    detail_reach: float = 0.05
+    """Share of its motion that G has beside F: a G that moves Gaussians far, soon
     spoils what F gets right."""
     detail_residual: float = 0.1
     """Weight of G's residuals beside F, in the place of --loss.residual."""
@@ -228,6 +230,9 @@ class TrainConfig:
     """Steps between progress lines."""
     preview_every: int = 1_000
     """Steps between preview pictures."""
+    test_every: int = 0
+    """Steps between tests on a few held-out images, kept in curve.jsonl; they decide
+    nothing. 0: none."""
     evaluate: bool = True
     """Evaluate and write videos at the end."""
     prior: Path | None = None
@@ -262,6 +267,7 @@ PRESETS: dict[str, TrainConfig] = {
         steps=30_000,
         halvings=(0.1, 0.5),
         save_every=1_000,
+        test_every=1_000,
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=80_000, init_frames=8),
         loss=LossConfig(lpips=0.05),
@@ -275,7 +281,7 @@ PRESETS: dict[str, TrainConfig] = {
         log_every=100,
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=250_000, init_frames=12),
-        forward=ForwardConfig(tuned=True, detail_rate=5e-4, detail_residual=0.01),
+        forward=ForwardConfig(tuned=True, detail_reach=1.0, detail_residual=0.01),
         detail=DetailConfig(hidden=256, layers=6),
         screen=ScreenConfig(width=32, start=0.25),
         loss=LossConfig(
@@ -306,6 +312,7 @@ _SMALLEST = {
     "save_every": 1,
     "log_every": 1,
     "preview_every": 1,
+    "test_every": 0,
     "views_per_step": 1,
     "num_devices": 0,
     "max_isects": 0,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.mlp import apply_mlp, init_mlp, positional_encoding
+from npga_jax.mlp import apply_mlp, init_mlp, map_rows, positional_encoding
 from npga_jax.types import Deformed, Gaussians, Params
 
 HEAD_RADIUS = 0.1
@@ -35,6 +35,9 @@ OUTPUT_SCALES = Residuals(
 """What an output of 1 stands for."""
 
 NUM_OUTPUTS = 14
+
+BLOCK_ROWS = 2_000
+"""Gaussians that pass G together on a CPU (`map_rows`)."""
 
 REFLECTION = np.array([-1, 1, 1, 1, 1, -1, -1] + [1] * 7, np.float32)
 """What a reflection at x = 0 does to the outputs: x flips, and so do rotations about
@@ -120,20 +123,26 @@ def detail_residuals(
         apart where they differ. None: no symmetry is assumed.
     """
     expr = expr / jax.lax.stop_gradient(params["code_std"])
-    x = jax.lax.stop_gradient(means) / HEAD_RADIUS
-    if mirror is not None:
-        x = jnp.concatenate([jnp.abs(x[:, :1]), x[:, 1:]], axis=-1)
-    x = positional_encoding(x, octaves)
-    hidden = apply_mlp(params, jnp.concatenate([x, features], axis=-1))
 
-    def blend(code):
-        basis = jnp.tensordot(code, params["basis_w"], 1)
-        return hidden @ basis + code @ params["basis_b"]
+    def rows_of_g(means, features):
+        x = means / HEAD_RADIUS
+        if mirror is not None:
+            x = jnp.concatenate([jnp.abs(x[:, :1]), x[:, 1:]], axis=-1)
+        x = positional_encoding(x, octaves)
+        hidden = apply_mlp(params, jnp.concatenate([x, features], axis=-1))
 
-    out = blend(expr)
-    if mirror is not None:
-        reflected = blend(expr[np.asarray(mirror)]) * REFLECTION
-        out = jnp.where(means[:, :1] < 0, reflected, out)
+        def blend(code):
+            basis = jnp.tensordot(code, params["basis_w"], 1)
+            return hidden @ basis + code @ params["basis_b"]
+
+        out = blend(expr)
+        if mirror is not None:
+            reflected = blend(expr[np.asarray(mirror)]) * REFLECTION
+            out = jnp.where(means[:, :1] < 0, reflected, out)
+        return out
+
+    places = jax.lax.stop_gradient(means)
+    out = map_rows(rows_of_g, (places, features), rows=BLOCK_ROWS)
     means_out, quats_out, scales_out, opacity_out, rgb_out = jnp.split(
         out, [3, 7, 10, 11], axis=-1
     )
@@ -153,6 +162,22 @@ def blind_to_features(
 
     def residuals(params, means, features, expr):
         return detail_fn(params, means, jnp.zeros_like(features), expr)
+
+    return residuals
+
+
+def within_reach(
+    detail_fn: Callable[..., Residuals], reach: float
+) -> Callable[..., Residuals]:
+    """A G that moves and turns Gaussians by a share of what it says.
+
+    Beside F, which knows where expressions take the skin, there is little left to move;
+    what it says of sizes, opacities and colours is taken in full.
+    """
+
+    def residuals(params, means, features, expr):
+        full = detail_fn(params, means, features, expr)
+        return full._replace(means=reach * full.means, quats=reach * full.quats)
 
     return residuals
 

@@ -18,7 +18,7 @@ from npga_jax.data.loader import frame_weights, load_batch, plan_step, prefetch
 from npga_jax.data.splits import Split, expression_codes
 from npga_jax.errors import InputError
 from npga_jax.loop import Interrupts, current_rss_mb, duration
-from npga_jax.run_folder import CHECKPOINTS, MetricsLog
+from npga_jax.run_folder import CHECKPOINTS, CURVE_FILE, MetricsLog
 from npga_jax.training import TrainState
 from npga_jax.types import Batch
 
@@ -50,6 +50,7 @@ class Trainer:
         seconds_before: float = 0.0,
         max_isects: int = 0,
         preview_fn: Callable[[TrainState], np.ndarray] | None = None,
+        test_fn: Callable[[TrainState], dict[str, float]] | None = None,
     ):
         """Prepares a run.
 
@@ -58,12 +59,13 @@ class Trainer:
           seconds_before: training time of the runs that this one continues.
           max_isects: capacity that those runs came to; 0: unknown.
           preview_fn: makes a picture [H, W, 3] uint8 of a state.
+          test_fn: measures a state; what it takes is no training time.
         """
         self.cfg, self.capture, self.split, self.folder = cfg, capture, split, folder
         self.mesh = parallel.make_mesh(cfg.num_devices)
         parallel.check_divisible(cfg.views_per_step, self.mesh)
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
-        self.preview_fn = preview_fn
+        self.preview_fn, self.test_fn = preview_fn, test_fn
         self.seconds_before = seconds_before
         self.seconds = 0.0
         self._saved_step = int(state.step)  # Nothing is lost with it.
@@ -191,6 +193,7 @@ class Trainer:
         cfg = self.cfg
         start = int(self.state.step)
         log = MetricsLog(self.folder, from_step=start)
+        curve = MetricsLog(self.folder, from_step=start, name=CURVE_FILE)
         batches = self._batches(start)
         unchecked = []
         began = time.perf_counter()
@@ -227,11 +230,17 @@ class Trainer:
                         self.save()
                     if done % cfg.preview_every == 0 or done == cfg.steps:
                         self._preview(done)
+                    if cfg.test_every and (
+                        done % cfg.test_every == 0 or done == cfg.steps
+                    ):
+                        pause = self._test(curve, done, began)
+                        began, mark = began + pause, mark + pause
                     if is_stopped:
                         break
         finally:
             batches.close()
             log.close()
+            curve.close()
         if interrupts.requested:
             print(
                 f"\nstopped at step {self._saved_step}, saved; go on with "
@@ -320,3 +329,14 @@ class Trainer:
         folder = self.folder / "previews"
         folder.mkdir(exist_ok=True)
         Image.fromarray(self.preview_fn(self.state)).save(folder / f"{step:07}.png")
+
+    def _test(self, curve: MetricsLog, step: int, began: float) -> float:
+        """Measures the state; gives the seconds that it took."""
+        if self.test_fn is None:
+            return 0.0
+        jax.block_until_ready(self.state)
+        now = time.perf_counter()
+        self.seconds = now - began
+        values = self.test_fn(self.state)
+        curve.write(step=step, seconds=round(self.total_seconds, 3), **values)
+        return time.perf_counter() - now

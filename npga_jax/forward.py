@@ -16,12 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.deformation import HEAD_RADIUS, MOTION_SCALE
-from npga_jax.mlp import positional_encoding
+from npga_jax.mlp import map_rows, positional_encoding
 from npga_jax.types import Deformed, Params
 
 NECK_HEIGHTS = (-0.125, -0.105)
 """Metres, y of the head frame: nothing moves below the first, all above the second.
 Head models end in the neck; what is below stays with the head's rigid motion."""
+
+BLOCK_ROWS = 9_000
+"""Gaussians that pass F together on a CPU (`mlp.map_rows`)."""
 
 
 def init_forward(
@@ -105,9 +108,12 @@ def forward_motion(
     image asks, and not to where F would take it elsewhere.
     """
     places = jax.lax.stop_gradient(means)
-    return Deformed(
-        means=means + displacement(params, places, features, expr, octaves=octaves)
-    )
+    inputs = (places,) if features is None else (places, features)
+
+    def rows_of_f(points, features=None):
+        return displacement(params, points, features, expr, octaves=octaves)
+
+    return Deformed(means=means + map_rows(rows_of_f, inputs, rows=BLOCK_ROWS))
 
 
 def frozen_motion(

@@ -1,7 +1,8 @@
 """Small multi-layer perceptrons as plain pytrees of arrays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,3 +42,33 @@ def apply_mlp(params: Params, x: jax.Array) -> jax.Array:
     for layer in params["layers"]:
         x = jax.nn.relu(x @ layer["w"] + layer["b"])
     return x
+
+
+def map_rows(fn: Callable[..., Any], arrays: Sequence[jax.Array], *, rows: int) -> Any:
+    """`fn(*arrays)` for a function that treats rows alike; on a CPU, block by block.
+
+    Hidden layers of a block stay in the cache, and are computed again for the gradient
+    instead of being written and read: on a CPU that is quicker than all rows at once,
+    which are bound by memory. Other devices get all rows at once.
+
+    Args:
+      fn: of arrays [R, ...], for any R; gives arrays [R, ...], or a tree of them.
+      arrays: [N, ...] each.
+      rows: about how many a block has.
+    """
+    count = arrays[0].shape[0]
+    num_blocks = -(-count // rows)
+    if num_blocks <= 1:
+        return fn(*arrays)
+    size = -(-count // num_blocks)
+
+    def in_blocks(*arrays):
+        def cut(x):
+            padding = [(0, num_blocks * size - count)] + [(0, 0)] * (x.ndim - 1)
+            return jnp.pad(x, padding).reshape(num_blocks, size, *x.shape[1:])
+
+        block_fn = jax.checkpoint(lambda block: fn(*block))
+        out = jax.lax.map(block_fn, tuple(cut(x) for x in arrays))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], out)
+
+    return jax.lax.platform_dependent(*arrays, cpu=in_blocks, default=fn)

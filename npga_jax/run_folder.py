@@ -18,6 +18,7 @@ from npga_jax.files import write_json
 CONFIG_FILE = "config.json"
 ENV_FILE = "env.json"
 METRICS_FILE = "metrics.jsonl"
+CURVE_FILE = "curve.jsonl"
 CHECKPOINTS = "checkpoints"
 
 # What may differ when a run is resumed, since it does not change the result.
@@ -130,11 +131,11 @@ def git_commit() -> str | None:
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line, flushed at once."""
+    """A file such as metrics.jsonl: one JSON object a line, flushed at once."""
 
-    def __init__(self, folder: Path, *, from_step: int):
+    def __init__(self, folder: Path, *, from_step: int, name: str = METRICS_FILE):
         """Opens the log; lines of steps beyond `from_step` are taken back."""
-        self._path = folder / METRICS_FILE
+        self._path = folder / name
         kept = []
         if from_step > 0 and self._path.is_file():
             for line in self._path.read_text(errors="replace").splitlines():

@@ -16,6 +16,7 @@ from npga_jax.deformation import (
     mirror_permutation,
     no_detail,
     residual_energy,
+    within_reach,
 )
 
 N, F, E, HIDDEN, OCTAVES = 5, 3, 4, 8, 2
@@ -190,3 +191,13 @@ def test_symmetric_network_turns_a_reflected_code_into_the_reflected_motion():
         there.quats, here.quats * np.array([1, 1, -1, -1]), atol=1e-6
     )
     np.testing.assert_allclose(there.rgb, here.rgb, atol=1e-6)
+
+
+def test_a_short_reach_holds_motion_back_and_nothing_else():
+    params = with_random_outputs(make_detail())
+    full = apply(params)
+    held = within_reach(lambda p, *rest: apply(p), 0.25)(params, MEANS, FEATURES, EXPR)
+    expected = full._replace(means=0.25 * full.means, quats=0.25 * full.quats)
+    for got, want in zip(held, expected, strict=True):
+        assert np.any(want)
+        np.testing.assert_allclose(got, want, rtol=1e-6)

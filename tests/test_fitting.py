@@ -26,7 +26,7 @@ from npga_jax.data import open_capture
 from npga_jax.data.splits import holdout_split
 from npga_jax.errors import InputError
 from npga_jax.initialization import InitialPoints
-from npga_jax.run_folder import CHECKPOINTS, METRICS_FILE
+from npga_jax.run_folder import CHECKPOINTS, CURVE_FILE, METRICS_FILE
 from tests import small_scene
 from tests.synthetic_capture import write_capture
 
@@ -117,6 +117,27 @@ def test_run_logs_and_saves_when_it_should(make_trainer, tmp_path):
     assert state.step == 20
     assert logged_steps(tmp_path) == [1, 5, 10, 15, 20]
     assert saved_steps(tmp_path) == [8, 16, 20]
+
+
+def test_tests_on_the_way_are_kept_and_are_no_training_time(
+    make_trainer, tmp_path, monkeypatch
+):
+    clock = [100.0]
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: clock[0])
+    trainer = make_trainer(FakeStep(), test_every=8)
+
+    def measure(state):
+        clock[0] += 7.0
+        return {"novel_view_face": float(state.step)}
+
+    trainer.test_fn = measure
+    trainer.run()
+    lines = (tmp_path / CURVE_FILE).read_text().splitlines()
+    expected = [
+        {"step": step, "seconds": 0.0, "novel_view_face": step} for step in (8, 16, 20)
+    ]
+    assert [json.loads(line) for line in lines] == expected
+    assert trainer.total_seconds == 0.0
 
 
 def test_finished_run_has_nothing_left_to_do(make_trainer, first_state, tmp_path):

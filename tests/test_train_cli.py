@@ -28,6 +28,7 @@ SMALL = (
     "--save-every=4",
     "--log-every=1",
     "--preview-every=1000",
+    "--test-every=20",
     "--no-evaluate",
 )
 
@@ -97,6 +98,13 @@ def test_run_writes_what_it_promises(whole_run):
     assert "jax" in json.loads((whole_run / "env.json").read_text())["versions"]
     assert steps_logged(whole_run) == list(range(1, 41))
     assert final_state(whole_run)[0] == 40
+    lines = (whole_run / "curve.jsonl").read_text().splitlines()
+    curve = [json.loads(line) for line in lines]
+    assert [point["step"] for point in curve] == [20, 40]
+    for point in curve:
+        assert 0 < point["seconds"] < 1000
+        assert 3 < point["novel_view_full"] < 60
+        assert 3 < point["self_reenactment_full"] < 60
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
