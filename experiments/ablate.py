@@ -48,6 +48,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "eyes and mouth weighted": ("--loss.parts", "0.8"),
     "rare expressions more often": ("--balance", "1"),
     "full size from the start": ("--halvings",),
+    "neutral clouds only": ("--gaussians.expressive-frames", "0"),
+    "two views a step": ("--views-per-step", "2"),
     "blendshape codes": ("--capture.driving", "blendshapes"),
 }
 SHOWN = (

@@ -29,6 +29,7 @@ FREE_TO_CHANGE = {
     "save_every",
     "log_every",
     "preview_every",
+    "test_every",
     "evaluate",
     "max_isects",
     "capture.cache_dir",
@@ -65,6 +66,10 @@ def read_config(folder: Path) -> TrainConfig:
 def _from_json(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
+        # What an older version did not know, it did otherwise than today's default.
+        missing = [f.name for f in dataclasses.fields(kind) if f.name not in value]
+        if missing:
+            raise ValueError(f"there is no '{missing[0]}' in it")
         return kind(**{k: _from_json(hints[k], v) for k, v in value.items()})
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in options:

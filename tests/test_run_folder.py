@@ -50,6 +50,20 @@ def test_settings_that_make_no_sense_are_an_error(tmp_path, text):
         read_config(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["steps", "forward.detail_reach"])
+def test_settings_of_an_older_version_are_not_filled_up(tmp_path, name):
+    """What a version did not know yet, it did otherwise than by today's default."""
+    settings = dataclasses.asdict(TrainConfig())
+    *groups, field = name.split(".")
+    inner = settings
+    for group in groups:
+        inner = inner[group]
+    del inner[field]
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings, default=str))
+    with pytest.raises(InputError, match=f"no '{field}' in it.*another version"):
+        read_config(tmp_path)
+
+
 def test_folder_without_settings_is_no_run(tmp_path):
     with pytest.raises(InputError, match="is not a run"):
         read_config(tmp_path / "nothing here")
