@@ -5,6 +5,8 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
+
 from npga_jax import cli
 from npga_jax.errors import InputError
 from npga_jax.files import check_writable
@@ -28,7 +30,7 @@ class CurvesConfig:
     figure: str = "self_reenactment_face"
     """Which figure of curve.jsonl, dB."""
     shares: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
-    """Shares of a run's steps after which the table shows it."""
+    """Shares of the steps until a run's last test, after which the table shows it."""
     output: Path = Path("runs/curves")
     """Folder of the table and the picture."""
 
@@ -40,8 +42,15 @@ def main(cfg: CurvesConfig) -> None:
             f"there are {len(cfg.runs)} --runs and {len(names)} --names; give at least "
             "one run, and a name for each or none."
         )
-    if not all(0 < share <= 1 for share in cfg.shares):
-        raise InputError(f"--shares {cfg.shares}: each must be above 0 and at most 1.")
+    if len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise InputError(
+            f"the runs are called {', '.join(map(repr, names))}: give --names that "
+            "tell them apart."
+        )
+    if not cfg.shares or not all(0 < share <= 1 for share in cfg.shares):
+        raise InputError(
+            f"--shares {cfg.shares}: give some, each above 0 and at most 1."
+        )
     curves = {
         name: read_curve(run, cfg.figure)
         for name, run in zip(names, cfg.runs, strict=True)
@@ -49,8 +58,14 @@ def main(cfg: CurvesConfig) -> None:
     check_writable(cfg.output)
     cfg.output.mkdir(parents=True, exist_ok=True)
     table = format_table(curves, cfg.figure, cfg.shares)
-    (cfg.output / "curves.md").write_text(table)
-    draw(curves, cfg.figure, cfg.output / "curves.png")
+    try:
+        (cfg.output / "curves.md").write_text(table)
+        draw(curves, cfg.figure, cfg.output / "curves.png")
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: cannot be written ({error.strerror}); choose another "
+            "--output."
+        ) from error
     print(table)
 
 
@@ -67,13 +82,21 @@ def read_curve(run: Path, figure: str) -> Curve:
             {key: float(line[key]) for key in ("step", "seconds", figure)}
             for line in lines
         ]
-    except (ValueError, KeyError, TypeError) as error:
+        numbers = [value for point in curve for value in point.values()]
+        if not np.isfinite(numbers).all():
+            raise ValueError("there are numbers that are not finite")
+        if any(b["step"] <= a["step"] for a, b in itertools.pairwise(curve)):
+            raise ValueError("steps do not rise")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} does not hold step, seconds and {figure} in every line ({error}); "
-            "give another --figure, or run again."
+            f"{path} does not hold step, seconds and {figure} in lines that follow "
+            f"each other ({error}); give another --figure, or train again."
         ) from error
     if not curve:
-        raise InputError(f"{path} is empty: the run has not come to its first test.")
+        raise InputError(
+            f"{path} is empty: the run has made no test yet; see "
+            "--test-every of experiments/train.py."
+        )
     return curve
 
 
@@ -94,7 +117,7 @@ def format_table(
     lines = [
         f"{figure.replace('_', ' ')}, dB",
         "",
-        f"| run | {' | '.join(heads)} | steps | seconds |",
+        f"| run | {' | '.join(heads)} | last step | seconds |",
         "|" + "---|" * (len(shares) + 3),
     ]
     for name, curve in curves.items():
@@ -113,11 +136,12 @@ def draw(curves: dict[str, Curve], figure: str, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    pyplot.rcParams["text.parse_math"] = False
     canvas, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
     for axis, key in zip(axes, ("step", "seconds"), strict=True):
         for name, curve in curves.items():
             xs, ys = ([point[k] for point in curve] for k in (key, figure))
-            axis.plot(xs, ys, marker="o", markersize=3, label=name)
+            axis.plot(xs, ys, marker="o", markersize=3, label=f" {name}")
         axis.set_xlabel("steps" if key == "step" else "seconds of training")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"{figure.replace('_', ' ')}, dB")

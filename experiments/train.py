@@ -190,6 +190,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
     from npga_jax.data.loader import plan_step
     from npga_jax.preview import make_preview_fn
     from npga_jax.run_folder import CHECKPOINTS
+    from npga_jax.runs import make_renderer_fn
 
     # All that can be wrong with the settings comes before the folder is made.
     mesh = parallel.make_mesh(cfg.num_devices)
@@ -211,6 +212,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
         max_isects = int(metadata.get("max_isects", 0))
         print(f"resuming at step {step}")
     prepare_folder(folder, cfg, [str(d) for d in jax.devices()])
+    renderer_fn = make_renderer_fn(cfg, capture)
     trainer = fitting.Trainer(
         cfg,
         capture,
@@ -219,8 +221,8 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
         state,
         seconds_before=seconds,
         max_isects=max_isects,
-        preview_fn=make_preview_fn(cfg, capture, split),
-        test_fn=make_test_fn(cfg, capture, split),
+        preview_fn=make_preview_fn(cfg, capture, split, renderer_fn),
+        test_fn=make_test_fn(cfg, capture, split, renderer_fn),
     )
     print(
         f"{int(state.alive.sum())} Gaussians on {trainer.mesh.size} "

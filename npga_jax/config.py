@@ -232,7 +232,7 @@ class TrainConfig:
     """Steps between preview pictures."""
     test_every: int = 0
     """Steps between tests on a few held-out images, kept in curve.jsonl; they decide
-    nothing. 0: none."""
+    nothing, and their time is not counted as training. 0: none."""
     evaluate: bool = True
     """Evaluate and write videos at the end."""
     prior: Path | None = None
@@ -343,6 +343,7 @@ _LARGEST = {
     "gaussians.capacity": 2**24,
     "gaussians.sh_degree": 3,
     "forward.octaves": 16,
+    "forward.detail_reach": 1.0,
     "detail.octaves": 16,
     "density.start": 1.0,
     "density.stop": 1.0,

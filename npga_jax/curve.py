@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from npga_jax.build import make_deformation
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
 from npga_jax.data.splits import Split, Views
@@ -37,32 +36,31 @@ def some_views(split: Split, held_out_camera: str) -> dict[str, list[Views]]:
 
 
 def make_test_fn(
-    cfg: TrainConfig, capture: Capture, split: Split
+    cfg: TrainConfig,
+    capture: Capture,
+    split: Split,
+    renderer_fn: Callable[[TrainState], AvatarRenderer],
 ) -> Callable[[TrainState], dict[str, float]]:
-    """A function from a state to PSNRs in dB, by names such as "novel_view_face"."""
+    """A function from a state to PSNRs in dB, by names such as "novel_view_face".
+
+    Regions that no image shows, or that have no labels, are left out.
+
+    Args:
+      renderer_fn: see `runs.make_renderer_fn`.
+    """
     tests = some_views(split, cfg.capture.held_out_camera)
-    renderer: AvatarRenderer | None = None
 
     def test(state: TrainState) -> dict[str, float]:
-        nonlocal renderer
-        if renderer is None:
-            renderer = AvatarRenderer(
-                make_deformation(cfg, capture.expr_names),
-                state.params,
-                state.alive,
-                capture.width,
-                capture.height,
-                num_expr=capture.expr_dim,
-            )
-        renderer.params, renderer.alive = state.params, state.alive
+        renderer = renderer_fn(state)
         values = {}
         for name, views in tests.items():
             if not views:
                 continue
             scores = evaluate_views(renderer, capture, views, lpips_fns={})
             for region in _REGIONS:
-                if region in scores:
-                    values[f"{name}_{region}"] = round(scores[region]["psnr"], 3)
+                psnr = scores[region]["psnr"]
+                if psnr is not None:
+                    values[f"{name}_{region}"] = round(psnr, 3)
         return values
 
     return test

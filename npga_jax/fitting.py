@@ -193,13 +193,16 @@ class Trainer:
         cfg = self.cfg
         start = int(self.state.step)
         log = MetricsLog(self.folder, from_step=start)
-        curve = MetricsLog(self.folder, from_step=start, name=CURVE_FILE)
+        curve = self._open_curve(start)
         batches = self._batches(start)
         unchecked = []
         began = time.perf_counter()
         mark, marked_step = began, start
         try:
             with Interrupts() as interrupts:
+                if self._is_test_due(curve, start):
+                    pause = self._test(curve, start, began)
+                    began, mark = began + pause, mark + pause
                 for index, batch in batches:
                     self._enter_stage(index)
                     batch = parallel.shard_batch(batch, self.mesh)
@@ -215,7 +218,9 @@ class Trainer:
                     is_saved = is_last or done % cfg.save_every == 0
                     is_logged = is_last or done % cfg.log_every == 0
                     is_logged |= done == start + 1
-                    if is_logged or is_saved or len(unchecked) == _MOST_UNCHECKED:
+                    is_tested = not is_stopped and self._is_test_due(curve, done)
+                    is_seen = is_logged or is_saved or is_tested
+                    if is_seen or len(unchecked) == _MOST_UNCHECKED:
                         self._check(unchecked)
                         unchecked.clear()
                     if is_logged:
@@ -230,9 +235,7 @@ class Trainer:
                         self.save()
                     if done % cfg.preview_every == 0 or done == cfg.steps:
                         self._preview(done)
-                    if cfg.test_every and (
-                        done % cfg.test_every == 0 or done == cfg.steps
-                    ):
+                    if is_tested:
                         pause = self._test(curve, done, began)
                         began, mark = began + pause, mark + pause
                     if is_stopped:
@@ -240,7 +243,8 @@ class Trainer:
         finally:
             batches.close()
             log.close()
-            curve.close()
+            if curve is not None:
+                curve.close()
         if interrupts.requested:
             print(
                 f"\nstopped at step {self._saved_step}, saved; go on with "
@@ -330,13 +334,33 @@ class Trainer:
         folder.mkdir(exist_ok=True)
         Image.fromarray(self.preview_fn(self.state)).save(folder / f"{step:07}.png")
 
+    def _open_curve(self, start: int) -> MetricsLog | None:
+        """The log of the tests, if there are any."""
+        path = self.folder / CURVE_FILE
+        if not path.exists() and (self.test_fn is None or not self.cfg.test_every):
+            return None
+        return MetricsLog(self.folder, from_step=start, name=CURVE_FILE)
+
+    def _is_test_due(self, curve: MetricsLog | None, step: int) -> bool:
+        """Whether the state of a step is to be tested, and has not been yet."""
+        every = self.cfg.test_every
+        if curve is None or self.test_fn is None or not every or step == 0:
+            return False
+        return (step % every == 0 or step == self.cfg.steps) and step not in curve.steps
+
     def _test(self, curve: MetricsLog, step: int, began: float) -> float:
-        """Measures the state; gives the seconds that it took."""
-        if self.test_fn is None:
-            return 0.0
+        """Measures the state; gives the seconds that it took.
+
+        Raises:
+          InputError: as `test_fn` does; the state is saved before.
+        """
         jax.block_until_ready(self.state)
         now = time.perf_counter()
         self.seconds = now - began
-        values = self.test_fn(self.state)
+        try:
+            values = self.test_fn(self.state)
+        except InputError:
+            self.save()
+            raise
         curve.write(step=step, seconds=round(self.total_seconds, 3), **values)
         return time.perf_counter() - now

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npga_jax.build import make_deformation
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch
@@ -14,9 +13,15 @@ from npga_jax.training import TrainState
 
 
 def make_preview_fn(
-    cfg: TrainConfig, capture: Capture, split: Split
+    cfg: TrainConfig,
+    capture: Capture,
+    split: Split,
+    renderer_fn: Callable[[TrainState], AvatarRenderer],
 ) -> Callable[[TrainState], np.ndarray]:
     """Chooses the most expressive training frame and a held-out one, from the front.
+
+    Args:
+      renderer_fn: see `runs.make_renderer_fn`.
 
     Returns:
       A function from a state to a picture [H, 4 W, 3] uint8: truth and render of
@@ -31,21 +36,9 @@ def make_preview_fn(
         chosen.append(max(split.self_reenactment, key=size))
     front = cfg.capture.held_out_camera
     batches = [load_batch(capture, v.timestep, (front,)) for v in chosen]
-    deformation = make_deformation(cfg, capture.expr_names)
-    renderer: AvatarRenderer | None = None
 
     def preview(state: TrainState) -> np.ndarray:
-        nonlocal renderer
-        if renderer is None:
-            renderer = AvatarRenderer(
-                deformation,
-                state.params,
-                state.alive,
-                capture.width,
-                capture.height,
-                num_expr=capture.expr_dim,
-            )
-        renderer.params, renderer.alive = state.params, state.alive
+        renderer = renderer_fn(state)
         panels = []
         for batch in batches:
             alpha = batch.alpha[0, ..., None] / 255.0

@@ -1,4 +1,4 @@
-"""What a run folder holds besides checkpoints: config.json, env.json, metrics.jsonl."""
+"""What a run folder holds besides checkpoints: settings, environment, two logs."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def read_config(folder: Path) -> TrainConfig:
             "that experiments/train.py has written."
         )
     try:
-        return _from_json(TrainConfig, json.loads(path.read_text()))
+        return _from_json(TrainConfig, json.loads(path.read_text()), "")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be understood ({error}); it should be as "
@@ -63,14 +63,18 @@ def read_config(folder: Path) -> TrainConfig:
         ) from error
 
 
-def _from_json(kind: Any, value: Any) -> Any:
+def _from_json(kind: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        # What an older version did not know, it did otherwise than today's default.
-        missing = [f.name for f in dataclasses.fields(kind) if f.name not in value]
-        if missing:
-            raise ValueError(f"there is no '{missing[0]}' in it")
-        return kind(**{k: _from_json(hints[k], v) for k, v in value.items()})
+        names = {
+            f.name: f"{name}.{f.name}".strip(".") for f in dataclasses.fields(kind)
+        }
+        # What an older version did not know, it may have done otherwise than today's
+        # default does; where the result depends on it, nothing is filled in.
+        for field, full in names.items():
+            if field not in value and full not in FREE_TO_CHANGE:
+                raise ValueError(f"there is no '{full}' in it")
+        return kind(**{k: _from_json(hints[k], v, names[k]) for k, v in value.items()})
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in options:
         return None
@@ -141,12 +145,15 @@ class MetricsLog:
     def __init__(self, folder: Path, *, from_step: int, name: str = METRICS_FILE):
         """Opens the log; lines of steps beyond `from_step` are taken back."""
         self._path = folder / name
+        self.steps: set[int] = set()
         kept = []
         if from_step > 0 and self._path.is_file():
             for line in self._path.read_text(errors="replace").splitlines():
                 try:
-                    if json.loads(line)["step"] <= from_step:
+                    step = json.loads(line)["step"]
+                    if step <= from_step:
                         kept.append(line)
+                        self.steps.add(step)
                 except (ValueError, KeyError, TypeError):
                     continue  # The last line of a killed run may be half a line.
         part = self._path.with_name(self._path.name + ".part")
@@ -155,7 +162,8 @@ class MetricsLog:
         self._file = self._path.open("a")
 
     def write(self, **values: Any) -> None:
-        """Appends one line."""
+        """Appends one line; one of its values is the step."""
+        self.steps.add(values["step"])
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
 

@@ -1,6 +1,7 @@
 """A trained run, opened for use: its avatar as a function of codes and cameras."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from npga_jax.data.splits import Split, holdout_split
 from npga_jax.errors import InputError
 from npga_jax.run_folder import CHECKPOINTS, read_config
 from npga_jax.screen import refine_image
+from npga_jax.training import TrainState
 from npga_jax.types import AvatarParams, Splats
 
 
@@ -111,6 +113,32 @@ class AvatarRenderer:
         splats, _ = jax.jit(self._deform)(self.params, self.alive, expr)
         splats = splats_to_world(splats, jnp.asarray(world_from_head))
         return jax.tree.map(np.asarray, splats)
+
+
+def make_renderer_fn(
+    cfg: TrainConfig, capture: Capture
+) -> Callable[[TrainState], AvatarRenderer]:
+    """A function from states of a run in progress to their renderer.
+
+    It is one renderer, compiled once, and shows the state that was asked for last.
+    """
+    renderer: AvatarRenderer | None = None
+
+    def renderer_of(state: TrainState) -> AvatarRenderer:
+        nonlocal renderer
+        if renderer is None:
+            renderer = AvatarRenderer(
+                make_deformation(cfg, capture.expr_names),
+                state.params,
+                state.alive,
+                capture.width,
+                capture.height,
+                num_expr=capture.expr_dim,
+            )
+        renderer.params, renderer.alive = state.params, state.alive
+        return renderer
+
+    return renderer_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

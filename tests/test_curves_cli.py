@@ -19,6 +19,9 @@ def script(monkeypatch):
     return curves
 
 
+LINE = '{"step": 1, "seconds": 2.5, "self_reenactment_face": 20.5}\n'
+
+
 def write_run(folder, points):
     folder.mkdir()
     lines = [
@@ -55,6 +58,10 @@ def test_runs_are_compared_at_shares_of_their_steps(script, tmp_path, capsys):
         ('{"step": 1}\n', (), "does not hold step, seconds and self_reenactment_face"),
         ("[1]\n", (), "does not hold"),
         ("{", (), "does not hold"),
+        (LINE + LINE, (), "steps do not rise"),
+        (LINE.replace("20.5", "NaN"), (), "not finite"),
+        (LINE, ("--names", " "), "give --names that tell them apart"),
+        (LINE, ("--shares",), "give some, each above 0"),
         ("", ("--names", "a", "b"), "1 --runs and 2 --names"),
         ("", ("--shares", "0"), "above 0 and at most 1"),
     ],
@@ -69,3 +76,27 @@ def test_mistakes_are_sentences(script, tmp_path, capsys, text, options, message
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_one_name_are_not_mixed_up(script, tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        write_run(tmp_path / name / "seed_0", [(1, 20.0)])
+    runs = ("--runs", tmp_path / "a/seed_0", tmp_path / "b/seed_0")
+    with pytest.raises(SystemExit) as exit_info:
+        run(script, *runs, "--output", tmp_path / "out")
+    assert exit_info.value.code == 2
+    assert "give --names" in capsys.readouterr().err
+
+
+def test_names_may_hold_what_means_something_to_the_plot(script, tmp_path):
+    names = ("_x", r"$\bad$")
+    runs = [write_run(tmp_path / f"r{i}", [(1, 20.0), (2, 21.0)]) for i in range(2)]
+    output = tmp_path / "out"
+    run(script, "--runs", *runs, "--names", *names, "--output", output)
+    assert (output / "curves.png").is_file()
+    (output / "curves.md").unlink()
+    (output / "curves.md").mkdir()
+    with pytest.raises(SystemExit) as exit_info:
+        run(script, "--runs", *runs, "--names", *names, "--output", output)
+    assert exit_info.value.code == 2

@@ -140,6 +140,37 @@ def test_tests_on_the_way_are_kept_and_are_no_training_time(
     assert trainer.total_seconds == 0.0
 
 
+def test_state_that_cannot_be_tested_is_not_lost(make_trainer, tmp_path):
+    trainer = make_trainer(FakeStep(), test_every=5)
+
+    def refuse(state):
+        raise InputError("a frame is gone")
+
+    trainer.test_fn = refuse
+    with pytest.raises(InputError, match="a frame is gone"):
+        trainer.run()
+    assert saved_steps(tmp_path) == [5]
+
+
+def test_test_that_was_not_made_is_made_by_the_run_that_goes_on(
+    make_trainer, first_state, tmp_path
+):
+    lines = [{"step": 8}, {"step": 20}]
+    (tmp_path / CURVE_FILE).write_text("".join(json.dumps(x) + "\n" for x in lines))
+    later = first_state._replace(step=np.asarray(16, np.int32))
+    trainer = make_trainer(FakeStep(), later, test_every=8)
+    trainer.test_fn = lambda state: {"psnr": float(state.step)}
+    trainer.run()
+    kept = [json.loads(x) for x in (tmp_path / CURVE_FILE).read_text().splitlines()]
+    assert [line["step"] for line in kept] == [8, 16, 20]
+    assert [line.get("psnr") for line in kept] == [None, 16.0, 20.0]
+
+
+def test_no_tests_leave_no_file(make_trainer, tmp_path):
+    make_trainer(FakeStep()).run()
+    assert not (tmp_path / CURVE_FILE).exists()
+
+
 def test_finished_run_has_nothing_left_to_do(make_trainer, first_state, tmp_path):
     step = FakeStep()
     done = first_state._replace(step=np.asarray(20, np.int32))

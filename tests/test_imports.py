@@ -33,7 +33,7 @@ LAYERS = [
     {"build", "prior"},
     {"runs", "refinement"},
     {"fitting"},
-    {"preview"},
+    {"preview", "curve"},
 ]
 WITHIN_A_LAYER = {
     ("mlp", "types"),

@@ -11,6 +11,7 @@ from npga_jax.build import (
     Stage,
     group_rates,
     loss_weights,
+    make_deformation,
     make_isects_fn,
     stage_at,
     state_from_points,
@@ -27,6 +28,7 @@ from npga_jax.config import (
 )
 from npga_jax.data import open_capture
 from npga_jax.data.splits import holdout_split
+from npga_jax.deformation import init_detail
 from npga_jax.initialization import InitialPoints
 from npga_jax.optim import GroupRates
 from npga_jax.refinement import Refiner, event_at, event_steps
@@ -122,3 +124,26 @@ def test_detail_learns_gently_beside_the_forward_motion_alone(tiny_capture, sour
     found = (group_rates(cfg).detail, weights.residual)
     assert found == ((1e-5, 0.7) if source == "distilled" else (3e-3, 0.2))
     assert group_rates(cfg)._replace(detail=0) == GroupRates()._replace(detail=0)
+
+
+@pytest.mark.parametrize("source, share", [("distilled", 0.25), ("none", 1.0)])
+def test_detail_reaches_less_far_beside_the_forward_motion_alone(source, share):
+    def motion(reach):
+        forward = ForwardConfig(source=source, detail_reach=reach)
+        cfg = dataclasses.replace(CONFIG, forward=forward)
+        params = init_detail(
+            jax.random.key(0),
+            num_features=4,
+            num_expr=3,
+            hidden=cfg.detail.hidden,
+            layers=cfg.detail.layers,
+            octaves=cfg.detail.octaves,
+        )
+        params["basis_b"] = jnp.ones_like(params["basis_b"])
+        detail_fn = make_deformation(cfg, ()).detail_fn
+        return detail_fn(params, jnp.ones((2, 3)), jnp.ones((2, 4)), jnp.ones(3))
+
+    far, near = motion(1.0), motion(0.25)
+    np.testing.assert_allclose(near.means, share * far.means)
+    assert np.all(far.means != 0)
+    np.testing.assert_array_equal(near.rgb, far.rgb)

@@ -60,8 +60,15 @@ def test_settings_of_an_older_version_are_not_filled_up(tmp_path, name):
         inner = inner[group]
     del inner[field]
     (tmp_path / CONFIG_FILE).write_text(json.dumps(settings, default=str))
-    with pytest.raises(InputError, match=f"no '{field}' in it.*another version"):
+    with pytest.raises(InputError, match=f"no '{name}' in it.*another version"):
         read_config(tmp_path)
+
+
+def test_settings_without_effect_on_the_result_may_be_missing(tmp_path):
+    settings = dataclasses.asdict(TrainConfig())
+    del settings["test_every"], settings["capture"]["cache_dir"]
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings, default=str))
+    assert read_config(tmp_path) == TrainConfig()
 
 
 def test_folder_without_settings_is_no_run(tmp_path):
