@@ -47,7 +47,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "with CNN": ("--loss.screen", "1"),
     "eyes and mouth weighted": ("--loss.parts", "0.8"),
     "rare expressions more often": ("--balance", "1"),
-    "full size from the start": ("--halvings",),
+    "half size first": ("--halvings", "0.3"),
     "neutral clouds only": ("--gaussians.expressive-frames", "0"),
     "two views a step": ("--views-per-step", "2"),
     "blendshape codes": ("--capture.driving", "blendshapes"),

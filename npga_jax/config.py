@@ -205,7 +205,7 @@ class TrainConfig:
     preset: PresetName = "quick"
     """quick: 25 minutes on 2 CPU cores; long: the same for hours; paper: one large GPU;
     demo: a few minutes, and what the packaged subject gets unless told otherwise."""
-    steps: int = 10_000
+    steps: int = 8_000
     """Optimiser steps of the whole run."""
     save_every: int = 1_000
     """Steps between checkpoints."""
@@ -258,7 +258,6 @@ PRESETS: dict[str, TrainConfig] = {
         gaussians=GaussianConfig(capacity=12_000, init_frames=6),
     ),
     "quick": TrainConfig(
-        halvings=(0.3,),
         capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=36_000),
     ),
