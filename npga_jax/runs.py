@@ -196,12 +196,5 @@ def load_run(folder: Path, *, data_root: Path | None = None) -> Run:
         params=state.params,
         alive=state.alive,
         seconds={"training": float(metadata.get("seconds", 0.0))},
-        render_fn=AvatarRenderer(
-            make_deformation(cfg, capture.expr_names),
-            state.params,
-            state.alive,
-            capture.width,
-            capture.height,
-            num_expr=capture.expr_dim,
-        ),
+        render_fn=make_renderer_fn(cfg, capture)(state),
     )
