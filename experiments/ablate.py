@@ -48,6 +48,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "eyes and mouth weighted": ("--loss.parts", "0.8"),
     "rare expressions more often": ("--balance", "1"),
     "half size first": ("--halvings", "0.3"),
+    "no bones": ("--gaussians.no-bones",),
     "neutral clouds only": ("--gaussians.expressive-frames", "0"),
     "two views a step": ("--views-per-step", "2"),
     "blendshape codes": ("--capture.driving", "blendshapes"),

@@ -185,9 +185,10 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
     import jax
 
     from npga_jax import checkpoint, fitting, loop, parallel
-    from npga_jax.build import initial_state, state_template
+    from npga_jax.build import state_template
     from npga_jax.curve import make_test_fn
     from npga_jax.data.loader import plan_step
+    from npga_jax.initial_state import initial_state
     from npga_jax.preview import make_preview_fn
     from npga_jax.run_folder import CHECKPOINTS
     from npga_jax.runs import make_renderer_fn

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from npga_jax import sh as sh_bases
 from npga_jax.deformation import (
     Residuals,
-    canonical_inputs,
     coarse_identity,
     detail_residuals,
 )
@@ -48,6 +47,7 @@ def init_gaussians(
     spacing: jax.Array,  # [P] metres to the next points
     *,
     hyper: jax.Array | None = None,  # [P, D] hyper coordinates; D may be zero
+    bindings: jax.Array | None = None,  # [P, 2] see `Gaussians`; None: all skin
     capacity: int,
     num_features: int,
     sh_degree: int,
@@ -88,6 +88,7 @@ def init_gaussians(
         logit_opacities=pad(logit(jnp.full(count, 0.3)), -10.0),
         sh=pad(coefficients),
         features=pad(features),
+        bindings=pad(jnp.zeros((count, 2)) if bindings is None else bindings),
     )
     return gaussians, jnp.arange(capacity) < count
 
@@ -107,8 +108,8 @@ def deform_gaussians(
       detail_expr: [E] what G reads instead of `expr`.
     """
     gaussians = params.gaussians
-    means, features = canonical_inputs(gaussians)
-    coarse = coarse_fn(params.coarse, means, features, expr)
+    means, features = gaussians.means, gaussians.features
+    coarse = coarse_fn(params.coarse, means, features, gaussians.bindings, expr)
     residuals = detail_fn(
         params.detail, means, features, expr if detail_expr is None else detail_expr
     )

@@ -20,7 +20,7 @@ from npga_jax.avatar import (
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
 from npga_jax.data.loader import load_batch, plan_step
-from npga_jax.data.splits import Views, expression_codes
+from npga_jax.data.splits import Views
 from npga_jax.deformation import (
     blind_to_features,
     coarse_identity,
@@ -32,15 +32,10 @@ from npga_jax.deformation import (
 )
 from npga_jax.distillation.cache import distilled_forward
 from npga_jax.distillation.distill import DistillOptions, initial_forward
-from npga_jax.distillation.person import Person, canonicalize
+from npga_jax.distillation.person import Person
 from npga_jax.errors import InputError
-from npga_jax.forward import forward_motion, frozen_motion
-from npga_jax.initialization import (
-    InitialPoints,
-    gather_points,
-    most_neutral,
-    most_varied,
-)
+from npga_jax.forward import forward_motion, frozen_motion, with_chin
+from npga_jax.initialization import InitialPoints
 from npga_jax.laplacian import Graph, build_graph, empty_graph
 from npga_jax.losses import LossWeights
 from npga_jax.nphm.config import METRES_PER_UNIT
@@ -123,41 +118,6 @@ def person_forward(cfg: TrainConfig, person: Person, codes: np.ndarray) -> Param
     )
 
 
-def initial_state(
-    cfg: TrainConfig,
-    capture: Capture,
-    train: Sequence[Views],
-    person: Person | None = None,
-) -> TrainState:
-    """State before the first step, from the clouds of some training frames.
-
-    Args:
-      person: whose head model F is distilled from; None without F.
-    """
-    training = [v.timestep for v in train]
-    timesteps = most_neutral(capture, training, cfg.gaussians.init_frames)
-    if person is not None:
-        count = cfg.gaussians.expressive_frames
-        timesteps += most_varied(capture, training, timesteps, count)
-    share = 1.0 if cfg.density.strategy == "none" else cfg.gaussians.init_share
-    points = gather_points(
-        capture,
-        timesteps,
-        max_points=max(1, int(share * cfg.gaussians.capacity)),
-        seed=cfg.seed,
-        to_canonical=None if person is None else partial(canonicalize, person),
-    )
-    coarse, code_std = {}, 1.0
-    if person is not None:
-        coarse = person_forward(cfg, person, expression_codes(capture, train))
-        code_std = person.exp_std
-    state = state_from_points(
-        cfg, points, num_expr=capture.expr_dim, coarse=coarse, code_std=code_std
-    )
-    graph = neighbour_graph(cfg, state.params.gaussians, state.alive)
-    return state._replace(graph=graph)
-
-
 def state_from_points(
     cfg: TrainConfig,
     points: InitialPoints,
@@ -178,6 +138,7 @@ def state_from_points(
         jnp.asarray(points.rgb),
         cfg.gaussians.init_scale * jnp.asarray(points.spacing),
         hyper=jnp.asarray(points.hyper),
+        bindings=jnp.asarray(points.bindings),
         capacity=cfg.gaussians.capacity,
         num_features=cfg.gaussians.feature_dim,
         sh_degree=cfg.gaussians.sh_degree,
@@ -219,16 +180,21 @@ def neighbour_graph(cfg: TrainConfig, gaussians: Gaussians, alive: jax.Array) ->
 def state_template(cfg: TrainConfig, num_expr: int) -> TrainState:
     """Shapes and types of the state, without computing it."""
     point = np.zeros((1, 3), np.float32)
-    points = InitialPoints(point, point, np.ones(1, np.float32), point[:, :0])
+    points = InitialPoints(
+        point, point, np.ones(1, np.float32), point[:, :0], point[:, :2]
+    )
 
     def make():
         coarse = {}
         if cfg.forward.source == "distilled":
-            coarse = initial_forward(
-                jnp.zeros(num_expr),
-                1.0,
-                num_features=cfg.gaussians.feature_dim,
-                options=distill_options(cfg),
+            coarse = with_chin(
+                initial_forward(
+                    jnp.zeros(num_expr),
+                    1.0,
+                    num_features=cfg.gaussians.feature_dim,
+                    options=distill_options(cfg),
+                ),
+                None,
             )
         return state_from_points(
             cfg, points, num_expr=num_expr, coarse=coarse, code_std=1.0

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.mlp import apply_mlp, init_mlp, map_rows, positional_encoding
-from npga_jax.types import Deformed, Gaussians, Params
+from npga_jax.types import Deformed, Params
 
 HEAD_RADIUS = 0.1
 """Metres; positions are divided by it before they are encoded."""
@@ -68,10 +68,14 @@ def mirror_permutation(names: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def coarse_identity(
-    params: Params, means: jax.Array, features: jax.Array, expr: jax.Array
+    params: Params,
+    means: jax.Array,
+    features: jax.Array,
+    bindings: jax.Array,
+    expr: jax.Array,
 ) -> Deformed:
     """F that does not move anything: the variant without a neural head model."""
-    del params, features, expr
+    del params, features, bindings, expr
     return Deformed(means=means)
 
 
@@ -224,8 +228,3 @@ def residual_energy(residuals: Residuals, alive: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(alive[:, None], residual**2, 0.0)) / count
 
     return sum(jax.tree.leaves(jax.tree.map(energy, residuals, OUTPUT_SCALES)))
-
-
-def canonical_inputs(gaussians: Gaussians) -> tuple[jax.Array, jax.Array]:
-    """What F and G read of the cloud: centres and features."""
-    return gaussians.means, gaussians.features

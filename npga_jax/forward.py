@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from npga_jax.bones import bind, fit_rotation
 from npga_jax.deformation import HEAD_RADIUS, MOTION_SCALE
 from npga_jax.mlp import map_rows, positional_encoding
 from npga_jax.types import Deformed, Params
@@ -22,6 +23,9 @@ from npga_jax.types import Deformed, Params
 NECK_HEIGHTS = (-0.125, -0.105)
 """Metres, y of the head frame: nothing moves below the first, all above the second.
 Head models end in the neck; what is below stays with the head's rigid motion."""
+
+NUM_CHIN = 64
+"""Points that the jaw's motion is read from."""
 
 BLOCK_ROWS = 9_000
 """Gaussians that pass F together on a CPU (`mlp.map_rows`)."""
@@ -94,10 +98,36 @@ def displacement(
     return MOTION_SCALE * (hidden @ params["out_w"]) * share**2 * (3.0 - 2.0 * share)
 
 
+def with_chin(params: Params, chin: np.ndarray | None) -> Params:
+    """Weights with the points that the jaw's motion is read from.
+
+    Args:
+      chin: [NUM_CHIN, 3] canonical; None: unknown, and then nothing is to be bound to
+        the jaw.
+    """
+    points = jnp.zeros((NUM_CHIN, 3)) if chin is None else jnp.asarray(chin)
+    return {**params, "chin": points.astype(jnp.float32)}
+
+
+def jaw_motion(
+    params: Params, expr: jax.Array, *, octaves: int
+) -> tuple[jax.Array, jax.Array]:
+    """How the jaw moves with an expression, by what F does to the chin.
+
+    Returns:
+      Rotation [3, 3] and translation [3], metres; without gradients.
+    """
+    params = jax.lax.stop_gradient(params)
+    chin = params["chin"]
+    moved = chin + displacement(params, chin, None, expr, octaves=octaves)
+    return jax.lax.stop_gradient(fit_rotation(chin, moved))
+
+
 def forward_motion(
     params: Params,
     means: jax.Array,  # [N, 3] canonical, head frame, metres
     features: jax.Array | None,  # [N, F]; None: as if zero
+    bindings: jax.Array,  # [N, 2] shares of skull and jaw
     expr: jax.Array,  # [E]
     *,
     octaves: int,
@@ -113,12 +143,20 @@ def forward_motion(
     def rows_of_f(points, features=None):
         return displacement(params, points, features, expr, octaves=octaves)
 
-    return Deformed(means=means + map_rows(rows_of_f, inputs, rows=BLOCK_ROWS))
+    moved = means + map_rows(rows_of_f, inputs, rows=BLOCK_ROWS)
+    jaw = jaw_motion(params, expr, octaves=octaves)
+    return Deformed(means=bind(means, moved, bindings, jaw))
 
 
 def frozen_motion(
-    params: Params, means: jax.Array, features: jax.Array, expr: jax.Array, **options
+    params: Params,
+    means: jax.Array,
+    features: jax.Array,
+    bindings: jax.Array,
+    expr: jax.Array,
+    **options,
 ) -> Deformed:
     """`forward_motion` as it was distilled: not trained, and blind to features."""
     del features
-    return forward_motion(jax.lax.stop_gradient(params), means, None, expr, **options)
+    params = jax.lax.stop_gradient(params)
+    return forward_motion(params, means, None, bindings, expr, **options)

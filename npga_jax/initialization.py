@@ -1,14 +1,19 @@
 """Where the canonical Gaussians start: points of some frames, in the head frame."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from npga_jax.bones import SKULL
+from npga_jax.data import segmentation
 from npga_jax.data.capture import Capture, PointCloud, Timestep
 from npga_jax.errors import InputError
+from npga_jax.tracking.clouds import vote_labels
 
+ON_SKULL = segmentation.EYES
+"""Labels of what no expression moves."""
 OUTLIER_FACTOR = 4.0
 """Points farther from their neighbours than this many medians are left out."""
 
@@ -89,6 +94,7 @@ class InitialPoints(NamedTuple):
     rgb: np.ndarray  # [P, 3] in [0, 1]
     spacing: np.ndarray  # [P] metres to the next points
     hyper: np.ndarray  # [P, D] hyper coordinates; D is zero without a head model
+    bindings: np.ndarray  # [P, 2] shares of skull and jaw
 
 
 def gather_points(
@@ -99,6 +105,8 @@ def gather_points(
     seed: int,
     to_canonical: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
     | None = None,
+    on_skull: Collection[int] = (),
+    left_out: Collection[int] = (),
 ) -> InitialPoints:
     """Merges the clouds of some timesteps, without stray points.
 
@@ -106,25 +114,58 @@ def gather_points(
       max_points: at most this many are kept, drawn at random.
       to_canonical: (points [P, 3] posed in the head frame, expr [E]) -> canonical
         points and hyper coordinates; None takes posed points for canonical ones.
+      on_skull: labels of points that stay where they are, whatever the expression.
+      left_out: labels of points that are not taken. Without label maps no point has a
+        label.
     """
-    xyz, rgb, hyper = [], [], []
+    found = []
     for timestep in timesteps:
         cloud = capture.points(timestep)
         driving = capture.driving(timestep)
         points = to_head_frame(cloud, driving.world_from_head)
         spacing = neighbour_spacing(points)
         kept = spacing <= OUTLIER_FACTOR * np.median(spacing)
-        points, ambient = points[kept], np.zeros((kept.sum(), 0))
+        rigid = np.zeros(len(points), bool)
+        if on_skull or left_out:
+            labels = vote_labels(capture, timestep, cloud)
+            if labels is not None:
+                rigid = np.isin(labels, list(on_skull))
+                kept &= ~np.isin(labels, list(left_out))
+        points, rigid = points[kept], rigid[kept]
+        canonical, hyper = points, np.zeros((len(points), 0))
         if to_canonical is not None:
-            points, ambient = to_canonical(points, driving.expr)
-        xyz.append(points)
-        rgb.append(cloud.rgb[kept])
-        hyper.append(ambient)
-    xyz, rgb, hyper = (np.concatenate(parts) for parts in (xyz, rgb, hyper))
+            canonical, hyper = to_canonical(points, driving.expr)
+        canonical = np.where(rigid[:, None], points, canonical)
+        bindings = np.zeros((len(points), 2))
+        bindings[rigid, SKULL] = 1.0
+        found.append((canonical, cloud.rgb[kept], hyper, bindings))
+    xyz, rgb, hyper, bindings = (np.concatenate(x) for x in zip(*found, strict=True))
     if len(xyz) > max_points:
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(len(xyz), max_points, replace=False))
-        xyz, rgb, hyper = xyz[chosen], rgb[chosen], hyper[chosen]
+        xyz, rgb, hyper, bindings = (x[chosen] for x in (xyz, rgb, hyper, bindings))
+    return as_initial(xyz, rgb, hyper, bindings)
+
+
+def as_initial(
+    xyz: np.ndarray,  # [P, 3]
+    rgb: np.ndarray,  # [P, 3]
+    hyper: np.ndarray,  # [P, D]
+    bindings: np.ndarray,  # [P, 2]
+) -> InitialPoints:
+    """Points with the distances between them."""
+    arrays = (xyz, rgb, neighbour_spacing(xyz), hyper, bindings)
+    return InitialPoints(*(x.astype(np.float32) for x in arrays))
+
+
+def join(first: InitialPoints, second: InitialPoints) -> InitialPoints:
+    """Both, each with its own spacing; hyper coordinates that one lacks are zero."""
+    width = max(first.hyper.shape[1], second.hyper.shape[1])
+
+    def wide(points):
+        lacking = width - points.hyper.shape[1]
+        return points._replace(hyper=np.pad(points.hyper, ((0, 0), (0, lacking))))
+
     return InitialPoints(
-        *(x.astype(np.float32) for x in (xyz, rgb, neighbour_spacing(xyz), hyper))
+        *(np.concatenate(x) for x in zip(wide(first), wide(second), strict=True))
     )

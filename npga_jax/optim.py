@@ -67,6 +67,8 @@ def scale_by_group(rates: GroupRates, num_steps: int) -> optax.GradientTransform
         decay = rates.final_fraction**progress
 
         def scale(update, label):
+            if label == "bindings":
+                return jnp.zeros_like(update)
             rate = getattr(rates, label) * (decay if label in _DECAYING else 1.0)
             if label == "sh":
                 rest = jnp.full(update.shape[1] - 1, 1 / 20)

@@ -24,6 +24,9 @@ class Gaussians(NamedTuple):
     logit_opacities: jax.Array  # [N]
     sh: jax.Array  # [N, K, 3] spherical harmonics, degree 0 first
     features: jax.Array  # [N, F] latent, read by the deformation networks
+    bindings: (
+        jax.Array
+    )  # [N, 2] shares of skull and jaw in what carries each; not trained
 
 
 class AvatarParams(NamedTuple):
@@ -75,8 +78,8 @@ class Deformed(NamedTuple):
     means: jax.Array  # [N, 3] head frame, posed
 
 
-CoarseFn = Callable[[Params, jax.Array, jax.Array, jax.Array], Deformed]
-"""(params, means [N, 3], features [N, F], expr [E]) -> Deformed."""
+CoarseFn = Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array], Deformed]
+"""(params, means [N, 3], features [N, F], bindings [N, 2], expr [E]) -> Deformed."""
 
 RasterizeFn = Callable[..., RenderOutput]
 """`rasterizer.rasterization` or anything with its signature."""

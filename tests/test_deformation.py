@@ -164,7 +164,7 @@ def test_energy_ignores_dead_slots_and_counts_living_ones():
 
 def test_identity_moves_nothing():
     np.testing.assert_array_equal(
-        coarse_identity({}, MEANS, FEATURES, EXPR).means, MEANS
+        coarse_identity({}, MEANS, FEATURES, np.zeros((N, 2)), EXPR).means, MEANS
     )
 
 

@@ -27,6 +27,7 @@ def cloud(scales=0.0005):
         logit_opacities=logit(jnp.full(N, 0.8)),
         sh=jnp.asarray(_rng.normal(size=(N, 1, 3)), jnp.float32),
         features=jnp.asarray(_rng.normal(size=(N, 4)), jnp.float32),
+        bindings=jnp.asarray(_rng.uniform(size=(N, 2)), jnp.float32),
     )
 
 

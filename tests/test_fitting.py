@@ -55,7 +55,9 @@ def capture(tiny_capture):
 def first_state():
     points = small_scene.ball_points(10)
     spacing = np.full(len(points), 0.01, np.float32)
-    points = InitialPoints(points, 0 * points + 0.5, spacing, points[:, :0])
+    points = InitialPoints(
+        points, 0 * points + 0.5, spacing, points[:, :0], 0 * points[:, :2]
+    )
     state = state_from_points(CONFIG, points, num_expr=3, coarse={}, code_std=1.0)
     return jax.tree.map(np.asarray, state)
 

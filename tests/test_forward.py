@@ -4,25 +4,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from npga_jax.bones import JAW, SKULL
 from npga_jax.deformation import HEAD_RADIUS
 from npga_jax.distillation.distill import pose_points
 from npga_jax.forward import (
     MOTION_SCALE,
     NECK_HEIGHTS,
+    NUM_CHIN,
     displacement,
     forward_motion,
     frozen_motion,
     init_forward,
+    jaw_motion,
+    with_chin,
 )
 
 N, F, E, OCTAVES = 7, 3, 4, 2
 _rng = np.random.default_rng(0)
 MEANS = _rng.uniform(-0.09, 0.09, (N, 3)).astype(np.float32)
 FEATURES = _rng.normal(size=(N, F)).astype(np.float32)
+SKIN = np.zeros((N, 2), np.float32)
 CODES = _rng.normal(size=(3, E)).astype(np.float32)
 CODE_MEAN = _rng.normal(size=E).astype(np.float32)
 CODE_STD = _rng.uniform(0.5, 2.0, E).astype(np.float32)
+CHIN = _rng.uniform(-0.02, 0.02, (NUM_CHIN, 3)).astype(np.float32)
 
 
 def make_forward():
@@ -42,16 +49,19 @@ def moving():
     """Weights whose output is not zero; features are not read yet."""
     params = make_forward()
     shape = params["out_w"].shape
+    params = with_chin(params, CHIN)
     return params | {"out_w": jnp.asarray(_rng.normal(0, 0.3, shape), jnp.float32)}
 
 
 def motion(params, means=MEANS, features=FEATURES, expr=CODES[0]):
-    out = forward_motion(params, jnp.asarray(means), features, expr, octaves=OCTAVES)
+    out = forward_motion(
+        params, jnp.asarray(means), features, SKIN, expr, octaves=OCTAVES
+    )
     return np.asarray(out.means - means)
 
 
 def test_before_training_nothing_moves():
-    np.testing.assert_array_equal(motion(make_forward()), 0)
+    np.testing.assert_array_equal(motion(with_chin(make_forward(), None)), 0)
 
 
 def test_motion_is_a_network_that_reads_the_code_in_every_layer(moving):
@@ -120,7 +130,7 @@ def test_features_say_nothing_at_first_and_can_learn_to(moving):
     np.testing.assert_array_equal(motion(moving), motion(moving, features=9 * FEATURES))
 
     def total(params):
-        out = forward_motion(params, MEANS, FEATURES, CODES[0], octaves=OCTAVES)
+        out = forward_motion(params, MEANS, FEATURES, SKIN, CODES[0], octaves=OCTAVES)
         return jnp.sum(out.means**2)
 
     assert np.abs(jax.grad(total)(moving)["features_w"]).max() > 1e-6
@@ -128,7 +138,7 @@ def test_features_say_nothing_at_first_and_can_learn_to(moving):
 
 def test_what_is_measured_is_not_trained_and_centres_move_as_a_whole(moving):
     def total(params, means):
-        out = forward_motion(params, means, FEATURES, CODES[0], octaves=OCTAVES)
+        out = forward_motion(params, means, FEATURES, SKIN, CODES[0], octaves=OCTAVES)
         return jnp.sum(out.means)
 
     by_params, by_means = jax.grad(total, argnums=(0, 1))(moving, jnp.asarray(MEANS))
@@ -140,13 +150,54 @@ def test_what_is_measured_is_not_trained_and_centres_move_as_a_whole(moving):
 
 def test_frozen_motion_has_no_gradient_to_its_weights_and_is_blind(moving):
     read = moving | {"features_w": jnp.ones((F, 16))}
-    frozen = frozen_motion(read, MEANS, FEATURES, CODES[0], octaves=OCTAVES).means
+    frozen = frozen_motion(read, MEANS, FEATURES, SKIN, CODES[0], octaves=OCTAVES).means
     np.testing.assert_allclose(frozen - MEANS, motion(read, features=None), atol=1e-7)
     assert np.abs(motion(read) - motion(read, features=None)).max() > 1e-4
 
     def total(params):
-        out = frozen_motion(params, MEANS, FEATURES, CODES[0], octaves=OCTAVES)
+        out = frozen_motion(params, MEANS, FEATURES, SKIN, CODES[0], octaves=OCTAVES)
         return jnp.sum(out.means)
 
     for leaf in jax.tree.leaves(jax.grad(total)(read)):
+        np.testing.assert_array_equal(leaf, 0)
+
+
+def test_skull_holds_and_jaw_carries_what_is_bound_to_them(moving):
+    bindings = SKIN.copy()
+    bindings[0, SKULL] = bindings[1, JAW] = 1.0
+    bindings[2] = 0.5, 0.25
+
+    def moved(bindings):
+        return np.asarray(
+            forward_motion(
+                moving, MEANS, FEATURES, bindings, CODES[0], octaves=OCTAVES
+            ).means
+        )
+
+    by_skin, bound = moved(SKIN), moved(bindings)
+    rotation, translation = jaw_motion(moving, CODES[0], octaves=OCTAVES)
+    by_jaw = MEANS @ np.asarray(rotation).T + np.asarray(translation)
+    np.testing.assert_allclose(bound[0], MEANS[0], atol=1e-6)
+    np.testing.assert_allclose(bound[1], by_jaw[1], atol=1e-6)
+    mixed = 0.5 * MEANS[2] + 0.25 * by_jaw[2] + 0.25 * by_skin[2]
+    np.testing.assert_allclose(bound[2], mixed, atol=1e-6)
+    np.testing.assert_allclose(bound[3:], by_skin[3:], atol=1e-6)
+    assert np.abs(by_jaw - MEANS).max() > 1e-4
+
+
+def test_jaw_motion_is_the_rigid_part_of_what_happens_to_the_chin(moving):
+    moved = CHIN + displacement(moving, CHIN, None, CODES[0], octaves=OCTAVES)
+    rotation, translation = jaw_motion(moving, CODES[0], octaves=OCTAVES)
+    best = np.sum((CHIN @ np.asarray(rotation).T + translation - moved) ** 2)
+    for axis in range(3):
+        turn = np.asarray(Rotation.from_rotvec(1e-2 * np.eye(3)[axis]).as_matrix())
+        for other in (turn, turn.T):
+            turned = CHIN @ (np.asarray(rotation) @ other).T
+            turned = turned + np.mean(moved - turned, axis=0)
+            assert np.sum((turned - moved) ** 2) > best
+
+    def total(params):
+        return sum(jnp.sum(x) for x in jaw_motion(params, CODES[0], octaves=OCTAVES))
+
+    for leaf in jax.tree.leaves(jax.grad(total)(moving)):
         np.testing.assert_array_equal(leaf, 0)

@@ -80,7 +80,7 @@ def test_points_come_into_the_head_frame():
 
 
 def test_gathered_points_keep_their_places_and_colors():
-    xyz, rgb, spacing, _ = gather_points(
+    xyz, rgb, spacing, *_ = gather_points(
         make_capture(), TIMESTEPS[:2], max_points=1000, seed=0
     )
     expected = np.concatenate(HEAD_POINTS[:2])
@@ -131,7 +131,7 @@ def test_few_points_still_have_a_spacing(count):
 
 def test_points_that_coincide_make_no_outliers_of_all():
     cloud = PointCloud(np.zeros((20, 3), np.float32), np.ones((20, 3)), None)
-    xyz, _, spacing, _ = gather_points(
+    xyz, _, spacing, *_ = gather_points(
         make_capture({0: cloud}), TIMESTEPS[:1], max_points=1000, seed=0
     )
     assert len(xyz) == 20 and np.all(np.isfinite(spacing))

@@ -20,6 +20,7 @@ def cloud(means, features=None):
         logit_opacities=jnp.zeros(count),
         sh=jnp.zeros((count, 1, 3)),
         features=jnp.asarray(features, jnp.float32),
+        bindings=jnp.zeros((count, 2)),
     )
 
 

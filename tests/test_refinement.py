@@ -91,7 +91,11 @@ def test_event_adds_where_images_are_wrong(tiny_capture):
     split = holdout_split(capture, "FREE", "222200037")
     points = small_scene.ball_points(20)
     points = InitialPoints(
-        points, 0 * points + 0.5, np.full(20, 0.02, np.float32), points[:, :0]
+        points,
+        0 * points + 0.5,
+        np.full(20, 0.02, np.float32),
+        points[:, :0],
+        0 * points[:, :2],
     )
     state = state_from_points(CONFIG, points, num_expr=3, coarse={}, code_std=1.0)
     before = jax.device_get(state)

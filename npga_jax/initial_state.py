@@ -1,0 +1,96 @@
+"""The state before the first step: F, and Gaussians on the points of some frames."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from npga_jax.build import neighbour_graph, person_forward, state_from_points
+from npga_jax.config import TrainConfig
+from npga_jax.data.capture import Capture, Timestep
+from npga_jax.data.segmentation import INNER_MOUTH
+from npga_jax.data.splits import Views, expression_codes
+from npga_jax.distillation.person import Person, canonicalize
+from npga_jax.forward import jaw_motion, with_chin
+from npga_jax.initialization import (
+    ON_SKULL,
+    InitialPoints,
+    gather_points,
+    join,
+    most_neutral,
+    most_varied,
+)
+from npga_jax.mouth import bind_mouth, canonical_skin, chin_points, mouth_points
+from npga_jax.training import TrainState
+from npga_jax.types import Params
+
+
+def initial_state(
+    cfg: TrainConfig,
+    capture: Capture,
+    train: Sequence[Views],
+    person: Person | None = None,
+) -> TrainState:
+    """State before the first step, from the clouds of some training frames.
+
+    Args:
+      person: whose head model F is distilled from; None without F.
+    """
+    training = [v.timestep for v in train]
+    neutral = most_neutral(capture, training, cfg.gaussians.init_frames)
+    share = 1.0 if cfg.density.strategy == "none" else cfg.gaussians.init_share
+    max_points = max(1, int(share * cfg.gaussians.capacity))
+    gather = partial(gather_points, capture, seed=cfg.seed)
+    coarse, code_std = {}, 1.0
+    if person is None:
+        points = gather(neutral, max_points=max_points)
+    else:
+        coarse = person_forward(cfg, person, expression_codes(capture, train))
+        code_std = person.exp_std
+        to_canonical = partial(canonicalize, person)
+        coarse, mouth = _find_mouth(
+            cfg, capture, training, neutral, coarse, to_canonical
+        )
+        num_mouth = 0 if mouth is None else len(mouth.means)
+        points = gather(
+            neutral
+            + most_varied(capture, training, neutral, cfg.gaussians.expressive_frames),
+            max_points=max(1, max_points - num_mouth),
+            to_canonical=to_canonical,
+            on_skull=ON_SKULL if cfg.gaussians.bones else (),
+            left_out=() if mouth is None else (INNER_MOUTH,),
+        )
+        points = points if mouth is None else join(points, mouth)
+    state = state_from_points(
+        cfg, points, num_expr=capture.expr_dim, coarse=coarse, code_std=code_std
+    )
+    graph = neighbour_graph(cfg, state.params.gaussians, state.alive)
+    return state._replace(graph=graph)
+
+
+def _find_mouth(
+    cfg: TrainConfig,
+    capture: Capture,
+    training: Sequence[Timestep],
+    neutral: Sequence[Timestep],
+    coarse: Params,
+    to_canonical: Callable,
+) -> tuple[Params, InitialPoints | None]:
+    """F with the chin that shows the jaw's motion, and the points inside the mouth.
+
+    No points where there are no label maps of them, or none is wanted.
+    """
+    if not cfg.gaussians.bones:
+        return with_chin(coarse, None), None
+    mouth = mouth_points(capture, training)
+    skin = canonical_skin(capture, neutral, to_canonical)
+    chin = chin_points(skin, mouth, seed=cfg.seed)
+    coarse = with_chin(coarse, chin)
+    if chin is None:
+        return coarse, None
+    motion = jax.vmap(partial(jaw_motion, coarse, octaves=cfg.forward.octaves))
+    codes = np.array([capture.driving(t).expr for t in training])
+    rotations, translations = jax.jit(motion)(jnp.asarray(codes))
+    return coarse, bind_mouth(mouth, np.asarray(rotations), np.asarray(translations))
