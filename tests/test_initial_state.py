@@ -1,0 +1,119 @@
+"""The first cloud: skin through the head model, eyes and mouth by their bones."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from npga_jax import initialization, mouth
+from npga_jax.bones import JAW, SKULL
+from npga_jax.build import distill_options, state_template
+from npga_jax.config import ForwardConfig, GaussianConfig, TrainConfig
+from npga_jax.data.capture import Driving, PointCloud, Timestep
+from npga_jax.data.segmentation import EYES, FACE, INNER_MOUTH
+from npga_jax.data.splits import Views
+from npga_jax.distillation.distill import initial_forward
+from npga_jax.initial_state import initial_state
+from tests.distillation.ball_person import make_person
+from tests.small_head_model import BALL
+from tests.small_scene import ball_points
+
+NUM_SKIN, NUM_EYES, NUM_MOUTH, FRAMES = 400, 12, 15, 3
+LABELS = np.repeat([FACE, EYES[0], INNER_MOUTH], [NUM_SKIN, NUM_EYES, NUM_MOUTH])
+_rng = np.random.default_rng(0)
+EYE_POINTS = _rng.uniform([0.02, 0.0, 0.08], [0.03, 0.01, 0.09], (NUM_EYES, 3))
+MOUTH_POINTS = _rng.uniform([-0.01, -0.03, 0.07], [0.01, -0.02, 0.08], (NUM_MOUTH, 3))
+TRAIN = [Views(Timestep(i, "EXP", i), ("a",)) for i in range(FRAMES)]
+
+
+def make_capture():
+    """The same ball, eyes and mouth in every frame, with a code of each frame's own."""
+    chin = _rng.uniform([-0.015, -0.06, 0.06], [0.015, -0.045, 0.09], (100, 3))
+    skin = np.concatenate([ball_points(NUM_SKIN - 100), chin])
+    xyz = np.concatenate([skin, EYE_POINTS, MOUTH_POINTS])
+    rgb = np.full(xyz.shape, 0.5, np.float32)
+    codes = _rng.normal(size=(FRAMES, BALL.lat_dim_exp)).astype(np.float32)
+    return types.SimpleNamespace(
+        subject="074",
+        expr_dim=BALL.lat_dim_exp,
+        points=lambda t: PointCloud(xyz.astype(np.float32), rgb, None),
+        driving=lambda t: Driving(codes[t.index], np.eye(4, dtype=np.float32)),
+    )
+
+
+def make_config(**gaussians) -> TrainConfig:
+    return TrainConfig(
+        gaussians=GaussianConfig(
+            **{"capacity": 4000, "init_frames": 1, "expressive_frames": 1} | gaussians
+        ),
+        forward=ForwardConfig(
+            source="distilled", hidden=16, layers=2, octaves=2, steps=20
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def person():
+    return make_person()
+
+
+@pytest.fixture
+def by_place(monkeypatch):
+    """Labels that are known, and an F that is not distilled."""
+
+    def moving(cfg, person, codes):
+        params = initial_forward(
+            codes.mean(axis=0),
+            person.exp_std,
+            num_features=cfg.gaussians.feature_dim,
+            options=distill_options(cfg),
+        )
+        return params | {"out_w": 0.1 + params["out_w"]}
+
+    monkeypatch.setattr("npga_jax.initial_state.person_forward", moving)
+    for module in (mouth, initialization):
+        monkeypatch.setattr(module, "vote_labels", lambda *_: LABELS)
+
+
+def test_bones_carry_what_label_maps_say(person, by_place):
+    cfg = make_config()
+    state = initial_state(cfg, make_capture(), TRAIN, person)
+    bindings = np.asarray(state.params.gaussians.bindings)
+    alive = np.asarray(state.alive)
+    # Two clouds have eyes; mouths are taken from all frames.
+    bound = bindings.sum(axis=-1) == 1
+    means = np.asarray(state.params.gaussians.means)
+    eyes = bound & (means[:, 1] > -0.015)
+    assert eyes.sum() == 2 * NUM_EYES and (bindings[eyes, SKULL] == 1).all()
+    assert (bound & ~eyes).sum() == FRAMES * NUM_MOUTH
+    assert np.abs(bindings[~alive]).max() == 0
+    nearest = np.linalg.norm(means[eyes][:, None] - EYE_POINTS, axis=-1).min(axis=1)
+    assert nearest.max() < 1e-6
+    assert np.abs(np.asarray(state.params.coarse["chin"])).max() > 0.05
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), state.params)
+    template = state_template(cfg, BALL.lat_dim_exp).params
+    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), template)
+
+
+def test_without_bones_all_is_skin(person, by_place):
+    cfg = make_config(bones=False)
+    state = initial_state(cfg, make_capture(), TRAIN, person)
+    assert np.abs(np.asarray(state.params.gaussians.bindings)).max() == 0
+    assert int(state.alive.sum()) > 2 * (NUM_SKIN + NUM_EYES)
+
+
+def test_a_mouth_without_a_chin_is_taken_for_skin(person, by_place, monkeypatch):
+    monkeypatch.setattr("npga_jax.initial_state.chin_points", lambda *_, **__: None)
+    state = initial_state(make_config(), make_capture(), TRAIN, person)
+    bindings = np.asarray(state.params.gaussians.bindings)
+    assert bindings[:, JAW].sum() == 0 and bindings[:, SKULL].sum() == 2 * NUM_EYES
+    np.testing.assert_array_equal(state.params.coarse["chin"], 0)
+
+
+def test_slots_are_shared_by_skin_and_mouth(person, by_place):
+    cfg = make_config(capacity=500, init_share=0.5)
+    state = initial_state(cfg, make_capture(), TRAIN, person)
+    assert int(state.alive.sum()) == 250
+    bound = np.asarray(state.params.gaussians.bindings).sum(axis=-1)
+    assert bound.sum() >= FRAMES * NUM_MOUTH
