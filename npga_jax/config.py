@@ -262,7 +262,7 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     "quick": TrainConfig(
         capture=CaptureConfig(driving="nphm"),
-        gaussians=GaussianConfig(capacity=36_000),
+        gaussians=GaussianConfig(capacity=60_000),
     ),
     "long": TrainConfig(
         preset="long",

@@ -9,8 +9,8 @@ from scipy.spatial import cKDTree
 from npga_jax.bones import SKULL
 from npga_jax.data import segmentation
 from npga_jax.data.capture import Capture, PointCloud, Timestep
+from npga_jax.data.point_labels import vote_labels
 from npga_jax.errors import InputError
-from npga_jax.tracking.clouds import vote_labels
 
 ON_SKULL = segmentation.EYES
 """Labels of what no expression moves."""

@@ -12,10 +12,10 @@ from scipy.spatial import cKDTree
 
 from npga_jax.bones import JAW, SKULL
 from npga_jax.data.capture import Capture, Timestep
+from npga_jax.data.point_labels import vote_labels
 from npga_jax.data.segmentation import FACE, INNER_MOUTH
 from npga_jax.forward import NUM_CHIN
 from npga_jax.initialization import InitialPoints, as_initial, to_head_frame
-from npga_jax.tracking.clouds import vote_labels
 
 _SUPPORT_RADIUS = 2e-3
 """Metres between points of two frames that are taken for one place."""

@@ -18,6 +18,7 @@ LAYERS = [
         "cli",
         "rasterizer",
         "metrics",
+        "bones",
         "deformation",
         "forward",
         "screen",
@@ -27,21 +28,23 @@ LAYERS = [
     | {"mesh_ply", "mesh_files", "mesh_picture"},
     {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"}
     | {"density", "laplacian", "reenactment"},
-    {"training", "run_folder", "initialization", "scoring", "evaluation_text"}
+    {"training", "run_folder", "initialization", "mouth", "scoring"}
+    | {"evaluation_text"}
     | {"evaluation_views", "comparison", "tracking"},
     {"checkpoint", "distillation", "evaluation"},
     {"build", "prior"},
-    {"runs", "refinement"},
+    {"initial_state", "runs", "refinement"},
     {"fitting"},
     {"preview", "curve"},
 ]
 WITHIN_A_LAYER = {
     ("mlp", "types"),
+    ("forward", "bones"),
     ("forward", "deformation"),
     ("files", "errors"),
     ("runtime", "files"),
     ("mesh_files", "mesh_ply"),
-    ("initialization", "data"),
+    ("mouth", "initialization"),
     ("evaluation_text", "comparison"),
     ("scoring", "evaluation_views"),
     ("comparison", "evaluation_views"),

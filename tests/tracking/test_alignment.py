@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from npga_jax.data.capture import Camera, PointCloud, Timestep
+from npga_jax.data.point_labels import project, visible_points, vote_labels
 from npga_jax.nphm.config import METRES_PER_UNIT, MILLIMETRES_PER_UNIT
 from npga_jax.tracking.alignment import (
     Similarity,
@@ -13,13 +14,7 @@ from npga_jax.tracking.alignment import (
     refined,
     similarity_from_matrix,
 )
-from npga_jax.tracking.clouds import (
-    fixed_size,
-    project,
-    skin_points,
-    visible_points,
-    vote_labels,
-)
+from npga_jax.tracking.clouds import fixed_size, skin_points
 from tests.small_scans import egg
 
 
