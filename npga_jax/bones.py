@@ -1,9 +1,9 @@
-"""The bones: what carries hair, eyeballs, teeth and tongue.
+"""The bones: what carries eyeballs, teeth and tongue.
 
-A head model is a skin. Of what lies under it or grows out of it, it says nothing, and
-F, which follows the skin, drags teeth along with the nearest lip. Upper teeth, eyeballs
-and hair stay where the skull is; lower teeth and tongue go with the jaw, whose motion F
-itself shows by what it does to the chin. GaussianAvatars (Qian et al. 2024) adds teeth
+A head model is a skin. Of what lies under it, it says nothing, and F, which follows the
+skin, drags teeth along with the nearest lip. Upper teeth and eyeballs stay where the
+skull is; lower teeth and tongue go with the jaw, whose motion F itself shows by what it
+does to the chin. GaussianAvatars (Qian et al. 2024) adds teeth
 to FLAME in the same way.
 """
 
@@ -23,7 +23,7 @@ def fit_rotation(source: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.A
 
     Returns:
       Rotation [3, 3] and translation [3]: target = rotation @ source + translation. No
-      rotation where the points do not show one.
+      rotation where all points coincide.
     """
     exact = jax.lax.Precision.HIGHEST
     a, b = jnp.mean(source, axis=0), jnp.mean(target, axis=0)

@@ -57,7 +57,7 @@ class GaussianConfig:
     init_scale: float = 0.8
     """Standard deviations at the start, in units of the distance to the next points."""
     bones: bool = True
-    """Let the skull carry hair, eyes and upper teeth, and the jaw what else is in the
+    """Let the skull carry eyes and upper teeth, and the jaw what else is in the
     mouth, where there is a head model and label maps tell what is what."""
     feature_dim: int = 8
     """Length of each Gaussian's latent feature vector."""

@@ -145,6 +145,7 @@ def forward_motion(
 
     moved = means + map_rows(rows_of_f, inputs, rows=BLOCK_ROWS)
     jaw = jaw_motion(params, expr, octaves=octaves)
+    bindings = jax.lax.stop_gradient(bindings)
     return Deformed(means=bind(means, moved, bindings, jaw))
 
 

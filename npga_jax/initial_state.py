@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from npga_jax.bones import JAW
 from npga_jax.build import neighbour_graph, person_forward, state_from_points
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture, Timestep
@@ -26,6 +27,9 @@ from npga_jax.mouth import bind_mouth, canonical_skin, chin_points, mouth_points
 from npga_jax.training import TrainState
 from npga_jax.types import Params
 
+_MOST_IN_MOUTH = 0.1
+"""Of the first points."""
+
 
 def initial_state(
     cfg: TrainConfig,
@@ -42,7 +46,8 @@ def initial_state(
     neutral = most_neutral(capture, training, cfg.gaussians.init_frames)
     share = 1.0 if cfg.density.strategy == "none" else cfg.gaussians.init_share
     max_points = max(1, int(share * cfg.gaussians.capacity))
-    gather = partial(gather_points, capture, seed=cfg.seed)
+    cameras = train[0].cameras
+    gather = partial(gather_points, capture, seed=cfg.seed, cameras=cameras)
     coarse, code_std = {}, 1.0
     if person is None:
         points = gather(neutral, max_points=max_points)
@@ -51,7 +56,14 @@ def initial_state(
         code_std = person.exp_std
         to_canonical = partial(canonicalize, person)
         coarse, mouth = _find_mouth(
-            cfg, capture, training, neutral, coarse, to_canonical
+            cfg,
+            capture,
+            training,
+            neutral,
+            coarse,
+            to_canonical,
+            cameras=cameras,
+            max_points=int(_MOST_IN_MOUTH * max_points),
         )
         num_mouth = 0 if mouth is None else len(mouth.means)
         points = gather(
@@ -77,6 +89,9 @@ def _find_mouth(
     neutral: Sequence[Timestep],
     coarse: Params,
     to_canonical: Callable,
+    *,
+    cameras: Sequence[str],
+    max_points: int,
 ) -> tuple[Params, InitialPoints | None]:
     """F with the chin that shows the jaw's motion, and the points inside the mouth.
 
@@ -84,13 +99,24 @@ def _find_mouth(
     """
     if not cfg.gaussians.bones:
         return with_chin(coarse, None), None
-    mouth = mouth_points(capture, training)
-    skin = canonical_skin(capture, neutral, to_canonical)
+    options = {"cameras": cameras, "max_points": max_points, "seed": cfg.seed}
+    mouth = mouth_points(capture, training, **options)
+    if not len(mouth.means):
+        return with_chin(coarse, None), None
+    skin = canonical_skin(capture, neutral, to_canonical, cameras=cameras)
     chin = chin_points(skin, mouth, seed=cfg.seed)
     coarse = with_chin(coarse, chin)
     if chin is None:
+        print(
+            f"{len(mouth.means)} points inside the mouth are taken for skin: the first "
+            "clouds show too little of the chin to tell how the jaw moves "
+            "(--gaussians.init-frames takes more)"
+        )
         return coarse, None
     motion = jax.vmap(partial(jaw_motion, coarse, octaves=cfg.forward.octaves))
     codes = np.array([capture.driving(t).expr for t in training])
     rotations, translations = jax.jit(motion)(jnp.asarray(codes))
-    return coarse, bind_mouth(mouth, np.asarray(rotations), np.asarray(translations))
+    points = bind_mouth(mouth, np.asarray(rotations), np.asarray(translations))
+    with_jaw = int(points.bindings[:, JAW].sum())
+    print(f"{len(mouth.means)} points inside the mouth, {with_jaw} go with the jaw")
+    return coarse, points

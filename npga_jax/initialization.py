@@ -107,6 +107,7 @@ def gather_points(
     | None = None,
     on_skull: Collection[int] = (),
     left_out: Collection[int] = (),
+    cameras: Sequence[str] | None = None,
 ) -> InitialPoints:
     """Merges the clouds of some timesteps, without stray points.
 
@@ -117,6 +118,7 @@ def gather_points(
       on_skull: labels of points that stay where they are, whatever the expression.
       left_out: labels of points that are not taken. Without label maps no point has a
         label.
+      cameras: whose label maps count; None for all.
     """
     found = []
     for timestep in timesteps:
@@ -127,7 +129,7 @@ def gather_points(
         kept = spacing <= OUTLIER_FACTOR * np.median(spacing)
         rigid = np.zeros(len(points), bool)
         if on_skull or left_out:
-            labels = vote_labels(capture, timestep, cloud)
+            labels = vote_labels(capture, timestep, cloud, cameras)
             if labels is not None:
                 rigid = np.isin(labels, list(on_skull))
                 kept &= ~np.isin(labels, list(left_out))

@@ -22,6 +22,10 @@ class Graph(NamedTuple):
     weights: jax.Array  # [N, K] sum to 1; zero for dead ones
 
 
+_APART = 0.1
+"""Metres between skin, skull and jaw: what they carry has no neighbours elsewhere."""
+
+
 def empty_graph(count: int, neighbours: int = 1) -> Graph:
     """A graph without edges, of the shapes that `build_graph` gives."""
     return Graph(
@@ -49,6 +53,7 @@ def build_graph(
         [
             np.asarray(gaussians.means),
             hyper_scale * np.asarray(gaussians.features)[:, :hyper_columns],
+            _APART * np.asarray(gaussians.bindings),
         ],
         axis=1,
     )

@@ -34,23 +34,42 @@ class MouthPoints(NamedTuple):
 
 
 def labelled_points(
-    capture: Capture, timestep: Timestep, label: int
+    capture: Capture, timestep: Timestep, label: int, cameras: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points of one frame with a label, in the head frame [P, 3], and their colours."""
     cloud = capture.points(timestep)
-    labels = None if cloud is None else vote_labels(capture, timestep, cloud)
+    labels = None
+    if cloud is not None:
+        labels = vote_labels(capture, timestep, cloud, cameras)
     if labels is None:
         return np.zeros((0, 3)), np.zeros((0, 3))
     points = to_head_frame(cloud, capture.driving(timestep).world_from_head)
     return points[labels == label], cloud.rgb[labels == label]
 
 
-def mouth_points(capture: Capture, timesteps: Sequence[Timestep]) -> MouthPoints:
-    """All points inside the mouth; none where there are no label maps."""
-    found = [labelled_points(capture, t, INNER_MOUTH) for t in timesteps]
+def mouth_points(
+    capture: Capture,
+    timesteps: Sequence[Timestep],
+    *,
+    cameras: Sequence[str],
+    max_points: int,
+    seed: int,
+) -> MouthPoints:
+    """Points inside the mouth; none where there are no label maps.
+
+    Args:
+      cameras: whose label maps count.
+      max_points: at most this many are kept, drawn at random.
+    """
+    found = [labelled_points(capture, t, INNER_MOUTH, cameras) for t in timesteps]
     rows = [np.full(len(points), row) for row, (points, _) in enumerate(found)]
     points, rgb = zip(*found, strict=True)
-    return MouthPoints(*(np.concatenate(x) for x in (points, rgb, rows)))
+    mouth = MouthPoints(*(np.concatenate(x) for x in (points, rgb, rows)))
+    if len(mouth.means) > max_points:
+        rng = np.random.default_rng(seed)
+        kept = np.sort(rng.choice(len(mouth.means), max_points, replace=False))
+        mouth = MouthPoints(*(x[kept] for x in mouth))
+    return mouth
 
 
 def chin_points(
@@ -60,9 +79,8 @@ def chin_points(
 
     Args:
       skin: [P, 3] canonical.
+      mouth: at least one point.
     """
-    if not len(mouth.means):
-        return None
     x, y, z = mouth.means.T
     lips = np.array([np.median(x), np.quantile(y, 0.8), np.quantile(z, 0.9)])
     low, high = lips + np.array(_CHIN_BOX)
@@ -103,11 +121,15 @@ def bind_mouth(
 
 
 def canonical_skin(
-    capture: Capture, timesteps: Sequence[Timestep], to_canonical: Callable
+    capture: Capture,
+    timesteps: Sequence[Timestep],
+    to_canonical: Callable,
+    *,
+    cameras: Sequence[str],
 ) -> np.ndarray:
     """Skin of some frames, [P, 3]."""
     found = []
     for timestep in timesteps:
-        points, _ = labelled_points(capture, timestep, FACE)
+        points, _ = labelled_points(capture, timestep, FACE, cameras)
         found.append(to_canonical(points, capture.driving(timestep).expr)[0])
     return np.concatenate(found)

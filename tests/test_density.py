@@ -72,6 +72,7 @@ def test_the_worst_are_cloned_into_free_slots():
         middle = (new.means[child] + new.means[parent]) / 2
         np.testing.assert_allclose(middle, gaussians.means[parent], atol=1e-7)
         np.testing.assert_array_equal(new.sh[child], gaussians.sh[parent])
+        np.testing.assert_array_equal(new.bindings[child], gaussians.bindings[parent])
         # Two clones, one behind the other, hide as much as the one did.
         together = 1 - (1 - jax.nn.sigmoid(new.logit_opacities[child])) ** 2
         assert together == pytest.approx(0.8, rel=1e-4)

@@ -14,7 +14,9 @@ from npga_jax.data.capture import Driving, PointCloud, Timestep
 from npga_jax.data.segmentation import EYES, FACE, INNER_MOUTH
 from npga_jax.data.splits import Views
 from npga_jax.distillation.distill import initial_forward
+from npga_jax.forward import jaw_motion
 from npga_jax.initial_state import initial_state
+from npga_jax.mouth import bind_mouth
 from tests.distillation.ball_person import make_person
 from tests.small_head_model import BALL
 from tests.small_scene import ball_points
@@ -72,8 +74,13 @@ def by_place(monkeypatch):
         return params | {"out_w": 0.1 + params["out_w"]}
 
     monkeypatch.setattr("npga_jax.initial_state.person_forward", moving)
+
+    def votes(capture, timestep, cloud, cameras):
+        assert tuple(cameras) == TRAIN[0].cameras, "held-out cameras have no say"
+        return LABELS
+
     for module in (mouth, initialization):
-        monkeypatch.setattr(module, "vote_labels", lambda *_: LABELS)
+        monkeypatch.setattr(module, "vote_labels", votes)
 
 
 def test_bones_carry_what_label_maps_say(person, by_place):
@@ -111,9 +118,44 @@ def test_a_mouth_without_a_chin_is_taken_for_skin(person, by_place, monkeypatch)
     np.testing.assert_array_equal(state.params.coarse["chin"], 0)
 
 
+def test_each_mouth_is_closed_by_the_code_of_its_own_frame(
+    person, by_place, monkeypatch
+):
+    given = []
+
+    def keep(seen, rotations, translations):
+        given.extend((rotations, translations))
+        return bind_mouth(seen, rotations, translations)
+
+    monkeypatch.setattr("npga_jax.initial_state.bind_mouth", keep)
+    capture, cfg = make_capture(), make_config()
+    coarse = initial_state(cfg, capture, TRAIN, person).params.coarse
+    for views, *found in zip(TRAIN, *given, strict=True):
+        code = capture.driving(views.timestep).expr
+        for a, b in zip(found, jaw_motion(coarse, code, octaves=2), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+    assert np.abs(np.diff(given[1], axis=0)).max() > 1e-4
+
+
+def test_without_label_maps_all_is_skin(person, by_place, monkeypatch):
+    for module in (mouth, initialization):
+        monkeypatch.setattr(module, "vote_labels", lambda *_: None)
+    state = initial_state(make_config(), make_capture(), TRAIN, person)
+    assert np.abs(np.asarray(state.params.gaussians.bindings)).max() == 0
+    np.testing.assert_array_equal(state.params.coarse["chin"], 0)
+
+
+def test_more_mouth_than_slots_leaves_most_of_them_to_the_skin(person, by_place):
+    cfg = make_config(capacity=40, init_share=0.5)
+    state = initial_state(cfg, make_capture(), TRAIN, person)
+    means = np.asarray(state.params.gaussians.means)[np.asarray(state.alive)]
+    places = np.linalg.norm(means[:, None] - MOUTH_POINTS, axis=-1).min(axis=1)
+    assert len(means) == 20 and (places < 1e-6).sum() == 2
+
+
 def test_slots_are_shared_by_skin_and_mouth(person, by_place):
     cfg = make_config(capacity=500, init_share=0.5)
     state = initial_state(cfg, make_capture(), TRAIN, person)
     assert int(state.alive.sum()) == 250
     bound = np.asarray(state.params.gaussians.bindings).sum(axis=-1)
-    assert bound.sum() >= FRAMES * NUM_MOUTH
+    assert bound.sum() >= 25  # A tenth of them are the mouth's.

@@ -99,3 +99,12 @@ def test_gradient_agrees_with_finite_differences():
         energy(values + step * direction) - energy(values - step * direction)
     ) / (2 * step)
     assert jnp.sum(grad * direction) == pytest.approx(float(numeric), rel=1e-3)
+
+
+def test_what_another_bone_carries_is_no_neighbour():
+    bindings = np.zeros((20, 2), np.float32)
+    bindings[1::2, 0] = 1.0
+    gaussians = cloud(line())._replace(bindings=jnp.asarray(bindings))
+    graph = build_graph(gaussians, jnp.ones(20, bool), neighbours=2)
+    assert set(np.asarray(graph.ids[4])) == {2, 6}
+    assert set(np.asarray(graph.ids[11])) == {9, 13}

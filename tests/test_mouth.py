@@ -66,17 +66,15 @@ def test_chin_is_skin_below_the_lips_and_in_front():
     np.testing.assert_array_equal(chin, mouth.chin_points(skin, seen, seed=0))
 
 
-def test_no_chin_without_a_mouth_or_with_too_little_skin():
+def test_no_chin_with_too_little_skin():
     seen = open_mouths()
-    nothing = mouth.MouthPoints(*(x[:0] for x in seen))
     skin = _rng.uniform(-0.1, 0.1, (20_000, 3))
-    assert mouth.chin_points(skin, nothing, seed=0) is None
     assert mouth.chin_points(skin[:100], seen, seed=0) is None
 
 
 @pytest.fixture
 def labelled(monkeypatch):
-    """Five frames of points whose labels are known; the last has no cloud."""
+    """Four frames of points whose labels are known; the last has no cloud."""
     labels = np.repeat([FACE, INNER_MOUTH, EYES[0], EYES[1]], 10)
     xyz = _rng.uniform(-0.1, 0.1, (40, 3)).astype(np.float32)
     cloud = PointCloud(xyz, np.tile(np.linspace(0, 1, 40)[:, None], (1, 3)), None)
@@ -93,9 +91,14 @@ def labelled(monkeypatch):
 
 def test_points_of_mouths_are_those_that_label_maps_show(labelled):
     capture, xyz, labels = labelled
-    seen = mouth.mouth_points(capture, TIMESTEPS)
+    options = {"cameras": ("a", "b"), "max_points": 99, "seed": 0}
+    seen = mouth.mouth_points(capture, TIMESTEPS, **options)
     np.testing.assert_allclose(seen.means[:10], xyz[labels == INNER_MOUTH], atol=1e-7)
     np.testing.assert_array_equal(np.bincount(seen.rows), [10, 10, 10])
+    few = mouth.mouth_points(capture, TIMESTEPS, **options | {"max_points": 7})
+    assert [len(x) for x in few] == [7, 7, 7]
+    places = {tuple(x) for x in seen.means}
+    assert all(tuple(x) in places for x in few.means)
 
 
 def test_skin_is_taken_back_and_eyes_stay_with_the_skull(labelled):
@@ -120,7 +123,8 @@ def test_captures_without_label_maps_have_skin_alone(labelled, monkeypatch):
     capture, xyz, _ = labelled
     for module in (mouth, initialization):
         monkeypatch.setattr(module, "vote_labels", lambda *_: None)
-    assert not len(mouth.mouth_points(capture, TIMESTEPS).means)
+    seen = mouth.mouth_points(capture, TIMESTEPS, cameras=("a",), max_points=99, seed=0)
+    assert not len(seen.means)
     options = {"on_skull": EYES, "left_out": (INNER_MOUTH,)}
     points = initialization.gather_points(
         capture, TIMESTEPS[:1], max_points=100, seed=0, **options

@@ -50,6 +50,7 @@ def split_sh(params: AvatarParams):
     """The same leaves, with one group for each part of the colour."""
     groups = params.gaussians._asdict()
     color = groups.pop("sh")
+    del groups["bindings"]  # Not trained: see below.
     return {
         **groups,
         "sh": color[:, :1],
@@ -142,3 +143,12 @@ def test_defaults_are_those_of_the_command_line():
     assert GroupRates()._asdict() == dataclasses.asdict(OptimConfig())
     weights = dataclasses.asdict(LossConfig())
     assert LossWeights()._asdict() == {k: weights[k] for k in LossWeights._fields}
+
+
+def test_what_carries_a_gaussian_is_not_trained():
+    params = make_params()
+    optimizer = make_optimizer(RATES, NUM_STEPS)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates.gaussians.bindings, 0)
+    assert np.abs(updates.gaussians.means).min() > 0

@@ -1,5 +1,7 @@
 """What points of a cloud are, by the label maps of the cameras that see them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from npga_jax.data.capture import Camera, Capture, PointCloud, Timestep
@@ -50,16 +52,22 @@ def visible_points(
 
 
 def vote_labels(
-    capture: Capture, timestep: Timestep, cloud: PointCloud
+    capture: Capture,
+    timestep: Timestep,
+    cloud: PointCloud,
+    cameras: Sequence[str] | None = None,
 ) -> np.ndarray | None:
     """The label that most cameras give each point, -1 where none sees it.
+
+    Args:
+      cameras: which are asked; None for all.
 
     Returns:
       [P] int, or None if the capture has no label maps of this timestep.
     """
     votes = np.zeros((len(cloud.xyz), _NUM_LABELS), np.int32)
     has_maps = False
-    for camera_id in capture.cameras:
+    for camera_id in capture.cameras if cameras is None else cameras:
         labels = capture.labels(timestep, camera_id)
         if labels is None:
             continue
