@@ -3,8 +3,8 @@
 A head model is a skin. Of what lies under it, it says nothing, and F, which follows the
 skin, drags teeth along with the nearest lip. Upper teeth and eyeballs stay where the
 skull is; lower teeth and tongue go with the jaw, whose motion F itself shows by what it
-does to the chin. GaussianAvatars (Qian et al. 2024) adds teeth
-to FLAME in the same way.
+does to the chin. GaussianAvatars (Qian et al. 2024) adds teeth to FLAME in the same
+way.
 """
 
 import jax
@@ -14,7 +14,9 @@ SKULL, JAW = 0, 1
 """Columns of `Gaussians.bindings`. The head frame is the skull's."""
 
 
-def fit_rotation(source: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+def fit_rigid_motion(
+    source: jax.Array, target: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The rigid motion between two sets of points, in least squares (Kabsch 1976).
 
     Args:
@@ -38,7 +40,7 @@ def bind(
     means: jax.Array,  # [N, 3] canonical
     moved: jax.Array,  # [N, 3] where the skin takes them
     bindings: jax.Array,  # [N, 2] shares of skull and jaw; the rest is skin
-    jaw: tuple[jax.Array, jax.Array],  # `fit_rotation`
+    jaw: tuple[jax.Array, jax.Array],  # `fit_rigid_motion`
 ) -> jax.Array:
     """Centres as skin, skull and jaw carry them: [N, 3]."""
     rotation, translation = jaw

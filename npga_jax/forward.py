@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.bones import bind, fit_rotation
+from npga_jax.bones import bind, fit_rigid_motion
 from npga_jax.deformation import HEAD_RADIUS, MOTION_SCALE
 from npga_jax.mlp import map_rows, positional_encoding
 from npga_jax.types import Deformed, Params
@@ -120,7 +120,7 @@ def jaw_motion(
     params = jax.lax.stop_gradient(params)
     chin = params["chin"]
     moved = chin + displacement(params, chin, None, expr, octaves=octaves)
-    return jax.lax.stop_gradient(fit_rotation(chin, moved))
+    return jax.lax.stop_gradient(fit_rigid_motion(chin, moved))
 
 
 def forward_motion(

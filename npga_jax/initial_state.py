@@ -66,9 +66,9 @@ def initial_state(
             max_points=int(_MOST_IN_MOUTH * max_points),
         )
         num_mouth = 0 if mouth is None else len(mouth.means)
+        count = cfg.gaussians.expressive_frames
         points = gather(
-            neutral
-            + most_varied(capture, training, neutral, cfg.gaussians.expressive_frames),
+            neutral + most_varied(capture, training, neutral, count),
             max_points=max(1, max_points - num_mouth),
             to_canonical=to_canonical,
             on_skull=ON_SKULL if cfg.gaussians.bones else (),

@@ -38,9 +38,9 @@ def labelled_points(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points of one frame with a label, in the head frame [P, 3], and their colours."""
     cloud = capture.points(timestep)
-    labels = None
-    if cloud is not None:
-        labels = vote_labels(capture, timestep, cloud, cameras)
+    if cloud is None:
+        return np.zeros((0, 3)), np.zeros((0, 3))
+    labels = vote_labels(capture, timestep, cloud, cameras)
     if labels is None:
         return np.zeros((0, 3)), np.zeros((0, 3))
     points = to_head_frame(cloud, capture.driving(timestep).world_from_head)
