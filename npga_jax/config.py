@@ -266,13 +266,13 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     "long": TrainConfig(
         preset="long",
-        steps=30_000,
-        halvings=(0.1, 0.5),
+        steps=24_000,
+        halvings=(0.5,),
         save_every=1_000,
-        test_every=1_000,
+        test_every=2_000,
         capture=CaptureConfig(width=550, driving="nphm"),
-        gaussians=GaussianConfig(capacity=80_000, init_frames=8),
-        loss=LossConfig(lpips=0.05),
+        gaussians=GaussianConfig(capacity=120_000, init_frames=8),
+        loss=LossConfig(lpips=0.02),
     ),
     "paper": TrainConfig(
         preset="paper",
