@@ -80,7 +80,7 @@ class ForwardConfig:
     """Number of hidden layers."""
     octaves: int = 6
     """Octaves of the positional encoding."""
-    steps: int = 2_000
+    steps: int = 4_000
     """Steps of the distillation."""
     detail_rate: float = 5e-4
     """Step size of G beside F, in the place of --optim.detail."""

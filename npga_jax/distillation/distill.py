@@ -38,7 +38,7 @@ _FINAL_FRACTION = 0.02
 _ASTRAY = (0.0015, 0.005)
 """Metres: spread around posed points, one half of them each."""
 _CODES_AT_ONCE = 8
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Raised with every change of loss, sampling or network that options do not say: what
 an earlier version left in a cache is then not taken for this one's."""
 
@@ -49,9 +49,9 @@ class DistillOptions(NamedTuple):
     hidden: int = 128
     layers: int = 4
     octaves: int = 6
-    steps: int = 2000
-    num_points: int = 512
-    num_codes: int = 8
+    steps: int = 4000
+    num_points: int = 256
+    num_codes: int = 16
     matrix_rate: float = 2e-2
     learning_rate: float = 3e-3
     far_weight: float = 0.05
