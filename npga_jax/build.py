@@ -18,7 +18,7 @@ from npga_jax.avatar import (
     render_views,
 )
 from npga_jax.config import TrainConfig
-from npga_jax.data.capture import Capture
+from npga_jax.data.capture import Capture, Footage
 from npga_jax.data.loader import load_batch, plan_step
 from npga_jax.data.splits import Views
 from npga_jax.deformation import (
@@ -41,6 +41,7 @@ from npga_jax.losses import LossWeights
 from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.optim import GroupRates, make_optimizer
 from npga_jax.perceptual import make_lpips
+from npga_jax.rasterizer import rasterization
 from npga_jax.screen import init_screen, refine_image
 from npga_jax.training import (
     Perceptual,
@@ -49,7 +50,14 @@ from npga_jax.training import (
     init_train_state,
     make_train_step,
 )
-from npga_jax.types import AvatarParams, Batch, CoarseFn, Gaussians, Params
+from npga_jax.types import (
+    AvatarParams,
+    Batch,
+    CoarseFn,
+    Gaussians,
+    Params,
+    RasterizeFn,
+)
 
 NEIGHBOURS = 10
 """Of every Gaussian, for the Laplacian terms."""
@@ -221,14 +229,13 @@ def stage_at(cfg: TrainConfig, step: int) -> Stage:
     )
 
 
-def loss_weights(cfg: TrainConfig, capture: Capture, stage: Stage) -> LossWeights:
+def loss_weights(cfg: TrainConfig, footage: Footage, stage: Stage) -> LossWeights:
     """The weights of the settings; without mattes there is no opacity to compare."""
-    has_mattes = capture.alpha(capture.timesteps[0], capture.cameras[0]) is not None
     weights = {name: getattr(cfg.loss, name) for name in LossWeights._fields}
     if cfg.forward.source == "distilled":
         weights["residual"] = cfg.forward.detail_residual
     return LossWeights(**weights)._replace(
-        alpha=cfg.loss.alpha if has_mattes else 0.0,
+        alpha=cfg.loss.alpha if footage.has_mattes else 0.0,
         lpips=cfg.loss.lpips if stage.has_lpips else 0.0,
         screen=cfg.loss.screen if stage.has_screen else 0.0,
     )
@@ -241,23 +248,29 @@ def has_graph(cfg: TrainConfig) -> bool:
 
 def make_run_step(
     cfg: TrainConfig,
-    capture: Capture,
+    footage: Footage,
     *,
     max_isects: int,
     axis_name: str | None,
     stage: Stage,
+    rasterize_fn: RasterizeFn = rasterization,
 ) -> Callable:
-    """The training step of a stage with the settings bound."""
-    weights = loss_weights(cfg, capture, stage)
+    """The training step of a stage with the settings bound.
+
+    Args:
+      footage: a capture, or what stands for one.
+    """
+    weights = loss_weights(cfg, footage, stage)
     perceptual = None
     if weights.lpips:
         perceptual = Perceptual(make_lpips("alex"), cfg.loss.lpips_crop)
     return make_train_step(
         optimizer=make_run_optimizer(cfg),
-        width=capture.width,
-        height=capture.height,
+        width=footage.width,
+        height=footage.height,
         max_isects=max_isects,
-        **make_deformation(cfg, capture.expr_names)._asdict(),
+        **make_deformation(cfg, footage.expr_names)._asdict(),
+        rasterize_fn=rasterize_fn,
         screen_fn=refine_image,
         loss_weights=weights,
         perceptual=perceptual,

@@ -3,10 +3,13 @@
 import importlib.util
 import json
 import os
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
 from npga_jax import cli
 
@@ -23,7 +26,15 @@ def benchmark():
         spec = importlib.util.spec_from_file_location("npga_benchmark", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        patch.setattr(module.runtime, "use_wide_vectors", lambda: None)
         yield module
+
+
+@pytest.fixture(scope="module")
+def parts(benchmark):
+    """The modules that do the measuring, by name."""
+    names = ("renderer", "step", "scaling", "scenes", "timing")
+    return {name: importlib.import_module(f"bench_{name}") for name in names}
 
 
 _SCENE_MODULE = """
@@ -70,12 +81,14 @@ def test_renderer_benchmark_writes_times_accuracy_and_ratio(
     }
     argv = [str(x) for item in options.items() for x in item]
     cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=["renderer", *argv])
-    report = json.loads(output.read_text())
+    whole = json.loads(output.read_text())
+    report = whole["renderer"]
     assert report["scene"] == "standard"
     assert report["num_isects"] > 0
     for mode in ("forward", "forward+backward"):
         row = report["times"][mode]["npga_jax"]
         assert 0 < row["min_ms"] <= row["median_ms"] < 1e3 * row["first_call_s"]
+        assert row["spread_ms"] >= 0 and row["cpu_ms"] > 0
         native = report["times"][mode]["native"]
         assert row["ratio_to_native"] == row["min_ms"] / native["min_ms"]
     assert set(report["accuracy"]) == {
@@ -83,34 +96,50 @@ def test_renderer_benchmark_writes_times_accuracy_and_ratio(
         *(f"rel_{k}" for k in ("means", "quats", "scales", "opacities", "colors")),
     }
     assert report["peers"] == ["| peer | 1 ms |"]
+    # This gold is wrong; the twin is not.
+    passed = {gate["name"]: gate["passed"] for gate in whole["gates"]}
+    assert not passed["renderer: PSNR against the gold"]
+    ratio = report["times"]["forward"]["npga_jax"]["ratio_to_native"]
+    assert passed["renderer: forward, times the native one's"] == (ratio <= 3)
+    assert passed["renderer: PSNR against the dense twin"]
+    assert passed["renderer: gradient of quats against the dense twin"]
     printed = capsys.readouterr().out
     assert "forward+backward native" in printed
     assert "measured there, not here" in printed
 
 
-def test_own_scene_is_visible_and_the_same_every_time(benchmark):
-    first, second = (benchmark.make_head_scene(300, 20, 30) for _ in range(2))
+def test_own_scene_is_visible_and_the_same_every_time(parts):
+    first, second = (parts["scenes"].make_head_scene(300, 20, 30) for _ in range(2))
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name])
-    image = np.asarray(benchmark.Impl(first).fwd())
+    image = np.asarray(parts["renderer"].Impl(first).fwd())
     assert image.shape == (30, 20, 3)
     covered = np.mean(np.abs(image - 1) > 0.05)
     assert 0.05 < covered < 0.95
 
 
-def test_calls_take_turns_and_the_first_round_is_not_counted(benchmark):
+def test_calls_take_turns_and_the_first_round_is_not_counted(parts):
     order = []
-    calls = {name: lambda name=name: order.append(name) for name in "ab"}
-    times = benchmark.time_in_turns(calls, repeats=2)
+
+    def call(name):
+        order.append(name)
+        time.sleep(0.05 if len(order) <= 2 else 0.001)
+        return len(order)
+
+    calls = {name: partial(call, name) for name in "ab"}
+    times, results = parts["timing"].time_in_turns(calls, repeats=2)
     assert order == ["a", "b"] * 3
-    assert set(times["a"]) == {"min_ms", "median_ms", "cpu_ms"}
+    keys = {"first_call_s", "min_ms", "median_ms", "spread_ms", "cpu_ms"}
+    assert set(times["a"]) == keys
+    assert times["a"]["first_call_s"] >= 0.05 > times["a"]["min_ms"] / 1e3 >= 0.001
+    assert results == {"a": 5, "b": 6}
 
 
-def test_gold_of_ones_own_result_has_no_error(benchmark):
+def test_gold_of_ones_own_result_has_no_error(parts):
     image = np.random.default_rng(0).random((4, 5, 3))
-    grads = {name: np.ones((2, 3)) for name in benchmark.LEAVES}
+    grads = {name: np.ones((2, 3)) for name in parts["scenes"].LEAVES}
     gold = {"img": image, **{f"g_{k}": 2 * v for k, v in grads.items()}}
-    result = benchmark.compare_with_gold(image, grads, gold)
+    result = parts["renderer"].compare_with_gold(image, grads, gold)
     assert result.pop("psnr") == pytest.approx(200)
     assert all(error == pytest.approx(0.5) for error in result.values())
 
@@ -129,3 +158,148 @@ def test_unusable_options_are_refused_in_a_sentence(
         cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=["renderer", *options])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+SMALL_STEP = ["--num-gaussians", "300", "--width", "32", "--height", "48"]
+
+
+def test_step_benchmark_times_the_whole_and_its_parts(
+    benchmark, parts, tmp_path, capsys
+):
+    output = tmp_path / "numbers.json"
+    argv = ["step", *SMALL_STEP, "--repeats", "2", "--gate", "--no-compare"]
+    argv += ["--output", str(output)]
+    cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=argv)
+    whole = json.loads(output.read_text())
+    report = whole["step"]
+    assert len(report["times"]) == 7
+    for row in report["times"].values():
+        assert 0 < row["min_ms"] <= row["median_ms"]
+    assert report["compile_s"] > 0 and report["lower_s"] > 0
+    assert report["num_isects"] > 0 and report["last_step"]["num_dropped"] == 0
+    # It trains: the last step's loss is not the first one's.
+    assert report["last_step"]["loss"] < report["first_step"]["loss"]
+    assert [gate["passed"] for gate in whole["gates"]] == [True, True, None, None]
+    printed = capsys.readouterr().out
+    assert "losses, and gradient" in printed and "passed" in printed
+    # A step that is not the twin's misses the gate.
+    first = report["first_step"]
+    for loss, passed in ((first["loss"], True), (1.0001 * first["loss"], False)):
+        pure = {**first, "loss": loss}
+        gates = parts["step"].gates({**report, "first_step_pure": pure})
+        assert [gate.passed for gate in gates] == [True, True, passed, True]
+
+
+@pytest.mark.slow
+def test_the_step_is_that_of_the_pure_path(benchmark, tmp_path):
+    output = tmp_path / "numbers.json"
+    argv = ["step", *SMALL_STEP, "--repeats", "1", "--gate", "--output", str(output)]
+    cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=argv)
+    gates = json.loads(output.read_text())["gates"]
+    assert [gate["passed"] for gate in gates] == [True] * 4
+
+
+def test_a_missed_gate_is_an_exit_code_and_a_line(benchmark, monkeypatch, capsys):
+    gate = {"name": "speed", "value": 4.0, "limit": "<= 3", "note": "", "passed": False}
+
+    def measure(cfg):
+        benchmark.print_gates([gate])
+        return {"gates": [gate]}
+
+    monkeypatch.setattr(benchmark, "measure", measure)
+    cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=["step"])
+    with pytest.raises(SystemExit) as end:
+        cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=["step", "--gate"])
+    assert end.value.code == 1
+    assert "MISSED" in capsys.readouterr().out
+    gate["passed"] = None
+    cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=["step", "--gate"])
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "passed"),
+    [
+        (3.0, "<= 3", True),
+        (3.1, "<= 3", False),
+        (80.0, ">= 80.0", True),
+        (79.9, ">= 80.0", False),
+        (float("nan"), ">= 80", False),
+        (float("nan"), "<= 3", False),
+        (None, "<= 3", None),
+    ],
+)
+def test_gates_hold_at_their_limits_and_never_for_nan(parts, value, limit, passed):
+    assert parts["timing"].Gate("x", value, limit).passed is passed
+
+
+def _report(num_devices, loss):
+    times = {"training step": {"median_ms": 3.0}}
+    return {
+        "step": {
+            "times": times,
+            "first_step": {"loss": loss, "grad_norm": 2.0},
+            "num_isects": 500,
+            "views": 2,
+            "rss_peak_mb": 100.0 + num_devices,
+        }
+    }
+
+
+def test_scaling_compares_devices_and_divides_by_intersections(
+    benchmark, parts, monkeypatch, tmp_path, capsys
+):
+    scaling = parts["scaling"]
+    calls = []
+
+    def run(part, options):
+        calls.append((part, options))
+        count = int(options[options.index("--num-devices") + 1])
+        return _report(count, 1.0 + 1e-3 * (count == 4))
+
+    tables = [t for t in scaling.TABLES if (t.part, t.title) == ("step", "devices")]
+    monkeypatch.setattr(scaling, "TABLES", tables)
+    monkeypatch.setattr(scaling, "run", run)
+    output = tmp_path / "scaling.json"
+    argv = ["step", "--scaling", "--repeats", "7", "--output", str(output)]
+    cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=argv)
+    assert calls[0] == (
+        "step",
+        ("--num-devices", "1", "--views", "8", "--repeats", "7"),
+    )
+    (table,) = json.loads(output.read_text())["tables"]
+    assert [row["label"] for row in table["rows"]] == ["1", "2", "4", "8"]
+    assert [row["error"] > 1e-4 for row in table["rows"]] == [False, False, True, False]
+    for row in table["rows"]:
+        assert row["ms_per_million_isects"] == pytest.approx(3.0 * 1e6 / 1000)
+    assert "| devices |" in capsys.readouterr().out
+    # Four devices that compute something else are a missed gate; so is NaN.
+    with pytest.raises(SystemExit) as end:
+        cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=[*argv, "--gate"])
+    assert end.value.code == 1
+    assert len(scaling.missed({"tables": [{"rows": [{"error": float("nan")}]}]})) == 1
+
+
+def test_every_table_asks_for_options_that_there_are(benchmark, parts):
+    for table in parts["scaling"].TABLES:
+        for options in table.rows.values():
+            cfg = tyro.cli(benchmark.BenchmarkConfig, args=[table.part, *options])
+            benchmark.check(cfg)
+
+
+@pytest.mark.slow
+def test_devices_of_other_processes_compute_what_one_does(parts, monkeypatch):
+    scaling = parts["scaling"]
+    rows = {n: ("--num-devices", n, "--views", "2", *SMALL_STEP) for n in ("1", "2")}
+    tables = (scaling.Table("step", "devices", rows),)
+    monkeypatch.setattr(scaling, "TABLES", tables)
+    report = scaling.measure(("step",), repeats=1)
+    one, two = report["tables"][0]["rows"]
+    assert one["error"] == 0 and two["error"] <= 1e-5
+    assert one["num_isects"] == two["num_isects"] > 0
+    assert two["rss_peak_mb"] > 50
+    assert not scaling.missed(report)
+
+
+def test_a_row_that_fails_says_so(parts):
+    with pytest.raises(RuntimeError, match="1 or more"):
+        parts["scaling"].run("renderer", ("--num-gaussians", "0"))

@@ -8,6 +8,7 @@ changing the resolution is a pure scaling of the first two rows of K.
 import abc
 import dataclasses
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -51,6 +52,22 @@ class PointCloud:
     normals: np.ndarray | None  # [P, 3] float32, world; zero where unknown
 
 
+class Footage(Protocol):
+    """What a training step has to know of a capture before it sees one."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def expr_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def has_mattes(self) -> bool: ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Capture(abc.ABC):
     """Calibrated videos of one person, with driving codes.
@@ -77,6 +94,11 @@ class Capture(abc.ABC):
     def expr_dim(self) -> int:
         """Length of the expression code."""
         return len(self.expr_names)
+
+    @property
+    def has_mattes(self) -> bool:
+        """Whether there are mattes: all images have one, or none."""
+        return self.alpha(self.timesteps[0], self.cameras[0]) is not None
 
     @abc.abstractmethod
     def camera(self, timestep: Timestep, camera_id: str) -> Camera:

@@ -1,24 +1,29 @@
-"""Times the head model: `python experiments/benchmark_nphm.py`.
+"""Times the head model beside the official code (`benchmark.py nphm`).
 
 MonoNPHM's official sizes with random weights, which cost what trained ones do. Half of
 the points lie close to anchors on a head-sized ellipsoid, half anywhere in the box that
 heads are extracted from. Compilation and runs are timed apart.
 """
 
-import dataclasses
-import json
-import os
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from bench_timing import Gate, time_in_turns
 
-from npga_jax import cli, runtime
-from npga_jax.errors import InputError
 from npga_jax.loop import peak_rss_mb
+from npga_jax.nphm.codes import Codes
+from npga_jax.nphm.model import (
+    HeadModel,
+    deform,
+    evaluate_with_gradient,
+    init_params,
+    predict_anchors,
+)
+from npga_jax.nphm.streaming import POINT_ROWS, evaluate_points
 
 
 class Official(NamedTuple):
@@ -56,95 +61,68 @@ _BOX = np.array([[-0.55, -0.5, -0.95], [0.55, 0.75, 0.4]])
 _HEAD_CENTER, _HEAD_RADII = np.array([0, 0.05, -0.15]), np.array([0.33, 0.45, 0.4])
 
 
-@dataclasses.dataclass(frozen=True)
-class BenchmarkConfig:
-    """Measure speed and memory of the head model, beside the official code's."""
-
-    points: int = 100_000
-    """Number of points."""
-    repeats: int = 3
-    """Timed runs of each kind, after one that compiles."""
-    twin_points: int = 5_000
-    """Points at which the differentiable evaluation (blocks) and the plain definition
-    (dense) are timed too; 0 leaves them out."""
-    json: Path | None = None
-    """JSON file for the numbers."""
+_MOST_TWIN_ERROR = 1e-4
+"""Of distances and colours against the dense definition, relative to the largest."""
 
 
-def main(cfg: BenchmarkConfig) -> None:
-    if min(cfg.points, cfg.repeats) < 1 or cfg.twin_points < 0:
-        raise InputError(
-            f"--points {cfg.points}, --repeats {cfg.repeats} and --twin-points "
-            f"{cfg.twin_points} cannot be measured; give 1, 1 and 0 or more."
-        )
-    if cfg.json is not None and cfg.json.is_dir():
-        raise InputError(f"--json {cfg.json} is a folder; give a file.")
-    runtime.configure()
-    from npga_jax.nphm.config import NPHMConfig
-
-    report = measure(cfg, NPHMConfig())
-    print_report(report)
-    if cfg.json is not None:
-        cfg.json.parent.mkdir(parents=True, exist_ok=True)
-        cfg.json.write_text(json.dumps(report, indent=2) + "\n")
-        print(f"wrote {cfg.json}")
-
-
-def measure(cfg: BenchmarkConfig, sizes: Any) -> dict[str, Any]:
-    """Everything that `print_report` shows, ready for JSON.
+def measure(
+    *, sizes: Any, num_points: int, repeats: int, twin_points: int
+) -> dict[str, Any]:
+    """Everything that `print_report` and `gates` look at, ready for JSON.
 
     Args:
-      cfg: settings.
       sizes: NPHMConfig.
+      twin_points: at which the differentiable evaluation (blocks) and the plain
+        definition (dense) are timed too; 0 leaves them out.
     """
-    import jax
-
-    from npga_jax.nphm.streaming import evaluate_points
-
-    load, rss = os.getloadavg()[0], peak_rss_mb()
+    rss = peak_rss_mb()
     head, codes = make_head(sizes)
-    points = make_points(head.params["anchors_mean"], cfg.points)
-    possible = cfg.points * sizes.num_edges
+    points = make_points(head.params["anchors_mean"], num_points)
+    possible = num_points * sizes.num_edges
     rows = {}
     calls = _deformation_calls(head, codes, points)
     for name, options in _ROWS.items():
         calls[name] = partial(evaluate_points, head, points, codes, **options)
     for name, call in calls.items():
-        row, values = time_call(call, cfg.repeats)
-        edges = values.num_edges if name in _ROWS else 0
+        times, values = time_in_turns({name: call}, repeats)
+        row = times[name]
+        edges = values[name].num_edges if name in _ROWS else 0
         row["edges_computed"] = edges / possible
-        row["gflop"] = count_flops(head, name, cfg.points, edges) / 1e9
-        row["gflop_per_s"] = row["gflop"] / row["min_s"]
+        row["gflop"] = count_flops(head, name, num_points, edges) / 1e9
+        row["gflop_per_s"] = 1e3 * row["gflop"] / row["min_ms"]
         # The official figures are proportional to the number of points.
-        scale = cfg.points / 100_000
-        row["times_faster_cpu"] = OFFICIAL[name].cpu * scale / row["cpu_s"]
-        row["times_faster_wall"] = OFFICIAL[name].wall * scale / row["min_s"]
+        scale = 1e3 * num_points / 100_000
+        row["times_faster_cpu"] = OFFICIAL[name].cpu * scale / row["cpu_ms"]
+        row["times_faster_wall"] = OFFICIAL[name].wall * scale / row["min_ms"]
         rows[name] = row
+    twins = _measure_twins(head, codes, twin_points, repeats) if twin_points else {}
     return {
-        "points": cfg.points,
+        "points": num_points,
         "edges_possible": possible,
         "rows": rows,
         "official_s_per_100k": {k: v._asdict() for k, v in OFFICIAL.items()},
         "rss_before_mb": rss,
         "rss_peak_mb": peak_rss_mb(),
-        "twin_points": cfg.twin_points,
-        "twins": _measure_twins(cfg, head, codes) if cfg.twin_points else {},
-        "device": jax.devices()[0].device_kind,
-        "cpus": os.cpu_count(),
-        "load_before": load,
-        "load_after": os.getloadavg()[0],
-        "jax": jax.__version__,
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "twin_points": twin_points,
+        "twins": twins,
     }
+
+
+def gates(report: dict[str, Any]) -> list[Gate]:
+    """What must hold of a report."""
+    limit = f"<= {_MOST_TWIN_ERROR}"
+    found = []
+    for twin in ("streaming", "blocks"):
+        for what in ("sdf", "color"):
+            error = report["twins"].get(twin, {}).get(f"{what}_error")
+            note = "" if error is not None else "no twin was evaluated"
+            name = f"nphm: {what} of {twin} against the dense twin"
+            found.append(Gate(name, error, limit, note))
+    return found
 
 
 def make_head(sizes: Any) -> tuple[Any, Any]:
     """Random weights, anchors on an ellipsoid, and small random codes."""
-    import jax
-
-    from npga_jax.nphm.codes import Codes
-    from npga_jax.nphm.model import HeadModel, init_params
-
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(sizes.num_anchors, 3))
     # Real anchors are on the face and the sides: none at the back.
@@ -165,29 +143,6 @@ def make_points(anchors: np.ndarray, num_points: int) -> np.ndarray:
     near = near + rng.normal(0, 0.05, near.shape)
     anywhere = rng.uniform(*_BOX, (num_points - len(near), 3))
     return rng.permutation(np.concatenate([near, anywhere])).astype(np.float32)
-
-
-def time_call(call: Callable[[], Any], repeats: int) -> tuple[dict[str, float], Any]:
-    """Seconds of the first call and of the later ones; and what the last returned."""
-
-    def run() -> tuple[float, float, Any]:
-        start = time.perf_counter(), time.process_time()
-        result = call()
-        return time.perf_counter() - start[0], time.process_time() - start[1], result
-
-    first, _, result = run()
-    walls, cpus = [], []
-    for _ in range(repeats):
-        wall, cpu, result = run()
-        walls.append(wall)
-        cpus.append(cpu)
-    times = {
-        "first_call_s": first,
-        "min_s": min(walls),
-        "median_s": float(np.median(walls)),
-        "cpu_s": min(cpus),
-    }
-    return times, result
 
 
 def count_flops(head: Any, name: str, num_points: int, num_edges: int) -> float:
@@ -221,12 +176,6 @@ def count_flops(head: Any, name: str, num_points: int, num_edges: int) -> float:
 
 def _deformation_calls(head, codes, points) -> dict[str, Callable[[], Any]]:
     """The deformation alone, in blocks as large as those of the full evaluation."""
-    import jax
-    import jax.numpy as jnp
-
-    from npga_jax.nphm.model import deform, predict_anchors
-    from npga_jax.nphm.streaming import POINT_ROWS
-
     padded = np.resize(points, (-(-len(points) // POINT_ROWS), POINT_ROWS, 3))
     codes = jax.tree.map(lambda x: jnp.asarray(x)[None], codes)
 
@@ -245,15 +194,9 @@ def _deformation_calls(head, codes, points) -> dict[str, Callable[[], Any]]:
     return {"deformation": caller(deformed), "deformation + vjp": caller(with_vjp)}
 
 
-def _measure_twins(cfg, head, codes) -> dict[str, dict[str, float]]:
+def _measure_twins(head, codes, num_points, repeats) -> dict[str, dict[str, float]]:
     """Three ways to the full evaluation with gradient, at the same few points."""
-    import jax
-    import jax.numpy as jnp
-
-    from npga_jax.nphm.model import evaluate_with_gradient
-    from npga_jax.nphm.streaming import evaluate_points
-
-    points = make_points(head.params["anchors_mean"], cfg.twin_points)
+    points = make_points(head.params["anchors_mean"], num_points)
     one = jax.tree.map(lambda x: jnp.asarray(x)[None], codes)
 
     def caller(method: str) -> Callable[[], Any]:
@@ -261,7 +204,7 @@ def _measure_twins(cfg, head, codes) -> dict[str, dict[str, float]]:
             result, gradient = evaluate_with_gradient(
                 params, head.cfg, x, one, method=method
             )
-            return result.sdf, result.color, gradient
+            return result.sdf[0], result.color[0], gradient[0]
 
         evaluate = jax.jit(evaluate)
         return lambda: jax.block_until_ready(evaluate(head.params, points[None]))
@@ -272,27 +215,35 @@ def _measure_twins(cfg, head, codes) -> dict[str, dict[str, float]]:
         "blocks": caller("blocks"),
         "dense": caller("dense"),
     }
-    times = {name: time_call(call, cfg.repeats)[0] for name, call in calls.items()}
-    for row in times.values():
-        row["times_streaming_cpu"] = row["cpu_s"] / times["streaming"]["cpu_s"]
+    times, results = time_in_turns(calls, repeats)
+    dense = [np.asarray(x) for x in results["dense"][:2]]
+    for name, row in times.items():
+        row["times_streaming_cpu"] = row["cpu_ms"] / times["streaming"]["cpu_ms"]
+        for what, x, expected in zip(
+            ("sdf", "color"), results[name][:2], dense, strict=True
+        ):
+            error = np.abs(x - expected).max() / np.abs(expected).max()
+            row[f"{what}_error"] = float(error)
     return times
 
 
 def print_report(report: dict[str, Any]) -> None:
     print(
-        "{points} points, {edges_possible} edges possible; {device}, {cpus} CPUs, load "
-        "{load_before:.1f} to {load_after:.1f}, jax {jax}\n"
-        "XLA_FLAGS={xla_flags}\n".format(**report)
+        "head model: {points} points, {edges_possible} edges possible\n".format(
+            **report
+        )
     )
-    heads = ("first s", "min ms", "median ms", "CPU s", "x CPU", "x wall", "edges")
+    heads = ("first s", "min ms", "median ms", "spread ms", "CPU s", "x CPU", "x wall")
+    heads = (*heads, "edges")
     print(f"{'':<25}" + "".join(f"{h:>10}" for h in (*heads, "GFLOP", "GFLOP/s")))
     for name, row in report["rows"].items():
         edges = f"{100 * row['edges_computed']:.1f} %" if row["edges_computed"] else ""
         cells = (
             f"{row['first_call_s']:.1f}",
-            f"{1e3 * row['min_s']:.0f}",
-            f"{1e3 * row['median_s']:.0f}",
-            f"{row['cpu_s']:.2f}",
+            f"{row['min_ms']:.0f}",
+            f"{row['median_ms']:.0f}",
+            f"{row['spread_ms']:.0f}",
+            f"{row['cpu_ms'] / 1e3:.2f}",
             f"{row['times_faster_cpu']:.1f}",
             f"{row['times_faster_wall']:.1f}",
             edges,
@@ -309,11 +260,7 @@ def print_report(report: dict[str, Any]) -> None:
         print(f"\nfull forward + gradient at {report['twin_points']} points:")
     for name, row in report["twins"].items():
         print(
-            f"  {name:<12}{1e3 * row['min_s']:>8.0f} ms{row['cpu_s']:>8.2f} CPU s, "
+            f"  {name:<12}{row['min_ms']:>8.0f} ms{row['cpu_ms'] / 1e3:>8.2f} CPU s, "
             f"{row['times_streaming_cpu']:.1f} times streaming's; first call "
-            f"{row['first_call_s']:.1f} s"
+            f"{row['first_call_s']:.1f} s; off the dense one by {row['sdf_error']:.1e}"
         )
-
-
-if __name__ == "__main__":
-    cli.run(main, BenchmarkConfig)
