@@ -78,7 +78,7 @@ def make_table(means2d, conics, opacities, colors, num_channels: int) -> jax.Arr
 def gather_columns(table: jax.Array, ids: jax.Array) -> jax.Array:
     """Columns [C, K * G] of the table [C, N]; a Gaussian of no opacity for id N."""
     nobody = jnp.zeros((table.shape[0], 1), table.dtype).at[_LOG_OPACITY].set(-jnp.inf)
-    return jnp.concatenate([table, nobody], axis=1)[:, ids]
+    return jnp.concatenate([table, nobody], axis=1).at[:, ids].get(mode="clip")
 
 
 def add_columns(columns: jax.Array, ids: jax.Array, num_gaussians: int) -> jax.Array:
