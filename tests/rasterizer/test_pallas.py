@@ -4,8 +4,13 @@ In float64 no mistake can hide behind a tolerance: kernels and twins differ by t
 of sums only.
 """
 
+import importlib.util
 import itertools
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +36,8 @@ from .scenes import (
     wall,
     without,
 )
+
+REPO = Path(__file__).resolve().parents[2]
 
 # Small chunks, so that lists of these small scenes have several.
 DRIVERS = {
@@ -165,7 +172,7 @@ def test_overflow_drops_the_same_pairs(driver):
     _assert_equal(result, expected, 1e-5)
 
 
-def _one_tile(opacities, colors):
+def one_tile(opacities, colors):
     """Inputs of `rasterize_to_pixels`: layers that cover a tile, front to back."""
     n = len(opacities)
     lists = tiles.TileLists(
@@ -184,7 +191,7 @@ def test_chunks_behind_a_finished_tile_are_not_looked_at(driver):
     colors = np.random.default_rng(3).uniform(size=(40, 3))
     # A matrix product would carry them into the image, even with a weight of zero.
     colors[8:] = np.nan
-    *arrays, lists = _one_tile(np.full(40, 0.97), colors)
+    *arrays, lists = one_tile(np.full(40, 0.97), colors)
     fn = partial(pallas.rasterize_to_pixels, driver=driver, interpret=True)
 
     @quick_jit
@@ -233,7 +240,7 @@ def test_chunks_suffice_for_the_worst_lists():
     assert pallas.layout.num_chunks(counts.sum(), num_tiles, chunk) >= needed
 
 
-def _blend_gradient(fn, *inputs):
+def blend_gradient(fn, *inputs):
     def loss(arrays, lists):
         image, light = _blend(fn, *arrays, lists)
         return jnp.sum(image**2) + jnp.sum(light**2)
@@ -243,10 +250,10 @@ def _blend_gradient(fn, *inputs):
 
 
 def test_without_a_driver_for_the_platform_the_pure_path_answers():
-    inputs = _one_tile(np.linspace(0.1, 0.9, 20), np.ones((20, 3)))
-    compiled = quick_jit(partial(_blend_gradient, pallas.rasterize_to_pixels))
+    inputs = one_tile(np.linspace(0.1, 0.9, 20), np.ones((20, 3)))
+    compiled = quick_jit(partial(blend_gradient, pallas.rasterize_to_pixels))
     actual = compiled(*inputs)
-    pure = quick_jit(partial(_blend_gradient, compositing.rasterize_to_pixels))
+    pure = quick_jit(partial(blend_gradient, compositing.rasterize_to_pixels))
     expected = pure(*inputs)
     for x, y in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6)
@@ -258,7 +265,49 @@ def test_without_a_driver_for_the_platform_the_pure_path_answers():
 )
 @pytest.mark.parametrize("channels", [3, 35])
 def test_forward_and_backward_lower_for(platform, kernel, channels):
-    inputs = _one_tile(np.linspace(0.1, 0.9, 20), np.ones((20, channels)))
-    step = jax.jit(partial(_blend_gradient, pallas.rasterize_to_pixels))
+    inputs = one_tile(np.linspace(0.1, 0.9, 20), np.ones((20, channels)))
+    step = jax.jit(partial(blend_gradient, pallas.rasterize_to_pixels))
     text = step.trace(*inputs).lower(lowering_platforms=(platform,)).as_text()
     assert text.count(f"custom_call @{kernel}(") == 2
+
+
+_COMPILE = """
+import sys
+import jax
+from jax.experimental import topologies
+from tests.rasterizer.test_pallas import blend_gradient, one_tile
+from npga_jax.rasterizer import pallas
+
+device = topologies.get_topology_desc(platform="tpu", topology_name=sys.argv[1])
+sharding = jax.sharding.SingleDeviceSharding(device.devices[0])
+shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    one_tile([0.5] * 20, [[1.0] * int(sys.argv[2])] * 20),
+)
+step = jax.jit(lambda *inputs: blend_gradient(pallas.rasterize_to_pixels, *inputs))
+print(step.trace(*shapes).lower().compile().as_text().count('"tpu_custom_call"'))
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="TPUs are compiled for by libtpu, which is not installed",
+)
+@pytest.mark.parametrize(
+    ("topology", "channels"), [("v5e:2x2", 3), ("v5e:2x2", 35), ("v6e:2x2", 3)]
+)
+def test_forward_and_backward_compile_for_tpus_that_are_not_there(topology, channels):
+    # In a process of its own: libtpu looks for hardware, and may be in use.
+    result = subprocess.run(
+        [sys.executable, "-c", _COMPILE, topology, str(channels)],
+        cwd=REPO,
+        env={
+            **os.environ,
+            "TPU_SKIP_MDS_QUERY": "1",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "2"
