@@ -4,12 +4,11 @@ Arrays are [P, G]: pixels down, Gaussians along. The light before and behind eve
 Gaussian follows from running sums of log(1 - alpha), so that nothing in a chunk is
 sequential. The model and the backward pass are those of `compositing`, the twin.
 
-Drivers pass `running_sum`, the inclusive sum along G, and `moments`, the sums over the
-pixels that they can do best.
+Drivers do what depends on the channels, and pass the sums that they can do best:
+`running_sum`, inclusive along G, and `moments` over the pixels.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,13 +20,6 @@ from npga_jax.rasterizer.compositing import (
     alphas,
     geometry_gradients,
 )
-
-dot = partial(jax.lax.dot_general, precision=jax.lax.Precision.HIGHEST)
-"""Exact to float32; the hardware would otherwise round the factors."""
-
-ROWS_BY_COLUMNS = (((1,), (0,)), ((), ()))
-ROWS_BY_ROWS = (((1,), (1,)), ((), ()))
-COLUMNS_BY_COLUMNS = (((0,), (0,)), ((), ()))
 
 
 class Geometry(NamedTuple):
@@ -101,23 +93,21 @@ def _absorb(light, alpha, running_sum: Callable) -> _Absorbed:
 def forward_chunk(
     light: jax.Array,  # [P, 1] light that reaches the chunk
     geometry: Geometry,
-    colors: jax.Array,  # [F, G]
     *,
     tile_size: int,
     running_sum: Callable,
 ) -> tuple[jax.Array, jax.Array]:
-    """Light behind the chunk [P, 1], and what it adds to the colours [F, P]."""
-    px, py = pixel_offsets(tile_size, colors.dtype)
+    """Light behind the chunk [P, 1], and each Gaussian's share in a pixel [P, G]."""
+    px, py = pixel_offsets(tile_size, light.dtype)
     absorbed = _absorb(light, alphas(geometry, px, py), running_sum)
-    return absorbed.after, dot(colors, absorbed.weight, ROWS_BY_ROWS)
+    return absorbed.after, absorbed.weight
 
 
 def backward_chunk(
     light: jax.Array,  # [P, 1] light that reaches the chunk
     behind: jax.Array,  # [P, 1] <image, gradient> of what is not yet walked over
     geometry: Geometry,
-    colors: jax.Array,  # [F, G]
-    grads: jax.Array,  # [F, P] gradient of the colours
+    shade: jax.Array,  # [P, G] <colour, gradient>
     *,
     tile_size: int,
     running_sum: Callable,
@@ -126,19 +116,17 @@ def backward_chunk(
     """The same walk, front to back; see `compositing` for the formula.
 
     Returns:
-      `light` and `behind` for the next chunk, and the gradients: a tuple of 6 x [1, G]
-      by geometry, and [F, G] by colour.
+      `light` and `behind` for the next chunk, the gradients by geometry, 6 x [1, G],
+      and each Gaussian's share in a pixel [P, G].
     """
-    px, py = pixel_offsets(tile_size, colors.dtype)
+    px, py = pixel_offsets(tile_size, light.dtype)
     alpha = alphas(geometry, px, py)
     absorbed = _absorb(light, alpha, running_sum)
-    shade = dot(grads, colors, COLUMNS_BY_COLUMNS)
     shown = absorbed.weight * shade
     rest = behind - running_sum(shown)
     grad_alpha = absorbed.before * shade - rest / (1.0 - alpha)
     moving = absorbed.active & (alpha < MAX_ALPHA)
     grad_power = jnp.where(moving, grad_alpha * alpha, 0.0)
     by_geometry = geometry_gradients(geometry, moments(grad_power))
-    by_color = dot(grads, absorbed.weight, ROWS_BY_COLUMNS)
     behind = behind - jnp.sum(shown, axis=1)[:, None]
-    return absorbed.after, behind, by_geometry, by_color
+    return absorbed.after, behind, by_geometry, absorbed.weight

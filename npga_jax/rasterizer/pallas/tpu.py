@@ -12,16 +12,21 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from npga_jax.rasterizer.pallas.blending import (
-    ROWS_BY_COLUMNS,
     Geometry,
     Moments,
     backward_chunk,
-    dot,
     forward_chunk,
     monomials,
     tile_middle,
 )
 from npga_jax.rasterizer.pallas.layout import GEOMETRY_ROWS, ChunkLists
+
+_dot = partial(jax.lax.dot_general, precision=jax.lax.Precision.HIGHEST)
+"""Exact to float32; the hardware would otherwise round the factors."""
+
+_ROWS_BY_COLUMNS = (((1,), (0,)), ((), ()))
+_ROWS_BY_ROWS = (((1,), (1,)), ((), ()))
+_COLUMNS_BY_COLUMNS = (((0,), (0,)), ((), ()))
 
 CHUNK = 128
 """Gaussians of a chunk: the lanes of a vector."""
@@ -37,7 +42,7 @@ def _running_sum(x):
     shape = (x.shape[1],) * 2
     row = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
     column = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
-    return dot(x, (row <= column).astype(x.dtype), ROWS_BY_COLUMNS)
+    return _dot(x, (row <= column).astype(x.dtype), _ROWS_BY_COLUMNS)
 
 
 def _geometry(rows_ref, tile, tile_size, tile_width):
@@ -63,14 +68,13 @@ def _forward_kernel(
 
     @pl.when((filled_ref[k] == 1) & (jnp.max(light_ref[...]) > 0))
     def _add():
-        light_ref[...], shown = forward_chunk(
+        light_ref[...], weight = forward_chunk(
             light_ref[...],
             _geometry(rows_ref, tiles_ref[k], tile_size, tile_width),
-            rows_ref[GEOMETRY_ROWS:, :],
             tile_size=tile_size,
             running_sum=_running_sum,
         )
-        image_ref[0] += shown
+        image_ref[0] += _dot(rows_ref[GEOMETRY_ROWS:, :], weight, _ROWS_BY_ROWS)
 
 
 def _backward_kernel(
@@ -103,23 +107,23 @@ def _backward_kernel(
     @pl.when(needed)
     def _add():
         def moments(grad):
-            sums = dot(monomials_ref[...], grad, ROWS_BY_COLUMNS)
+            sums = _dot(monomials_ref[...], grad, _ROWS_BY_COLUMNS)
             return Moments(*(sums[i : i + 1, :] for i in range(6)))
 
-        light_ref[...], behind_ref[...], by_geometry, by_color = backward_chunk(
+        grads, colors = grads_ref[0], rows_ref[GEOMETRY_ROWS:, :]
+        light_ref[...], behind_ref[...], by_geometry, weight = backward_chunk(
             light_ref[...],
             behind_ref[...],
             _geometry(rows_ref, tiles_ref[k], tile_size, tile_width),
-            rows_ref[GEOMETRY_ROWS:, :],
-            grads_ref[0],
+            _dot(grads, colors, _COLUMNS_BY_COLUMNS),
             tile_size=tile_size,
             running_sum=_running_sum,
             moments=moments,
         )
         out_ref[...] = jnp.zeros_like(out_ref)
-        for i, column in enumerate(by_geometry):
-            out_ref[i : i + 1, :] = column
-        out_ref[GEOMETRY_ROWS:, :] = by_color
+        for i, row in enumerate(by_geometry):
+            out_ref[i : i + 1, :] = row
+        out_ref[GEOMETRY_ROWS:, :] = _dot(grads, weight, _ROWS_BY_COLUMNS)
 
 
 def _chunk_block(rows, chunk):

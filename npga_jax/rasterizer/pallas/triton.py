@@ -1,6 +1,7 @@
 """GPU kernels, by Triton: a program per tile loops over that tile's chunks.
 
-Triton knows powers of two only, and matrix products from 16 x 16 on.
+Channels are summed one by one: exact matrix products keep whole rows and columns of
+their factors in registers, of which there are too few.
 """
 
 from functools import partial
@@ -21,7 +22,7 @@ from npga_jax.rasterizer.pallas.blending import (
 from npga_jax.rasterizer.pallas.layout import GEOMETRY_ROWS, ChunkLists
 
 CHUNK = 16
-"""Gaussians of a chunk: the fewest that a matrix product takes."""
+"""Gaussians of a chunk, a power of two."""
 
 _running_sum = partial(jnp.cumsum, axis=1)
 
@@ -29,49 +30,57 @@ _COMPILER_PARAMS = plgpu.CompilerParams(num_warps=8, num_stages=1)
 
 
 def pad_channels(num_channels: int) -> int:
-    """A power of two, 16 or more."""
-    return max(16, 1 << (num_channels - 1).bit_length())
+    """Any number will do."""
+    return num_channels
 
 
-def _load_chunk(rows_ref, k, tile, *, channels, chunk, tile_size, tile_width):
-    """Geometry relative to the tile, and colours [F, G] of chunk k."""
-    slots = pl.ds(k * chunk, chunk)
+def _load_geometry(rows_ref, slots, tile, tile_size, tile_width):
     mx, my, *rest = (rows_ref[i, slots][None, :] for i in range(6))
     x, y = tile_middle(tile, tile_size, tile_width, rows_ref.dtype)
-    colors = rows_ref[pl.ds(GEOMETRY_ROWS, channels), slots]
-    return Geometry(mx - x, my - y, *rest), colors
+    return Geometry(mx - x, my - y, *rest)
+
+
+def _chunk_range(filled_ref, starts_ref):
+    """First and last + 1 chunk of this program's tile."""
+    tile = pl.program_id(0)
+    start = starts_ref[tile]
+    # The only chunk of a tile without Gaussians is not filled.
+    return start, jnp.where(filled_ref[start] == 1, starts_ref[tile + 1], start)
 
 
 def _unfinished(end, k, light):
     return (k < end) & (jnp.max(light) > 0)
 
 
-def _forward_kernel(filled_ref, starts_ref, rows_ref, image_ref, *, chunk, **tiling):
+def _forward_kernel(
+    filled_ref, starts_ref, rows_ref, image_ref, *, chunk, tile_size, tile_width
+):
     channels, num_pixels = image_ref.shape[1:]
     tile = pl.program_id(0)
-    start = starts_ref[tile]
-    # The only chunk of a tile without Gaussians is not filled.
-    end = jnp.where(filled_ref[start] == 1, starts_ref[tile + 1], start)
+    start, end = _chunk_range(filled_ref, starts_ref)
 
     def add(state):
         k, light, image = state
-        geometry, colors = _load_chunk(
-            rows_ref, k, tile, channels=channels, chunk=chunk, **tiling
-        )
-        light, shown = forward_chunk(
+        slots = pl.ds(k * chunk, chunk)
+        light, weight = forward_chunk(
             light,
-            geometry,
-            colors,
-            tile_size=tiling["tile_size"],
+            _load_geometry(rows_ref, slots, tile, tile_size, tile_width),
+            tile_size=tile_size,
             running_sum=_running_sum,
         )
-        return k + 1, light, image + shown
+        image = tuple(
+            image[f] + jnp.sum(weight * rows_ref[GEOMETRY_ROWS + f, slots], axis=1)
+            for f in range(channels)
+        )
+        return k + 1, light, image
 
     light = jnp.ones((num_pixels, 1), rows_ref.dtype)
-    image = jnp.zeros((channels, num_pixels), rows_ref.dtype)
-    image_ref[0] = jax.lax.while_loop(
+    image = (jnp.zeros((num_pixels,), rows_ref.dtype),) * channels
+    _, _, image = jax.lax.while_loop(
         lambda state: _unfinished(end, *state[:2]), add, (start, light, image)
-    )[2]
+    )
+    for f in range(channels):
+        image_ref[0, f, :] = image[f]
 
 
 def _sums_over_pixels(grad, tile_size):
@@ -100,49 +109,47 @@ def _backward_kernel(
     out_ref,
     *,
     chunk,
-    **tiling,
+    tile_size,
+    tile_width,
 ):
     channels, num_pixels = grads_ref.shape[1:]
     tile = pl.program_id(0)
-    start = starts_ref[tile]
-    end = jnp.where(filled_ref[start] == 1, starts_ref[tile + 1], start)
-    grads = grads_ref[0]
-    tile_size = tiling["tile_size"]
+    start, end = _chunk_range(filled_ref, starts_ref)
 
-    def store(k, by_geometry, by_color):
-        slots = pl.ds(k * chunk, chunk)
-        for i, row in enumerate(by_geometry):
-            out_ref[i, slots] = row
-        out_ref[pl.ds(GEOMETRY_ROWS, channels), slots] = by_color
+    def grad(f):
+        return grads_ref[0, f, :][:, None]
 
     def add(state):
         k, light, behind = state
-        geometry, colors = _load_chunk(
-            rows_ref, k, tile, channels=channels, chunk=chunk, **tiling
+        slots = pl.ds(k * chunk, chunk)
+        shade = sum(
+            grad(f) * rows_ref[GEOMETRY_ROWS + f, slots] for f in range(channels)
         )
-        light, behind, by_geometry, by_color = backward_chunk(
+        light, behind, by_geometry, weight = backward_chunk(
             light,
             behind,
-            geometry,
-            colors,
-            grads,
+            _load_geometry(rows_ref, slots, tile, tile_size, tile_width),
+            shade,
             tile_size=tile_size,
             running_sum=_running_sum,
             moments=partial(_sums_over_pixels, tile_size=tile_size),
         )
-        store(k, [jnp.squeeze(x, 0) for x in by_geometry], by_color)
+        for i, row in enumerate(by_geometry):
+            out_ref[i, slots] = jnp.squeeze(row, 0)
+        for f in range(channels):
+            out_ref[GEOMETRY_ROWS + f, slots] = jnp.sum(weight * grad(f), axis=0)
         return k + 1, light, behind
 
     light = jnp.ones((num_pixels, 1), rows_ref.dtype)
     k, _, _ = jax.lax.while_loop(
         lambda state: _unfinished(end, *state[:2]),
         add,
-        (start, light, behind_ref[0, 0][:, None]),
+        (start, light, behind_ref[0, 0, :][:, None]),
     )
 
     def skip(k, carry):
-        zeros = jnp.zeros((chunk,), rows_ref.dtype)
-        store(k, [zeros] * 6, jnp.zeros((channels, chunk), rows_ref.dtype))
+        for i in (*range(6), *range(GEOMETRY_ROWS, GEOMETRY_ROWS + channels)):
+            out_ref[i, pl.ds(k * chunk, chunk)] = jnp.zeros((chunk,), rows_ref.dtype)
         return carry
 
     jax.lax.fori_loop(k, end, skip, 0)
