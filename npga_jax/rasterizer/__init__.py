@@ -10,6 +10,7 @@ from npga_jax.math import safe_normalize
 from npga_jax.rasterizer import (
     compositing,
     native,
+    pallas,
     projection,
     reference,
     tiles,
@@ -21,14 +22,25 @@ from npga_jax.types import RenderOutput
 __all__ = [
     "Blocking",
     "rasterization",
+    "rasterization_pallas",
     "rasterization_pure",
     "rasterization_reference",
 ]
 
 _DEFAULT_BLOCKING = Blocking()
+_PALLAS_BLOCKING = Blocking(tile_size=16)
 
 
-def _composite_tiled(projected, colors, *, width, height, max_isects, blocking):
+def _composite_tiled(
+    projected,
+    colors,
+    *,
+    width,
+    height,
+    max_isects,
+    blocking,
+    rasterize_to_pixels=compositing.rasterize_to_pixels,
+):
     lists = tiles.isect_tiles(
         projected.means2d,
         projected.radii,
@@ -38,7 +50,7 @@ def _composite_tiled(projected, colors, *, width, height, max_isects, blocking):
         tile_size=blocking.tile_size,
         max_isects=max_isects,
     )
-    image, transmittance = compositing.rasterize_to_pixels(
+    image, transmittance = rasterize_to_pixels(
         projected.means2d,
         projected.conics,
         projected.opacities,
@@ -243,6 +255,48 @@ def rasterization_pure(
         colors,
         viewmats,
         Ks,
+        **options,
+    )
+
+
+def rasterization_pallas(
+    means,
+    quats,
+    scales,
+    opacities,
+    colors,
+    viewmats,
+    Ks,
+    *,
+    driver: pallas.Driver | None = None,
+    interpret: bool = False,
+    blocking: Blocking = _PALLAS_BLOCKING,
+    **options,
+) -> RenderOutput:
+    """`rasterization` with the compositing in Pallas kernels, on TPUs and NVIDIA GPUs.
+
+    Not yet run on hardware: compiled for TPUs and equal to `rasterization_pure` in
+    JAX's interpreter. `rasterization` does not use it.
+
+    Args:
+      driver: `pallas.TPU` or `pallas.TRITON`; by default that of the platform which the
+        program is compiled for, and `rasterization_pure` where there is none.
+      interpret: runs the kernels, by default those for TPUs, in JAX's interpreter.
+      blocking: only `tile_size` has a meaning, a power of two.
+    """
+    rasterize_to_pixels = partial(
+        pallas.rasterize_to_pixels, driver=driver, interpret=interpret
+    )
+    return _rasterize(
+        partial(_composite_tiled, rasterize_to_pixels=rasterize_to_pixels),
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        Ks,
+        blocking=blocking,
         **options,
     )
 

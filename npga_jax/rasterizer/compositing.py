@@ -88,13 +88,37 @@ def _chunk_rows(k, table, lists, starts, ends, tiles, tile_width, blocking):
     return ids, live, (mx, my, a, b, c, log_opacity), rows[..., 6:]
 
 
-def _alphas(geometry, px, py):
-    """Opacity of each Gaussian at each pixel [G, B, P]; below the threshold 0."""
-    mx, my, a, b, c, log_opacity = (x[..., None] for x in geometry)
+def alphas(geometry, px, py):
+    """Opacity of each Gaussian at each pixel; below the threshold 0.
+
+    Args:
+      geometry: mx, my, the conic's a, b, c, and log opacity, along one axis.
+      px: pixel centres along another axis, in the units and the frame of mx.
+      py: likewise.
+    """
+    mx, my, a, b, c, log_opacity = geometry
     dx, dy = px - mx, py - my
     power = log_opacity - (0.5 * a * dx + b * dy) * dx - 0.5 * c * dy * dy
     alpha = jnp.exp(jnp.minimum(power, log_opacity))
     return jnp.where(alpha >= ALPHA_THRESHOLD, jnp.minimum(alpha, MAX_ALPHA), 0.0)
+
+
+def geometry_gradients(geometry, moments):
+    """Gradients by mx, my, a, b, c and log opacity.
+
+    Args:
+      geometry: as in `alphas`.
+      moments: sums over the pixels of the gradient by log alpha, times 1, px, py, px^2,
+        px * py and py^2.
+    """
+    mx, my, a, b, c, _ = geometry
+    m0, m1, m2, m3, m4, m5 = moments
+    # Moments about the Gaussian's centre.
+    sx, sy = m1 - mx * m0, m2 - my * m0
+    sxx = m3 - 2 * mx * m1 + mx * mx * m0
+    sxy = m4 - mx * m2 - my * m1 + mx * my * m0
+    syy = m5 - 2 * my * m2 + my * my * m0
+    return a * sx + b * sy, b * sx + c * sy, -0.5 * sxx, -sxy, -0.5 * syy, m0
 
 
 def _absorb(transmittance, alpha):
@@ -119,7 +143,9 @@ def _forward_group(work, *, table, lists, tile_width, num_channels, blocking):
         _, _, geometry, rows = _chunk_rows(
             k, table, lists, starts, ends, tiles, tile_width, blocking
         )
-        alpha = jax.lax.optimization_barrier(_alphas(geometry, px, py))
+        alpha = jax.lax.optimization_barrier(
+            alphas((x[..., None] for x in geometry), px, py)
+        )
         if num_channels <= UNROLLED_CHANNELS:
             for g in range(blocking.chunk):
                 transmittance, weight = _absorb(transmittance, alpha[g])[:2]
@@ -169,7 +195,9 @@ def _backward_group(
         ids, live, geometry, rows = _chunk_rows(
             k, table, lists, starts, ends, tiles, tile_width, blocking
         )
-        alpha = jax.lax.optimization_barrier(_alphas(geometry, px, py))
+        alpha = jax.lax.optimization_barrier(
+            alphas((x[..., None] for x in geometry), px, py)
+        )
         if num_channels <= UNROLLED_CHANNELS:
             shade = sum(rows[..., f, None] * grads[f] for f in range(num_channels))
         else:
@@ -188,25 +216,12 @@ def _backward_group(
             step, (transmittance, behind), (alpha, shade)
         )
         shape = (blocking.chunk * blocking.group, px.shape[0])
-        m0, m1, m2, m3, m4, m5 = jnp.moveaxis(
+        moments = jnp.moveaxis(
             _dot(grad_power.reshape(shape), monomials).reshape(*ids.shape, 6),
             -1,
             0,
         )
-        mx, my, a, b, c, _ = geometry
-        # Moments of grad_power about the Gaussian's centre.
-        sx, sy = m1 - mx * m0, m2 - my * m0
-        sxx = m3 - 2 * mx * m1 + mx * mx * m0
-        sxy = m4 - mx * m2 - my * m1 + mx * my * m0
-        syy = m5 - 2 * my * m2 + my * my * m0
-        columns = [
-            a * sx + b * sy,
-            b * sx + c * sy,
-            -0.5 * sxx,
-            -sxy,
-            -0.5 * syy,
-            m0,
-        ]
+        columns = list(geometry_gradients(geometry, moments))
         if num_channels <= UNROLLED_CHANNELS:
             ones = jnp.ones_like(px)
             columns += [
@@ -308,6 +323,11 @@ def _composite_bwd(width, height, blocking, residuals, cotangents):
 _composite.defvjp(_composite_fwd, _composite_bwd)
 
 
+def log_opacities(opacities: jax.Array) -> jax.Array:
+    """Logarithms of opacities; finite, with finite gradients, for those of 0."""
+    return jnp.log(jnp.maximum(opacities, 1e-12))
+
+
 def rasterize_to_pixels(
     means2d: jax.Array,  # [N, 2] pixels
     conics: jax.Array,  # [N, 3]
@@ -326,6 +346,6 @@ def rasterize_to_pixels(
     Returns:
       colors [H, W, F] without background, and the transmittance [H, W] that is left.
     """
-    log_opacity = jnp.log(jnp.maximum(opacities, 1e-12))
+    log_opacity = log_opacities(opacities)
     table = jnp.concatenate([means2d, conics, log_opacity[:, None], colors], axis=-1)
     return _composite(table, lists, width, height, blocking)

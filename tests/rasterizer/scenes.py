@@ -1,6 +1,7 @@
 """Scenes, cameras and jitted renderers that the tests of the rasterizer share."""
 
 import functools
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,9 @@ import numpy as np
 
 from npga_jax.rasterizer import (
     Blocking,
+    pallas,
     rasterization,
+    rasterization_pallas,
     rasterization_pure,
     rasterization_reference,
 )
@@ -29,6 +32,7 @@ class Case(NamedTuple):
     antialiased: bool = False
     max_isects: int = 8192
     pure: bool = False
+    driver: pallas.Driver | None = None  # Pallas kernels, interpreted
 
 
 def cloud(n=64, seed=0, channels=3, sh_bases=None):
@@ -83,6 +87,8 @@ def _noise(shape, seed):
 def render_fn(case: Case, reference=False):
     """(params, viewmats, Ks) -> RenderOutput, not jitted; on a coloured background."""
     fn = rasterization_pure if case.pure else rasterization
+    if case.driver is not None:
+        fn = partial(rasterization_pallas, driver=case.driver, interpret=True)
     if reference:
         fn = rasterization_reference
 

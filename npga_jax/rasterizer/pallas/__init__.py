@@ -1,0 +1,172 @@
+"""Compositing by Pallas kernels for TPUs and, through Triton, for NVIDIA's GPUs.
+
+NOT YET RUN ON HARDWARE. The kernels equal their twin, `compositing`, in JAX's
+interpreter, and they compile for TPUs without one.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from npga_jax.rasterizer import compositing
+from npga_jax.rasterizer.compositing import Blocking
+from npga_jax.rasterizer.pallas import layout, tpu, triton
+from npga_jax.rasterizer.tiles import TileLists
+
+
+class Driver(NamedTuple):
+    """The kernels of a kind of hardware, and the sizes that it wants."""
+
+    forward: Callable
+    backward: Callable
+    pad_channels: Callable[[int], int]
+    chunk: int  # Gaussians of a chunk
+
+
+TPU = Driver(tpu.forward, tpu.backward, tpu.pad_channels, tpu.CHUNK)
+TRITON = Driver(triton.forward, triton.backward, triton.pad_channels, triton.CHUNK)
+
+
+class _Inputs(NamedTuple):
+    means2d: jax.Array  # [N, 2]
+    conics: jax.Array  # [N, 3]
+    opacities: jax.Array  # [N]
+    colors: jax.Array  # [N, F]
+
+
+class _Static(NamedTuple):
+    width: int
+    height: int
+    blocking: Blocking
+    driver: Driver | None  # None: by platform
+    interpret: bool
+
+    @property
+    def tiling(self) -> dict:
+        size = self.blocking.tile_size
+        return {
+            "tile_size": size,
+            "tile_width": -(-self.width // size),
+            "interpret": self.interpret,
+        }
+
+
+def _make_table(inputs, driver):
+    return layout.make_table(
+        *inputs, num_channels=driver.pad_channels(inputs.colors.shape[1] + 1)
+    )
+
+
+def _forward_kernels(inputs, lists, *, driver, static):
+    chunks = layout.make_chunks(lists, inputs.colors.shape[0], driver.chunk)
+    rows = layout.gather_columns(_make_table(inputs, driver), chunks.ids)
+    values = driver.forward(rows, chunks, **static.tiling)
+    num_channels = inputs.colors.shape[1]
+    image = layout.from_tiles(
+        values[:, : num_channels + 1],
+        static.width,
+        static.height,
+        static.blocking.tile_size,
+    )
+    return image[..., :-1], 1.0 - image[..., -1]
+
+
+def _backward_kernels(inputs, lists, results, cotangents, *, driver, static):
+    num_gaussians, num_channels = inputs.colors.shape
+    chunks = layout.make_chunks(lists, num_gaussians, driver.chunk)
+    table, to_inputs = jax.vjp(partial(_make_table, driver=driver), inputs)
+    (image, transmittance), (grad_image, grad_t) = results, cotangents
+    behind = jnp.sum(image * grad_image, axis=-1) + transmittance * grad_t
+    size = static.blocking.tile_size
+    padding = table.shape[0] - layout.GEOMETRY_ROWS - num_channels
+    grads = layout.to_tiles(grad_image, size)
+    columns = driver.backward(
+        layout.gather_columns(table, chunks.ids),
+        chunks,
+        jnp.pad(grads, ((0, 0), (0, padding), (0, 0))),
+        layout.to_tiles(behind[..., None], size)[:, 0],
+        **static.tiling,
+    )
+    return to_inputs(layout.add_columns(columns, chunks.ids, num_gaussians))[0]
+
+
+def _forward_pure(inputs, lists, *, static):
+    return compositing.rasterize_to_pixels(
+        *inputs,
+        lists,
+        width=static.width,
+        height=static.height,
+        blocking=static.blocking,
+    )
+
+
+def _backward_pure(inputs, lists, results, cotangents, *, static):
+    del results
+    _, vjp = jax.vjp(partial(_forward_pure, lists=lists, static=static), inputs)
+    return vjp(cotangents)[0]
+
+
+def _by_platform(kernels, pure, static, *args):
+    if static.driver is not None:
+        return kernels(*args, driver=static.driver, static=static)
+    return jax.lax.platform_dependent(
+        *args,
+        tpu=partial(kernels, driver=TPU, static=static),
+        cuda=partial(kernels, driver=TRITON, static=static),
+        default=partial(pure, static=static),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _composite(inputs, lists, static):
+    return _composite_fwd(inputs, lists, static)[0]
+
+
+def _composite_fwd(inputs, lists, static):
+    results = _by_platform(_forward_kernels, _forward_pure, static, inputs, lists)
+    return results, (inputs, lists, results)
+
+
+def _composite_bwd(static, residuals, cotangents):
+    gradients = _by_platform(
+        _backward_kernels, _backward_pure, static, *residuals, cotangents
+    )
+    return gradients, None
+
+
+_composite.defvjp(_composite_fwd, _composite_bwd)
+
+
+def rasterize_to_pixels(
+    means2d: jax.Array,  # [N, 2] pixels
+    conics: jax.Array,  # [N, 3]
+    opacities: jax.Array,  # [N]
+    colors: jax.Array,  # [N, F]
+    lists: TileLists,
+    *,
+    width: int,
+    height: int,
+    blocking: Blocking,
+    driver: Driver | None = None,
+    interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """`compositing.rasterize_to_pixels` by kernels.
+
+    Args:
+      blocking: only `tile_size` has a meaning here: a power of two.
+      driver: `TPU` or `TRITON`; by default that of the platform which the program is
+        compiled for, where there is one, else the twin.
+      interpret: runs the driver in JAX's interpreter, on any platform; the default
+        driver is then `TPU`.
+
+    Returns:
+      colors [H, W, F] without background, and the transmittance [H, W] that is left.
+    """
+    if interpret and driver is None:
+        driver = TPU
+    static = _Static(width, height, blocking, driver, interpret)
+    inputs = _Inputs(means2d, conics, opacities, colors)
+    return _composite(inputs, lists, static)
