@@ -52,7 +52,9 @@ def measure(
     rss_before = peak_rss_mb()
     cfg = step_config(preset, num_gaussians)
     footage = SyntheticFootage(width, height)
-    batch, state = make_batch(footage, views), make_state(cfg, footage)
+    # On the host: steps give the memory of what they get away.
+    state = jax.tree.map(np.array, make_state(cfg, footage))
+    batch = make_batch(footage, views)
     mesh = parallel.make_mesh(num_devices)
     parallel.check_divisible(views, mesh)
     parts, num_isects = _parts(cfg, footage, state, batch)
