@@ -166,10 +166,10 @@ def topology_devices(target: Target) -> list[Any]:
 
 def programs(cfg: AotConfig, device: Any, max_isects: int) -> Iterator[Program]:
     """What is to be compiled for the device, one after the other."""
-    from npga_jax.rasterizer import rasterization_pure
+    from npga_jax.rasterizer import rasterization_pallas, rasterization_pure
 
     # `rasterization` would look at this process's own platform, which is a CPU.
-    rasterizers = {"": rasterization_pure}
+    rasterizers = {"": rasterization_pure, "Pallas": rasterization_pallas}
     for what in _PROGRAMS[cfg.what]:
         for label, rasterize_fn in rasterizers.items():
             make = _renderer_programs if what == "renderer" else _step_programs

@@ -33,10 +33,12 @@ def _small(aot, target):
     return aot.AotConfig(target, what="step", num_gaussians=200, width=32, height=48)
 
 
+@pytest.mark.parametrize("by_kernels", [False, True])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_the_whole_step_lowers_for(aot, platform):
+def test_the_whole_step_lowers_for(aot, platform, by_kernels):
     cfg = _small(aot, f"{platform}-lowering")
-    (program,) = aot.programs(cfg, jax.devices()[0], 4096)
+    program = list(aot.programs(cfg, jax.devices()[0], 4096))[by_kernels]
+    assert program.name.endswith("Pallas") == by_kernels
     traced = program.jitted.trace(*program.shapes)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     # The state's memory is given away; nothing of the CPU is in it.
@@ -45,6 +47,8 @@ def test_the_whole_step_lowers_for(aot, platform):
     assert donated == len(jax.tree.leaves(state))
     assert batch.rgb.shape == (1, 48, 32, 3)
     assert ffi.TARGET not in text
+    kernel_call = {"tpu": "tpu_custom_call", "cuda": "triton"}[platform]
+    assert (kernel_call in text) == by_kernels
     # Adam of all parameters, G's basis among them, and F's frozen layers.
     assert f"tensor<48x{program_width(state)}x14xf32>" in text
     assert "tensor<39x128xf32>" in text
@@ -61,7 +65,8 @@ def test_lowering_alone_needs_no_compiler(aot, tmp_path, capsys):
     cli.run(aot.main, aot.AotConfig, argv=[*argv, "--output", str(path)])
     report = json.loads(path.read_text())
     names = [row["name"] for row in report["programs"]]
-    assert names == ["renderer forward", "renderer forward+backward"]
+    both = ["renderer forward", "renderer forward+backward"]
+    assert names == both + [f"{name} Pallas" for name in both]
     assert all(row["lower_s"] > 0 for row in report["programs"])
     assert not any("compile_s" in row for row in report["programs"])
     assert report["max_isects"] == 16_384
@@ -107,13 +112,13 @@ def test_the_whole_step_compiles_for_a_tpu(aot):
     aot.os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     target = aot.TARGETS["tpu-v5e"]
     (device, *_) = aot.topology_devices(target)
-    (program,) = aot.programs(_small(aot, "tpu-v5e"), device, 4096)
-    row = aot.compile_program(program, target)
-    assert row["fits"]
-    state = program.shapes[0]
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    # The old state's memory is where the new one goes.
-    assert row["alias_bytes"] >= size
+    for program in aot.programs(_small(aot, "tpu-v5e"), device, 4096):
+        row = aot.compile_program(program, target)
+        assert row["fits"]
+        state = program.shapes[0]
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+        # The old state's memory is where the new one goes.
+        assert row["alias_bytes"] >= size
 
 
 @pytest.mark.parametrize(

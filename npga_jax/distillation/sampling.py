@@ -19,7 +19,7 @@ _STRAINED = 0.01 * METRES_PER_UNIT
 _FAR = 1.25 * METRES_PER_UNIT
 """Metres: half the box in which MonoNPHM's training pulls its field to zero."""
 _CODE_NOISE = 0.5
-"""In deviations of the tracked codes: an unseen sequence leaves what those seen span."""
+"""In deviations of the tracked codes: an unseen sequence leaves what those span."""
 _MOST_MIXED = 6
 _CODES_FOR_STRAIN = 128
 _STRAIN_QUANTILE = 0.98
