@@ -69,7 +69,7 @@ def test_codes_are_the_neutral_one_and_some_expressions_with_some_noise():
     np.testing.assert_allclose(total.mean(), 3.5 * 0.5 * 0.75, rtol=0.05)
     noisy = make_points(four + CODES[0])
     noise = np.asarray(sample(jax.random.key(2), noisy, 800, 4000).expr) - CODES[0]
-    expected = 0.1 * four.std(axis=0)
+    expected = 0.5 * four.std(axis=0)
     np.testing.assert_allclose((noise - expr).std(axis=0), expected, rtol=0.1)
 
 
