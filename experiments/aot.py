@@ -284,7 +284,7 @@ def print_report(report: dict[str, Any]) -> None:
     kinds = ("argument", "output", "temp", "generated_code", "total")
     heads = ("lower s", "compile s", "CPU s")
     heads = (*heads, *(f"{k.split('_')[-1]} MiB" for k in kinds))
-    print(f"{'':<28}" + "".join(f"{h:>14}" for h in heads) + "  fits")
+    print(f"{'':<34}" + "".join(f"{h:>14}" for h in heads) + "  fits")
     for row in report["programs"]:
         cells, fits = [f"{row['lower_s']:.1f}"] + ["-"] * (2 + len(kinds)), "-"
         if "compile_s" in row:
@@ -292,7 +292,7 @@ def print_report(report: dict[str, Any]) -> None:
             seconds = (row[k] for k in ("lower_s", "compile_s", "compile_cpu_s"))
             cells = [f"{value:.1f}" for value in (*seconds, *sizes)]
             fits = "yes" if row["fits"] else "no"
-        print(f"{row['name']:<28}" + "".join(f"{c:>14}" for c in cells) + f"  {fits}")
+        print(f"{row['name']:<34}" + "".join(f"{c:>14}" for c in cells) + f"  {fits}")
 
 
 def _typical_capacity(cfg: AotConfig) -> int:
