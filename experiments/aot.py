@@ -6,7 +6,6 @@ for it, how long that takes, and how much memory they will ask for. Nothing is r
 
 import dataclasses
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from npga_jax import cli
 from npga_jax.config import PresetName
 from npga_jax.errors import InputError
+from npga_jax.files import check_output, write_json
 
 TargetName = Literal["tpu-v5e", "tpu-v6e", "h100", "cuda-lowering", "tpu-lowering"]
 
@@ -103,8 +103,7 @@ def main(cfg: AotConfig) -> None:
     counts = (cfg.num_gaussians, cfg.width, cfg.height, cfg.views)
     if min(counts) < 1 or cfg.max_isects < 0:
         raise InputError("Counts and sizes must be 1 or more.")
-    if cfg.output is not None and cfg.output.is_dir():
-        raise InputError(f"--output {cfg.output} is a folder; give a file.")
+    check_output(cfg.output)
     target = TARGETS[cfg.target]
     check_installed(cfg.target, target)
     _prepare_process()
@@ -130,7 +129,7 @@ def main(cfg: AotConfig) -> None:
     print_report(report)
     if cfg.output is not None:
         cfg.output.parent.mkdir(parents=True, exist_ok=True)
-        cfg.output.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(cfg.output, report)
         print(f"wrote {cfg.output}")
 
 

@@ -4,7 +4,6 @@ Compilation and runs are timed apart. `--gate` turns what must hold into an exit
 """
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import tyro
 from npga_jax import cli, runtime
 from npga_jax.config import PresetName
 from npga_jax.errors import InputError
+from npga_jax.files import check_output, write_json
 
 _PARTS = ("renderer", "step", "nphm")
 _RENDERER_SIZE, _STEP_SIZE = (50_000, 550, 802), (20_000, 275, 401)
@@ -80,7 +80,7 @@ def main(cfg: BenchmarkConfig) -> None:
         missed = [gate for gate in report["gates"] if gate["passed"] is False]
     if cfg.output is not None:
         cfg.output.parent.mkdir(parents=True, exist_ok=True)
-        cfg.output.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(cfg.output, report)
         print(f"\nwrote {cfg.output}")
     if cfg.gate and missed:
         sys.stdout.flush()
@@ -97,8 +97,7 @@ def check(cfg: BenchmarkConfig) -> None:
         )
     if cfg.bench_dir is not None and not (cfg.bench_dir / "scene.py").exists():
         raise InputError(f"--bench-dir {cfg.bench_dir} has no scene.py.")
-    if cfg.output is not None and cfg.output.is_dir():
-        raise InputError(f"--output {cfg.output} is a folder; give a file.")
+    check_output(cfg.output)
     if cfg.scaling and cfg.what == "nphm":
         raise InputError("--scaling is for the renderer and the training step.")
 

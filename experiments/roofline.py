@@ -13,7 +13,6 @@ are in neither: real times are longer, by several times where much is small.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from bench_scenes import LEAVES, count_intersections, make_scene, shared_folder
 
 from npga_jax import cli
 from npga_jax.config import PresetName
-from npga_jax.errors import InputError
+from npga_jax.files import check_output, write_json
 
 SIZES = ((550, 802), (1100, 1604))
 COUNTS = (50_000, 250_000)
@@ -96,13 +95,12 @@ class RooflineConfig:
 
 
 def main(cfg: RooflineConfig) -> None:
-    if cfg.output is not None and cfg.output.is_dir():
-        raise InputError(f"--output {cfg.output} is a folder; give a file.")
+    check_output(cfg.output)
     rows = estimate(cfg, SIZES, COUNTS)
     print_table(rows)
     if cfg.output is not None:
         cfg.output.parent.mkdir(parents=True, exist_ok=True)
-        cfg.output.write_text(json.dumps(rows, indent=2) + "\n")
+        write_json(cfg.output, rows)
         print(f"wrote {cfg.output}")
 
 

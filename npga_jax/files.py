@@ -45,6 +45,19 @@ def check_writable(folder: Path) -> None:
         raise cannot_write(folder, error) from error
 
 
+def check_output(path: Path | None) -> None:
+    """Finds out before long work whether the file that `--output` names can be made.
+
+    Raises:
+      InputError: it is a folder, or its folder cannot be written to.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"--output {path} is a folder; give a file.")
+    check_writable(path.parent)
+
+
 def cannot_write(folder: Path, error: OSError) -> InputError:
     """What to raise when a folder of results turns out not to be writable."""
     return InputError(

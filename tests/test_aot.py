@@ -128,6 +128,7 @@ def test_the_whole_step_compiles_for_a_tpu(aot):
         (["--target", "h100"], "pip install 'jax[cuda12]'"),
         (["--target", "cuda-lowering", "--width", "0"], "1 or more"),
         (["--target", "cuda-lowering", "--output", "."], "is a folder"),
+        (["--target", "cuda-lowering", "--output", "/dev/null/x"], "cannot be written"),
     ],
 )
 def test_what_is_missing_is_said_in_a_sentence(aot, capsys, monkeypatch, argv, message):
