@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from npga_jax.errors import InputError
 from npga_jax.rasterizer import rasterization_pure
 
 REPO = Path(__file__).resolve().parents[1]
@@ -27,6 +28,8 @@ def load_module(path: Path) -> ModuleType:
 
 def shared_folder(bench_dir: Path | None) -> Path:
     """The shared benchmark's folder, whether it is there or not."""
+    if bench_dir is not None and not (bench_dir / "scene.py").exists():
+        raise InputError(f"--bench-dir {bench_dir} has no scene.py.")
     return bench_dir or REPO.parent / "shared" / "bench"
 
 

@@ -61,7 +61,8 @@ class BenchmarkConfig:
     gate: bool = False
     """Exit with 1 where a result is wrong, or slower than it must be."""
     scaling: bool = False
-    """Instead, repeat what is asked for over sizes, each in a process of its own."""
+    """Instead, repeat renderer or step over fixed sizes, each in a process of its own;
+    of the other options only --repeats, --gate and --output count then."""
     output: Path | None = None
     """JSON file for the numbers."""
 
@@ -83,6 +84,7 @@ def main(cfg: BenchmarkConfig) -> None:
         write_json(cfg.output, report)
         print(f"\nwrote {cfg.output}")
     if cfg.gate and missed:
+        print(f"{len(missed)} of what --gate asks for was missed")
         sys.stdout.flush()
         sys.exit(1)
 
@@ -95,8 +97,10 @@ def check(cfg: BenchmarkConfig) -> None:
         raise InputError(
             "Counts, sizes and --repeats must be 1 or more; --twin-points may be 0."
         )
-    if cfg.bench_dir is not None and not (cfg.bench_dir / "scene.py").exists():
-        raise InputError(f"--bench-dir {cfg.bench_dir} has no scene.py.")
+    if cfg.bench_dir is not None:
+        from bench_scenes import shared_folder
+
+        shared_folder(cfg.bench_dir)
     check_output(cfg.output)
     if cfg.scaling and cfg.what == "nphm":
         raise InputError("--scaling is for the renderer and the training step.")

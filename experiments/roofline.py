@@ -86,7 +86,7 @@ class RooflineConfig:
     """Estimate the shortest times of a frame and a training step on devices."""
 
     preset: PresetName = "quick"
-    """Whose networks and losses the training step has."""
+    """Whose F and G the training step has; losses are those of quick."""
     bench_dir: Path | None = None
     """The shared benchmark, for its scene; default: ../shared/bench beside the
     repository."""

@@ -93,8 +93,16 @@ def test_the_table_counts_on_the_scene(roofline, monkeypatch, tmp_path, capsys):
     assert "nothing here was measured" in printed and "scene: standard" in printed
 
 
-def test_a_folder_is_no_file(roofline, capsys):
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--output", "."], "is a folder"),
+        (["--output", "/dev/null/x"], "cannot be written"),
+        (["--bench-dir", "/dev/null"], "has no scene.py"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_a_sentence(roofline, capsys, argv, message):
     with pytest.raises(SystemExit) as end:
-        cli.run(roofline.main, roofline.RooflineConfig, argv=["--output", "."])
+        cli.run(roofline.main, roofline.RooflineConfig, argv=argv)
     assert end.value.code == 2
-    assert "is a folder" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
