@@ -210,21 +210,19 @@ def _step_programs(cfg, device, max_isects, rasterize_fn) -> list[Program]:
     import jax
     import numpy as np
     from jax.sharding import Mesh, NamedSharding
-    from synthetic_step import SyntheticFootage, batch_shapes, step_config
+    from synthetic_step import (
+        SyntheticFootage,
+        batch_shapes,
+        make_last_step,
+        step_config,
+    )
 
     from npga_jax import parallel
-    from npga_jax.build import make_run_step, stage_at, state_template
+    from npga_jax.build import state_template
 
     config = step_config(cfg.preset, cfg.num_gaussians)
     footage = SyntheticFootage(cfg.width, cfg.height)
-    step = make_run_step(
-        config,
-        footage,
-        max_isects=max_isects,
-        axis_name=parallel.AXIS_NAME,
-        stage=stage_at(config, config.steps - 1),
-        rasterize_fn=rasterize_fn,
-    )
+    step = make_last_step(config, footage, max_isects, rasterize_fn)
     mesh = Mesh(np.array([device]), (parallel.AXIS_NAME,))
 
     def place(shape, spec):

@@ -14,16 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from bench_timing import Gate, device_peak_mb, time_in_turns
-from synthetic_step import SyntheticFootage, make_batch, make_state, step_config
+from synthetic_step import (
+    SyntheticFootage,
+    make_batch,
+    make_last_step,
+    make_state,
+    step_config,
+)
 
 from npga_jax import parallel
 from npga_jax.avatar import deform_gaussians, head_viewmats, render_views
 from npga_jax.build import (
     make_deformation,
     make_run_optimizer,
-    make_run_step,
     padded_capacity,
-    stage_at,
 )
 from npga_jax.config import PresetName
 from npga_jax.loop import peak_rss_mb
@@ -131,14 +135,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 def _compile(cfg, footage, state, batch, mesh, max_isects, rasterize_fn):
     """The compiled step, and the seconds that tracing and compiling took."""
-    step = make_run_step(
-        cfg,
-        footage,
-        max_isects=max_isects,
-        axis_name=parallel.AXIS_NAME,
-        stage=stage_at(cfg, cfg.steps - 1),
-        rasterize_fn=rasterize_fn,
-    )
+    step = make_last_step(cfg, footage, max_isects, rasterize_fn)
     inputs = (_fresh(state, mesh), parallel.shard_batch(batch, mesh))
     start = time.perf_counter()
     lowered = parallel.data_parallel(step, mesh).lower(*inputs)

@@ -5,6 +5,7 @@ cost what trained ones do.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,13 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from bench_scenes import make_head_scene
 
-from npga_jax.build import distill_options, state_from_points
+from npga_jax import parallel
+from npga_jax.build import (
+    distill_options,
+    make_run_step,
+    stage_at,
+    state_from_points,
+)
 from npga_jax.config import PRESETS, PresetName, TrainConfig
 from npga_jax.distillation.distill import initial_forward
 from npga_jax.forward import with_chin
 from npga_jax.initialization import InitialPoints
 from npga_jax.training import TrainState
-from npga_jax.types import Batch
+from npga_jax.types import Batch, RasterizeFn
 
 CODE_LENGTH = 48
 """Of the packaged head model's expressions."""
@@ -40,6 +47,23 @@ def step_config(preset: PresetName, num_gaussians: int) -> TrainConfig:
         cfg,
         forward=dataclasses.replace(cfg.forward, source="distilled"),
         gaussians=dataclasses.replace(cfg.gaussians, capacity=num_gaussians),
+    )
+
+
+def make_last_step(
+    cfg: TrainConfig,
+    footage: SyntheticFootage,
+    max_isects: int,
+    rasterize_fn: RasterizeFn,
+) -> Callable:
+    """The step that ends a run, when all its losses have joined in."""
+    return make_run_step(
+        cfg,
+        footage,
+        max_isects=max_isects,
+        axis_name=parallel.AXIS_NAME,
+        stage=stage_at(cfg, cfg.steps - 1),
+        rasterize_fn=rasterize_fn,
     )
 
 

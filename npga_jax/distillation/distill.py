@@ -38,6 +38,7 @@ _FINAL_FRACTION = 0.02
 _ASTRAY = (0.0015, 0.005)
 """Metres: spread around posed points, one half of them each."""
 _CODES_AT_ONCE = 8
+"""Posed together, which bounds the memory that F takes."""
 METHOD_VERSION = 3
 """Raised with every change of loss, sampling or network that options do not say: what
 an earlier version left in a cache is then not taken for this one's."""

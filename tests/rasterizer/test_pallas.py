@@ -242,6 +242,14 @@ def test_chunks_suffice_for_the_worst_lists():
     assert pallas.layout.num_chunks(counts.sum(), num_tiles, chunk) == needed
 
 
+def test_tiles_that_kernels_cannot_take_are_refused():
+    *arrays, lists = one_tile([0.5], [[1.0, 1.0, 1.0]])
+    with pytest.raises(ValueError, match=r"tile_size is 12; .* power of two"):
+        pallas.rasterize_to_pixels(
+            *arrays, lists, width=12, height=12, blocking=Blocking(tile_size=12)
+        )
+
+
 def blend_gradient(fn, *inputs):
     def loss(arrays, lists):
         image, light = _blend(fn, *arrays, lists)

@@ -164,7 +164,13 @@ def rasterize_to_pixels(
 
     Returns:
       colors [H, W, F] without background, and the transmittance [H, W] that is left.
+
+    Raises:
+      ValueError: the tiles' size is no power of two.
     """
+    size = blocking.tile_size
+    if size < 1 or size & (size - 1):
+        raise ValueError(f"tile_size is {size}; the kernels need a power of two.")
     if interpret and driver is None:
         driver = TPU
     static = _Static(width, height, blocking, driver, interpret)
