@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from size_limits import check_sizes
+
 from npga_jax import cli
 from npga_jax.config import PresetName
 from npga_jax.errors import InputError
@@ -97,12 +99,12 @@ class Program(NamedTuple):
     name: str
     jitted: Callable
     shapes: tuple[Any, ...]
+    max_isects: int
 
 
 def main(cfg: AotConfig) -> None:
-    counts = (cfg.num_gaussians, cfg.width, cfg.height, cfg.views)
-    if min(counts) < 1 or cfg.max_isects < 0:
-        raise InputError("Counts and sizes must be 1 or more.")
+    names = ("num_gaussians", "width", "height", "views", "max_isects")
+    check_sizes(**{name: getattr(cfg, name) for name in names})
     check_output(cfg.output)
     target = TARGETS[cfg.target]
     check_installed(cfg.target, target)
@@ -110,17 +112,11 @@ def main(cfg: AotConfig) -> None:
     import jax
 
     devices = topology_devices(target) if target.module else jax.devices()[:1]
-    max_isects = cfg.max_isects or _typical_capacity(cfg)
-    _say(f"room for {max_isects} intersections")
-    rows = [
-        compile_program(program, target)
-        for program in programs(cfg, devices[0], max_isects)
-    ]
+    rows = [compile_program(program, target) for program in programs(cfg, devices[0])]
     report = {
         **{k: getattr(cfg, k) for k in ("target", "preset", "num_gaussians", "width")},
         "height": cfg.height,
         "views": cfg.views,
-        "max_isects": max_isects,
         "device": devices[0].device_kind if target.module else "none (lowering alone)",
         "device_memory": target.memory,
         "jax": jax.__version__,
@@ -163,16 +159,21 @@ def topology_devices(target: Target) -> list[Any]:
     return topology.devices
 
 
-def programs(cfg: AotConfig, device: Any, max_isects: int) -> Iterator[Program]:
+def programs(cfg: AotConfig, device: Any) -> Iterator[Program]:
     """What is to be compiled for the device, one after the other."""
     from npga_jax.rasterizer import rasterization_pallas, rasterization_pure
 
     # `rasterization` would look at this process's own platform, which is a CPU.
     rasterizers = {"": rasterization_pure, "Pallas": rasterization_pallas}
+    # Their tiles differ in size.
+    rooms = {
+        label: cfg.max_isects or _typical_capacity(cfg, rasterize_fn)
+        for label, rasterize_fn in rasterizers.items()
+    }
     for what in _PROGRAMS[cfg.what]:
         for label, rasterize_fn in rasterizers.items():
             make = _renderer_programs if what == "renderer" else _step_programs
-            for program in make(cfg, device, max_isects, rasterize_fn):
+            for program in make(cfg, device, rooms[label], rasterize_fn):
                 yield program._replace(name=f"{program.name} {label}".rstrip())
 
 
@@ -201,8 +202,13 @@ def _renderer_programs(cfg, device, max_isects, rasterize_fn) -> list[Program]:
     target = shape(cfg.views, cfg.height, cfg.width, 3)
     with_gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     return [
-        Program("renderer forward", jax.jit(render), (gaussians, *view)),
-        Program("renderer forward+backward", with_gradient, (gaussians, *view, target)),
+        Program("renderer forward", jax.jit(render), (gaussians, *view), max_isects),
+        Program(
+            "renderer forward+backward",
+            with_gradient,
+            (gaussians, *view, target),
+            max_isects,
+        ),
     ]
 
 
@@ -234,48 +240,45 @@ def _step_programs(cfg, device, max_isects, rasterize_fn) -> list[Program]:
     state = jax.tree.map(lambda x: place(x, whole), state)
     batch = jax.tree.map(place, batch_shapes(footage, cfg.views), parallel.BATCH_SPECS)
     jitted = parallel.data_parallel(step, mesh)
-    return [Program(f"training step ({cfg.preset})", jitted, (state, batch))]
+    name = f"training step ({cfg.preset})"
+    return [Program(name, jitted, (state, batch), max_isects)]
 
 
 def compile_program(program: Program, target: Target) -> dict[str, Any]:
     """Seconds and bytes of one program; the latter only where there is a compiler."""
-    _say(f"{program.name}: lowering")
+    from npga_jax.memory import is_lack_of_memory, program_bytes
+
+    _say(f"{program.name}: lowering, with room for {program.max_isects} intersections")
     start = time.perf_counter()
     traced = program.jitted.trace(*program.shapes)
+    row = {"name": program.name, "max_isects": program.max_isects}
     if not target.module:
         traced.lower(lowering_platforms=(target.platform,))
-        return {"name": program.name, "lower_s": time.perf_counter() - start}
+        return {**row, "lower_s": time.perf_counter() - start}
     lowered = traced.lower()
-    lower_s = time.perf_counter() - start
-    _say(f"{program.name}: compiling (lowered in {lower_s:.1f} s)")
+    row["lower_s"] = time.perf_counter() - start
+    _say(f"{program.name}: compiling (lowered in {row['lower_s']:.1f} s)")
     start = time.perf_counter(), time.process_time()
-    compiled = lowered.compile()
-    row = {
-        "name": program.name,
-        "lower_s": lower_s,
-        "compile_s": time.perf_counter() - start[0],
-        "compile_cpu_s": time.process_time() - start[1],
-    }
-    memory = compiled.memory_analysis()
-    for kind in ("argument", "output", "alias", "temp", "generated_code"):
-        row[f"{kind}_bytes"] = getattr(memory, f"{kind}_size_in_bytes")
-    # What is donated (alias) is both argument and output, but is there once.
-    row["total_bytes"] = (
-        row["argument_bytes"]
-        + row["output_bytes"]
-        - row["alias_bytes"]
-        + row["temp_bytes"]
-        + row["generated_code_bytes"]
-    )
-    row["fits"] = row["total_bytes"] <= target.memory
-    return row
+    try:
+        compiled = lowered.compile()
+    except Exception as error:
+        # Some compilers refuse what the device has no memory for.
+        if not is_lack_of_memory(error):
+            raise
+        _say(str(error).split("\n")[0])
+        return {**row, "fits": False}
+    row["compile_s"] = time.perf_counter() - start[0]
+    row["compile_cpu_s"] = time.process_time() - start[1]
+    sizes = program_bytes(compiled)
+    row |= {f"{kind}_bytes": size for kind, size in sizes.items()}
+    return {**row, "fits": sizes["total"] <= target.memory}
 
 
 def print_report(report: dict[str, Any]) -> None:
     memory = report["device_memory"]
     print(
-        "{num_gaussians} Gaussians, {width}x{height}, {views} view(s), room for "
-        "{max_isects} intersections; device: {device}, jax {jax}".format(**report)
+        "{num_gaussians} Gaussians, {width}x{height}, {views} view(s); device: "
+        "{device}, jax {jax}".format(**report)
         + (f", {memory / 2**30:.0f} GiB" if memory else "")
     )
     kinds = ("argument", "output", "temp", "generated_code", "total")
@@ -288,17 +291,18 @@ def print_report(report: dict[str, Any]) -> None:
             sizes = (row[f"{kind}_bytes"] / 2**20 for kind in kinds)
             seconds = (row[k] for k in ("lower_s", "compile_s", "compile_cpu_s"))
             cells = [f"{value:.1f}" for value in (*seconds, *sizes)]
+        if "fits" in row:
             fits = "yes" if row["fits"] else "no"
         print(f"{row['name']:<34}" + "".join(f"{c:>14}" for c in cells) + f"  {fits}")
 
 
-def _typical_capacity(cfg: AotConfig) -> int:
+def _typical_capacity(cfg: AotConfig, rasterize_fn: Callable) -> int:
     from bench_scenes import count_intersections, make_head_scene
 
     from npga_jax.build import padded_capacity
 
     scene = make_head_scene(cfg.num_gaussians, cfg.width, cfg.height)
-    return padded_capacity(count_intersections(scene))
+    return padded_capacity(count_intersections(scene, rasterize_fn))
 
 
 def _prepare_process() -> None:
@@ -313,6 +317,8 @@ def _prepare_process() -> None:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "none")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # Nor is there a chip that two processes could quarrel about.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 
 def _say(text: str) -> None:

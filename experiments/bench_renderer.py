@@ -24,12 +24,15 @@ from bench_scenes import (
 from bench_timing import Gate, device_peak_mb, time_in_turns
 from standard_scene import Impl
 
+from npga_jax import memory
 from npga_jax.loop import peak_rss_mb
 from npga_jax.rasterizer import rasterization, rasterization_reference
 
 _MODES = {"forward": "fwd", "forward+backward": "fwdbwd"}
 _MOST_TIMES_NATIVE = {"forward": 3.0, "forward+backward": 3.5}
 _LEAST_PSNR, _MOST_GRADIENT_ERROR, _MOST_RSS_MB = 80.0, 1e-3, 1024.0
+_COPIES_OF_IMAGE = 5
+"""Which are there at once at least: target, image and its gradient, twice the last."""
 _TWIN_SIZE = (2_000, 70, 100)
 
 
@@ -57,6 +60,11 @@ def measure(
     is_standard = scene_name == "standard" and channels == 3
     scene = with_channels(scene, channels)
     rss_before = peak_rss_mb()
+    memory.check_room(
+        _COPIES_OF_IMAGE * scene["target"].nbytes,
+        f"rendering {width}x{height} pixels",
+        "Lower --width, --height or --channels.",
+    )
     ours = Impl(scene)
     native, native_note = None, "not asked for"
     if compare and is_standard:

@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from npga_jax.errors import InputError
+
 _SCRIPT = Path(__file__).with_name("benchmark.py")
 _MOST_DEVICE_ERROR = 1e-5
 """Of loss and gradient's norm on several devices, relative to one."""
@@ -69,7 +71,7 @@ def run(part: str, options: tuple[str, ...]) -> dict[str, Any]:
     """One benchmark in a new process: its JSON.
 
     Raises:
-      RuntimeError: if it fails.
+      InputError: if it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
@@ -77,7 +79,10 @@ def run(part: str, options: tuple[str, ...]) -> dict[str, Any]:
         command += ["--no-compare", "--output", str(path)]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr}")
+            why = (result.stderr.strip() or "nothing said").splitlines()[-1]
+            raise InputError(
+                f"'{' '.join(command[1:])}' has ended with {result.returncode}: {why}"
+            )
         return json.loads(path.read_text())
 
 

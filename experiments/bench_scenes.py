@@ -10,6 +10,7 @@ import numpy as np
 
 from npga_jax.errors import InputError
 from npga_jax.rasterizer import rasterization_pure
+from npga_jax.types import RasterizeFn
 
 REPO = Path(__file__).resolve().parents[1]
 LEAVES = ("means", "quats", "scales", "opacities", "colors")
@@ -19,10 +20,20 @@ _HEAD_RADII = np.array([0.095, 0.125, 0.11])
 
 
 def load_module(path: Path) -> ModuleType:
-    """A file of the shared benchmark, run."""
+    """A file of the shared benchmark, run.
+
+    Raises:
+      InputError: if it cannot be.
+    """
     spec = importlib.util.spec_from_file_location(f"bench_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"{path} of the shared benchmark cannot be run "
+            f"({type(error).__name__}: {error}); choose another with --bench-dir."
+        ) from error
     return module
 
 
@@ -70,14 +81,19 @@ def make_head_scene(n: int, width: int, height: int) -> dict[str, Any]:
     return {**scene, "width": width, "height": height}
 
 
-def count_intersections(scene: dict[str, Any]) -> int:
-    """Pairs of Gaussian and tile that the rasterizer wants room for."""
+def count_intersections(
+    scene: dict[str, Any], rasterize_fn: RasterizeFn = rasterization_pure
+) -> int:
+    """Pairs of Gaussian and tile that a rasterizer wants room for.
+
+    Args:
+      rasterize_fn: not a native one; the compiler drops all but the counting.
+    """
     size = {"width": int(scene["width"]), "height": int(scene["height"])}
 
-    # The pure path, of which the compiler drops all but the counting.
     @jax.jit
     def count(*args):
-        return rasterization_pure(*args, **size, max_isects=1).num_isects[0]
+        return rasterize_fn(*args, **size, max_isects=1).num_isects[0]
 
     view = (scene["viewmat"][None], scene["K"][None])
     return int(count(*(scene[name] for name in LEAVES), *view))

@@ -22,7 +22,7 @@ from synthetic_step import (
     step_config,
 )
 
-from npga_jax import parallel
+from npga_jax import memory, parallel
 from npga_jax.avatar import deform_gaussians, head_viewmats, render_views
 from npga_jax.build import (
     make_deformation,
@@ -141,7 +141,10 @@ def _compile(cfg, footage, state, batch, mesh, max_isects, rasterize_fn):
     lowered = parallel.data_parallel(step, mesh).lower(*inputs)
     middle = time.perf_counter()
     compiled = lowered.compile()
-    return compiled, (middle - start, time.perf_counter() - middle)
+    seconds = (middle - start, time.perf_counter() - middle)
+    advice = "Lower --num-gaussians, --width, --height or --views."
+    memory.check_program(compiled, "the training step", advice)
+    return compiled, seconds
 
 
 def _time_step(step, state, batch, mesh, repeats):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+from size_limits import check_sizes
 
 from npga_jax import cli, runtime
 from npga_jax.config import PresetName
@@ -91,11 +92,13 @@ def main(cfg: BenchmarkConfig) -> None:
 
 def check(cfg: BenchmarkConfig) -> None:
     """Raises InputError for what cannot be measured."""
-    sizes = (cfg.num_gaussians, cfg.width, cfg.height, cfg.channels, cfg.repeats)
-    sizes = (*sizes, cfg.points, cfg.views, cfg.num_devices)
-    if min(size for size in sizes if size is not None) < 1 or cfg.twin_points < 0:
+    names = ("num_gaussians", "width", "height", "channels", "views", "num_devices")
+    names = (*names, "points", "twin_points", "repeats")
+    check_sizes(**{name: getattr(cfg, name) for name in names})
+    if cfg.views % cfg.num_devices:
         raise InputError(
-            "Counts, sizes and --repeats must be 1 or more; --twin-points may be 0."
+            f"--views {cfg.views} cannot be shared among --num-devices "
+            f"{cfg.num_devices}; pass a multiple."
         )
     if cfg.bench_dir is not None:
         from bench_scenes import shared_folder

@@ -17,6 +17,9 @@ from npga_jax.config import (
 )
 from npga_jax.errors import InputError
 
+_COPIES_OF_STATE = 2
+"""While it is made, and while a step computes the next."""
+
 
 def main(cfg: TrainConfig) -> None:
     """Codes where they are missing, data, training, evaluation."""
@@ -120,17 +123,15 @@ def make_codes(
 @contextlib.contextmanager
 def explain_lack_of_memory() -> Iterator[None]:
     """Names the settings that memory depends on when it runs out."""
-    import jax
+    from npga_jax.fitting import LESS_MEMORY
+    from npga_jax.memory import is_lack_of_memory
 
     try:
         yield
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "Out of memory" not in str(error):
+    except Exception as error:
+        if not is_lack_of_memory(error):
             raise
-        raise InputError(
-            "out of memory. Start a new run with a lower --capture.width, "
-            "--gaussians.capacity or --detail.hidden; what was saved is intact."
-        ) from error
+        raise InputError(f"out of memory. {LESS_MEMORY}") from error
 
 
 def choose_folder(cfg: TrainConfig) -> Path:
@@ -184,7 +185,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
     """Trains to the last step, from the newest checkpoint if there is one."""
     import jax
 
-    from npga_jax import checkpoint, fitting, loop, parallel
+    from npga_jax import checkpoint, fitting, loop, memory, parallel
     from npga_jax.build import state_template
     from npga_jax.curve import make_test_fn
     from npga_jax.data.loader import plan_step
@@ -197,6 +198,13 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
     mesh = parallel.make_mesh(cfg.num_devices)
     parallel.check_divisible(cfg.views_per_step, mesh)
     plan_step(0, seed=cfg.seed, train=split.train, views_per_step=cfg.views_per_step)
+    template = state_template(cfg, capture.expr_dim)
+    memory.check_room(
+        _COPIES_OF_STATE
+        * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(template)),
+        f"a state of {cfg.gaussians.capacity} Gaussians",
+        fitting.LESS_MEMORY,
+    )
     seconds, max_isects = 0.0, 0
     step = checkpoint.latest_step(folder / CHECKPOINTS)
     if step is None:
@@ -205,7 +213,7 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
         state, metadata = checkpoint.load_state(
             folder / CHECKPOINTS,
             step,
-            state_template(cfg, capture.expr_dim),
+            template,
             parallel.replicated(mesh),
         )
         seconds = float(metadata["seconds"])

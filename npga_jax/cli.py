@@ -32,8 +32,9 @@ def run(
         argv: Arguments; None for those of the process.
 
     Raises:
-        SystemExit: 2 for what the user can mend, 130 for Ctrl-C, 141 if whoever read
-            our output has gone. Any other exception is a bug and passes through.
+        SystemExit: 2 for what the user can mend and for lack of memory, 130 for Ctrl-C,
+            141 if whoever read our output has gone. Any other exception is a bug and
+            passes through.
     """
     code = 0
     try:
@@ -62,6 +63,20 @@ def run(
         print(
             f"error: no space left on device{where}. Free some, or choose other "
             "folders for output and cache.",
+            file=sys.stderr,
+        )
+        code = _EXIT_INPUT_ERROR
+    except Exception as error:
+        # Without JAX, which is slow to import, nothing has computed yet.
+        if "jax" not in sys.modules:
+            raise
+        from npga_jax.memory import is_lack_of_memory
+
+        if not is_lack_of_memory(error):
+            raise
+        print(
+            "error: out of memory. Ask for less: smaller images, fewer Gaussians, "
+            "views or points.",
             file=sys.stderr,
         )
         code = _EXIT_INPUT_ERROR

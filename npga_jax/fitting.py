@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from npga_jax import checkpoint, parallel, refinement
+from npga_jax import checkpoint, memory, parallel, refinement
 from npga_jax.build import make_isects_fn, make_run_step, padded_capacity, stage_at
 from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture
@@ -24,6 +24,10 @@ from npga_jax.types import Batch
 
 ISECTS_SLACK = 1.1
 """Room that a changed cloud must leave; else a larger capacity is compiled for."""
+LESS_MEMORY = (
+    "Start a new run with a lower --capture.width, --gaussians.capacity, "
+    "--views-per-step or --detail.hidden; what was saved is intact."
+)
 _MOST_UNCHECKED = 100
 """Steps after which is looked at what they reported, logged or not."""
 
@@ -77,7 +81,7 @@ class Trainer:
         self.stage = stage_at(cfg, int(state.step))
         self._isects_fn = self._make_isects_fn()
         known = max(cfg.max_isects, max_isects)
-        self._compile(known or padded_capacity(self._isects_fn(self.state)))
+        self._set_room(known or padded_capacity(self._isects_fn(self.state)))
 
     def _make_isects_fn(self) -> Callable[[TrainState], int]:
         return make_isects_fn(
@@ -92,19 +96,33 @@ class Trainer:
         """Training time including the runs before."""
         return self.seconds_before + self.seconds
 
-    def _compile(self, max_isects: int) -> None:
+    def _set_room(self, max_isects: int) -> None:
+        """The next step is compiled for this capacity, and for the stage as it is."""
         self.max_isects = max_isects
         self.refine_fn: refinement.Refiner | None = None
-        self.step_fn = parallel.data_parallel(
-            make_run_step(
-                self.cfg,
-                self.capture,
-                max_isects=max_isects,
-                axis_name=parallel.AXIS_NAME,
-                stage=self.stage,
-            ),
-            self.mesh,
+        self.step_fn: Callable | None = None
+
+    def _compile_step(self, batch: Batch) -> Callable:
+        """The compiled step.
+
+        Raises:
+          InputError: the machine has too little memory for it; the state is saved.
+        """
+        step_fn = make_run_step(
+            self.cfg,
+            self.capture,
+            max_isects=self.max_isects,
+            axis_name=parallel.AXIS_NAME,
+            stage=self.stage,
         )
+        jitted = parallel.data_parallel(step_fn, self.mesh)
+        compiled = jitted.lower(self.state, batch).compile()
+        try:
+            memory.check_program(compiled, "a training step", LESS_MEMORY)
+        except InputError:
+            self.save()
+            raise
+        return compiled
 
     def _enter_stage(self, step: int) -> None:
         """Compiles anew where images become larger or a loss joins in."""
@@ -117,7 +135,7 @@ class Trainer:
         if is_resized:
             self._isects_fn = self._make_isects_fn()
             max_isects = max(max_isects, padded_capacity(self._isects_fn(self.state)))
-        self._compile(max_isects)
+        self._set_room(max_isects)
 
     def _change_cloud(self, step: int) -> None:
         """Density control after a step, where one is due."""
@@ -139,7 +157,7 @@ class Trainer:
         )
         wanted = self._isects_fn(self.state)
         if wanted * ISECTS_SLACK > self.max_isects:
-            self._compile(padded_capacity(wanted))
+            self._set_room(padded_capacity(wanted))
 
     def save(self) -> None:
         """Writes a checkpoint of the state, unless there is one.
@@ -206,6 +224,8 @@ class Trainer:
                 for index, batch in batches:
                     self._enter_stage(index)
                     batch = parallel.shard_batch(batch, self.mesh)
+                    if self.step_fn is None:
+                        self.step_fn = self._compile_step(batch)
                     self.state, metrics = self.step_fn(self.state, batch)
                     done = index + 1
                     unchecked.append((index, metrics))
@@ -284,7 +304,7 @@ class Trainer:
                 "avoid the recompilation)",
                 file=sys.stderr,
             )
-            self._compile(grown)
+            self._set_room(grown)
 
     def _stop_at(self, step: int, loss: float) -> None:
         crash = self.folder / "crash"

@@ -5,7 +5,8 @@ import resource
 import signal
 import sys
 import threading
-from pathlib import Path
+
+import psutil
 
 
 class Interrupts:
@@ -53,10 +54,6 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def current_rss_mb() -> float | None:
-    """Resident memory now, in MiB; None where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * resource.getpagesize() / 2**20
+def current_rss_mb() -> float:
+    """Resident memory now, in MiB."""
+    return psutil.Process().memory_info().rss / 2**20

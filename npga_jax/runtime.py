@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+from npga_jax.errors import InputError
 from npga_jax.files import cache_root
+
+_MOST_CPU_DEVICES = 64
 
 
 def use_wide_vectors() -> None:
@@ -43,8 +46,17 @@ def use_cpu_devices(count: int) -> None:
     Each device then computes on one thread. With the shared pool of threads, devices
     that wait for each other in a collective can take the threads that the others need:
     seen as a deadlock on two cores with jax 0.10.2.
+
+    Raises:
+      InputError: if they are absurdly many, which hangs.
     """
     import jax
+
+    if count > _MOST_CPU_DEVICES:
+        raise InputError(
+            f"--num-devices {count}: a CPU is split into {_MOST_CPU_DEVICES} at most; "
+            "0 leaves it one device that uses all cores."
+        )
 
     jax.config.update("jax_num_cpu_devices", count)
     _add_xla_flag("--xla_cpu_multi_thread_eigen", "false")

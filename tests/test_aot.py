@@ -15,6 +15,17 @@ REPO = Path(__file__).resolve().parents[1]
 SMALL = ["--num-gaussians", "200", "--width", "32", "--height", "48"]
 
 
+REPORT = {
+    "num_gaussians": 1,
+    "width": 1,
+    "height": 1,
+    "views": 1,
+    "device": "TPU",
+    "jax": jax.__version__,
+    "device_memory": 120,
+}
+
+
 @pytest.fixture(scope="module")
 def aot():
     """The script as a module; the process keeps its own settings."""
@@ -30,14 +41,15 @@ def aot():
 
 
 def _small(aot, target):
-    return aot.AotConfig(target, what="step", num_gaussians=200, width=32, height=48)
+    sizes = {"num_gaussians": 200, "width": 32, "height": 48, "max_isects": 4096}
+    return aot.AotConfig(target, what="step", **sizes)
 
 
 @pytest.mark.parametrize("by_kernels", [False, True])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_the_whole_step_lowers_for(aot, platform, by_kernels):
     cfg = _small(aot, f"{platform}-lowering")
-    program = list(aot.programs(cfg, jax.devices()[0], 4096))[by_kernels]
+    program = list(aot.programs(cfg, jax.devices()[0]))[by_kernels]
     assert program.name.endswith("Pallas") == by_kernels
     traced = program.jitted.trace(*program.shapes)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
@@ -69,13 +81,13 @@ def test_lowering_alone_needs_no_compiler(aot, tmp_path, capsys):
     assert names == both + [f"{name} Pallas" for name in both]
     assert all(row["lower_s"] > 0 for row in report["programs"])
     assert not any("compile_s" in row for row in report["programs"])
-    assert report["max_isects"] == 16_384
+    assert {row["max_isects"] for row in report["programs"]} == {16_384}
     printed = capsys.readouterr()
     assert "renderer forward+backward" in printed.out
     assert "lowering" in printed.err
 
 
-def test_memory_of_the_parts_is_added_up_and_compared(aot, monkeypatch):
+def test_memory_of_the_parts_is_added_up_and_compared(aot, monkeypatch, capsys):
     class Compiled:
         def compile(self):
             return self
@@ -98,12 +110,25 @@ def test_memory_of_the_parts_is_added_up_and_compared(aot, monkeypatch):
         def trace(self):
             return Traced()
 
-    program = aot.Program("step", Jitted(), ())
+    program = aot.Program("step", Jitted(), (), 1)
     target = aot.Target("tpu", module="libtpu", memory=120)
     row = aot.compile_program(program, target)
     assert row["total_bytes"] == 120 and row["fits"]
     row = aot.compile_program(program, target._replace(memory=119))
     assert not row["fits"]
+
+    def refuse(self):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 17 GiB of 16 GiB")
+
+    monkeypatch.setattr(Compiled, "compile", refuse)
+    row = aot.compile_program(program, target)
+    assert row == {"name": "step", "max_isects": 1, "fits": False} | {
+        "lower_s": row["lower_s"]
+    }
+    aot.print_report({**REPORT, "programs": [row]})
+    printed = capsys.readouterr()
+    assert "17 GiB of 16 GiB" in printed.err
+    assert printed.out.rstrip().endswith("no")
 
 
 @pytest.mark.slow
@@ -112,7 +137,7 @@ def test_the_whole_step_compiles_for_a_tpu(aot):
     aot.os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     target = aot.TARGETS["tpu-v5e"]
     (device, *_) = aot.topology_devices(target)
-    for program in aot.programs(_small(aot, "tpu-v5e"), device, 4096):
+    for program in aot.programs(_small(aot, "tpu-v5e"), device):
         row = aot.compile_program(program, target)
         assert row["fits"]
         state = program.shapes[0]
@@ -127,6 +152,7 @@ def test_the_whole_step_compiles_for_a_tpu(aot):
         (["--target", "tpu-v5e"], "pip install libtpu"),
         (["--target", "h100"], "pip install 'jax[cuda12]'"),
         (["--target", "cuda-lowering", "--width", "0"], "1 or more"),
+        (["--target", "cuda-lowering", "--num-gaussians", "9" * 12], "at most"),
         (["--target", "cuda-lowering", "--output", "."], "is a folder"),
         (["--target", "cuda-lowering", "--output", "/dev/null/x"], "cannot be written"),
     ],

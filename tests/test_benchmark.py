@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tyro
 
-from npga_jax import cli
+from npga_jax import cli, memory
+from npga_jax.errors import InputError
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -149,6 +150,10 @@ def test_gold_of_ones_own_result_has_no_error(parts):
     [
         (["--repeats", "0"], "1 or more"),
         (["--bench-dir", "no-such-folder"], "no scene.py"),
+        (["--num-gaussians", "1000000000000"], "at most 16777216"),
+        (["--num-devices", "999", "--views", "999"], "--views 999: expected"),
+        (["--num-devices", "999"], "--num-devices 999: expected"),
+        (["--num-devices", "2"], "--views 1 cannot be shared"),
     ],
 )
 def test_unusable_options_are_refused_in_a_sentence(
@@ -158,6 +163,27 @@ def test_unusable_options_are_refused_in_a_sentence(
         cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=["renderer", *options])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_broken_shared_scene_is_refused_in_a_sentence(benchmark, tmp_path, capsys):
+    (tmp_path / "scene.py").write_text("def make_scene(:")
+    argv = ["renderer", "--bench-dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=argv)
+    assert end.value.code == 2
+    assert "scene.py of the shared benchmark cannot be run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["renderer", "step"])
+def test_lack_of_memory_is_said_before_anything_is_run(
+    benchmark, parts, monkeypatch, capsys, part
+):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)
+    argv = [part, *SMALL_STEP, "--no-compare"]
+    with pytest.raises(SystemExit) as end:
+        cli.run(benchmark.main, benchmark.BenchmarkConfig, argv=argv)
+    assert end.value.code == 2
+    assert "GiB are left. Lower --" in capsys.readouterr().err
 
 
 SMALL_STEP = ["--num-gaussians", "300", "--width", "32", "--height", "48"]
@@ -301,5 +327,5 @@ def test_devices_of_other_processes_compute_what_one_does(parts, monkeypatch):
 
 
 def test_a_row_that_fails_says_so(parts):
-    with pytest.raises(RuntimeError, match="1 or more"):
+    with pytest.raises(InputError, match="1 or more"):
         parts["scaling"].run("renderer", ("--num-gaussians", "0"))

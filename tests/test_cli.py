@@ -3,6 +3,7 @@ import errno
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from npga_jax import cli
@@ -44,6 +45,17 @@ def test_expected_ends_are_sentences(capsys, error, code, message):
         cli.run(raising(error), Settings, argv=[])
     assert end.value.code == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")],
+)
+def test_lack_of_memory_is_a_sentence(capsys, error):
+    with pytest.raises(SystemExit) as end:
+        cli.run(raising(error), Settings, argv=[])
+    assert end.value.code == 2
+    assert "out of memory. Ask for less" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), OSError(errno.EIO, "bug")])

@@ -227,10 +227,25 @@ def test_capacity_grows_when_any_step_needed_more(make_trainer, capsys):
     step = FakeStep(at_6={"num_dropped": 30, "num_isects": 50_000})
     trainer = make_trainer(step, steps=10)
     capacities = []
-    trainer._compile = lambda size: capacities.append(size)
+    trainer._set_room = capacities.append
     trainer.run()
     assert len(capacities) == 1 and capacities[0] >= 50_000
     assert "30 intersections" in capsys.readouterr().err
+
+
+def test_a_step_without_room_is_refused_and_nothing_is_lost(
+    make_trainer, tmp_path, monkeypatch
+):
+    # At the first step there is nothing to save, after a growth there is.
+    monkeypatch.setattr(fitting.memory, "available_bytes", lambda device: 1000)
+    with pytest.raises(InputError, match=r"a training step needs .* --capture.width"):
+        make_trainer(None).run()
+    assert saved_steps(tmp_path) == []
+    step = FakeStep(at_6={"num_dropped": 30, "num_isects": 50_000})
+    with pytest.raises(InputError, match="a training step needs"):
+        make_trainer(step).run()
+    # It was seen at the next step that is logged.
+    assert saved_steps(tmp_path) == [8]
 
 
 def test_capacity_of_earlier_runs_is_kept(capture, first_state, tmp_path):

@@ -12,7 +12,8 @@ PACKAGE = ROOT / "npga_jax"
 
 # Each module may import those of earlier layers, and of its own where that is listed.
 LAYERS = [
-    {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "files"} | {"mesh"},
+    {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "files"}
+    | {"memory", "mesh"},
     {
         "config",
         "cli",
@@ -43,6 +44,8 @@ WITHIN_A_LAYER = {
     ("forward", "deformation"),
     ("files", "errors"),
     ("runtime", "files"),
+    ("runtime", "errors"),
+    ("memory", "errors"),
     ("mesh_files", "mesh_ply"),
     ("mouth", "initialization"),
     ("evaluation_text", "comparison"),

@@ -174,6 +174,25 @@ def test_overflow_drops_the_same_pairs(driver):
     np.testing.assert_allclose(out.alphas, expected.alphas, atol=1e-5)
 
 
+@drivers
+def test_unusable_gaussians_are_as_if_absent(driver):
+    scene = cloud()
+    spoiled = {name: values.copy() for name, values in scene.items()}
+    rows = range(len(LEAVES))
+    for row, leaf in zip(rows, LEAVES, strict=True):
+        spoiled[leaf][row] = (np.nan, np.inf)[row % 2]
+    case = CASE._replace(driver=driver)
+    out, grads = render_and_grad(case, spoiled)
+    expected, expected_grads = render_and_grad(
+        case, without(scene, slice(0, len(rows)))
+    )
+    assert out.num_invalid == len(rows)
+    np.testing.assert_array_equal(out.colors, expected.colors)
+    for name in LEAVES:
+        assert np.all(grads[name][: len(rows)] == 0), name
+        np.testing.assert_array_equal(grads[name], expected_grads[name])
+
+
 def one_tile(opacities, colors):
     """Inputs of `rasterize_to_pixels`: layers that cover a tile, front to back."""
     n = len(opacities)
