@@ -11,6 +11,9 @@ canonical point x' each is, and x' + F(x', z) should be it. Where an expression 
 what is a thin line in canonical space (a lid that closes), the first cycle has almost
 no points and almost no error; the second has as many as there is skin. It does average
 branches, where there are any (docs/avatar.md, on lips).
+
+Neither says what F does between lips that touch, where it spans what B tears apart;
+`folding` keeps it from turning space inside out there.
 """
 
 import sys
@@ -27,6 +30,7 @@ from npga_jax.distillation.sampling import Domain, Sample, draw, make_domain
 from npga_jax.errors import InputError
 from npga_jax.forward import displacement, init_forward
 from npga_jax.loop import duration
+from npga_jax.nphm.root_finding import pointwise_jacobian
 from npga_jax.optim import axes_of_matrices
 from npga_jax.types import Params
 
@@ -39,7 +43,11 @@ _ASTRAY = (0.0015, 0.005)
 """Metres: spread around posed points, one half of them each."""
 _CODES_AT_ONCE = 8
 """Posed together, which bounds the memory that F takes."""
-METHOD_VERSION = 3
+_LEAST_DETERMINANT = 0.1
+"""Of d x_posed / d x: what is below is pulled up before it turns negative."""
+_FOLDING_SHARE = 4
+"""Every fourth point is looked at; a Jacobian costs as much as four points."""
+METHOD_VERSION = 4
 """Raised with every change of loss, sampling or network that options do not say: what
 an earlier version left in a cache is then not taken for this one's."""
 
@@ -56,6 +64,7 @@ class DistillOptions(NamedTuple):
     matrix_rate: float = 2e-2
     learning_rate: float = 3e-3
     far_weight: float = 0.05
+    fold_weight: float = 10.0
     seed: int = 0
 
 
@@ -99,6 +108,32 @@ def posed_pairs(
     return canonical, posed
 
 
+def determinants(
+    params: Params, points: jax.Array, expr: jax.Array, *, octaves: int
+) -> jax.Array:
+    """det(d x_posed / d x) of F at P points for T codes: [P, 3], [T, E] -> [T, P].
+
+    How many times larger a volume becomes; below zero, it is turned inside out.
+    """
+
+    def of_code(code):
+        jacobian = pointwise_jacobian(
+            lambda x: x + displacement(params, x, None, code, octaves=octaves), points
+        )
+        x, y, z = jnp.moveaxis(jacobian, -2, 0)
+        return jnp.sum(x * jnp.cross(y, z), axis=-1)
+
+    return jax.lax.map(of_code, expr, batch_size=_CODES_AT_ONCE)
+
+
+def folding(
+    params: Params, points: jax.Array, expr: jax.Array, *, octaves: int
+) -> jax.Array:
+    """Mean of what determinants lack to a tenth: [P, 3], [T, E] -> []."""
+    found = determinants(params, points, expr, octaves=octaves)
+    return jnp.mean(jnp.maximum(_LEAST_DETERMINANT - found, 0.0))
+
+
 def distillation_loss(
     params: Params,
     backward: Backward,
@@ -106,8 +141,13 @@ def distillation_loss(
     *,
     octaves: int,
     far_weight: float,
+    fold_weight: float,
 ) -> jax.Array:
-    """Mean length in mm of both cycles' errors, and of the motion far from the head."""
+    """Mean length in mm of both cycles' errors, and of the motion far from the head.
+
+    Args:
+      fold_weight: of `folding`, in mm.
+    """
 
     def length(error):
         return jnp.sqrt(jnp.sum(error**2, axis=-1) + _SOFTEST_MM**2) - _SOFTEST_MM
@@ -124,7 +164,12 @@ def distillation_loss(
     unfolding = _MM * (again - posed)
     far = displacement(params, sample.far, None, sample.expr, octaves=octaves)
     near = 0.5 * (jnp.mean(length(cycle)) + jnp.mean(length(unfolding)))
-    return near + far_weight * jnp.mean(length(_MM * far))
+    loss = near + far_weight * jnp.mean(length(_MM * far))
+    if fold_weight:
+        some = sample.points[: max(1, sample.points.shape[0] // _FOLDING_SHARE)]
+        folded = folding(params, some, sample.expr, octaves=octaves)
+        loss += fold_weight * folded
+    return loss
 
 
 def initial_forward(
@@ -191,6 +236,7 @@ def distill(
             sample,
             octaves=options.octaves,
             far_weight=options.far_weight,
+            fold_weight=options.fold_weight,
         )
 
     @jax.jit

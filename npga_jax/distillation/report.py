@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
-from npga_jax.distillation.distill import cycle_error, pose_points
+from npga_jax.distillation.distill import cycle_error, determinants, pose_points
 from npga_jax.distillation.person import Backward
 from npga_jax.distillation.roots import pose_by_roots
 from npga_jax.distillation.sampling import Domain
-from npga_jax.nphm.root_finding import pointwise_jacobian
 from npga_jax.types import Params
 
 _MM = 1000.0
@@ -128,13 +127,8 @@ def measure_forward(
     if not valid.any():
         miss = np.array([np.inf])
 
-    def determinants(code):
-        moved = pointwise_jacobian(
-            lambda x: pose_points(params, x, code[None], octaves=octaves)[0], points
-        )
-        return jnp.linalg.det(moved)
-
-    determinant = np.asarray(jax.jit(lambda z: jax.lax.map(determinants, z))(expr))
+    determinant = jax.jit(lambda z: determinants(params, points, z, octaves=octaves))
+    determinant = np.asarray(determinant(expr))
     lips = _part_lips(pose, backward, domain.surface[surface[:, 2] > _SKIN_DEPTH], expr)
     away = np.ones(len(skin), bool)
     if len(lips.points):

@@ -75,7 +75,12 @@ def test_gradient_of_the_loss_is_its_slope(monkeypatch):
     @jax.value_and_grad
     def loss(params):
         return distillation_loss(
-            params, backward, sample, octaves=OPTIONS.octaves, far_weight=0.05
+            params,
+            backward,
+            sample,
+            octaves=OPTIONS.octaves,
+            far_weight=0.05,
+            fold_weight=10.0,
         )
 
     slope = jax.tree.map(np.asarray, loss(params)[1])
@@ -95,6 +100,68 @@ def test_gradient_of_the_loss_is_its_slope(monkeypatch):
         assert said == pytest.approx(measured, rel=0.02, abs=0.01), name
     for name in ("code_mean", "code_std"):
         np.testing.assert_array_equal(slope[name], 0)
+
+
+def folded_forward():
+    """An F that nobody has trained, which folds space in places; points and codes."""
+    params = initial_forward(
+        CODES.mean(axis=0), 1.0, num_features=NUM_FEATURES, options=OPTIONS
+    )
+    params = jax.tree.map(np.asarray, params)
+    rng = np.random.default_rng(5)
+    params["out_w"] = rng.normal(0, 0.5, params["out_w"].shape).astype(np.float32)
+    points = rng.uniform(-0.08, 0.08, (40, 3)).astype(np.float32)
+    return params, points, CODES[:3].astype(np.float32)
+
+
+def test_determinants_are_volumes_of_what_f_makes_of_a_little_cube():
+    params, points, codes = folded_forward()
+    found = module.determinants(params, points, codes, octaves=OPTIONS.octaves)
+    assert found.shape == (3, 40)
+    # In float64, so that the edges can be short enough to be straight.
+    with jax.enable_x64(True):
+        wide = jax.tree.map(np.float64, (params, points, codes))
+        edge = 1e-6
+
+        def pose(points):
+            posed = pose_points(wide[0], points, wide[2], octaves=OPTIONS.octaves)
+            return np.asarray(posed)
+
+        sides = [
+            (pose(wide[1] + edge * axis) - pose(wide[1] - edge * axis)) / (2 * edge)
+            for axis in np.eye(3)
+        ]
+    expected = np.linalg.det(np.stack(sides, axis=-1))
+    np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.01)
+    assert (expected < 0).any() and (expected > 0.1).any()
+
+
+def test_folding_is_what_determinants_lack_and_its_gradient_unfolds():
+    params, points, codes = folded_forward()
+
+    @jax.jit
+    @jax.value_and_grad
+    def folding(params):
+        return module.folding(params, points, codes, octaves=OPTIONS.octaves)
+
+    lacking, slope = jax.tree.map(np.asarray, folding(params))
+    found = module.determinants(params, points, codes, octaves=OPTIONS.octaves)
+    expected = np.mean(np.maximum(0.1 - np.asarray(found), 0))
+    assert lacking == pytest.approx(expected, rel=1e-4) and lacking > 0
+    down = slope["out_w"]
+    step = np.float32(1e-3 * lacking / np.sum(down**2))
+    after = float(folding(params | {"out_w": params["out_w"] - step * down})[0])
+    # One part in a thousand, as the slope says.
+    assert lacking - after == pytest.approx(1e-3 * lacking, rel=0.05)
+
+
+def test_nothing_that_is_not_folded_is_pulled():
+    _, points, codes = folded_forward()
+    still = initial_forward(
+        CODES.mean(axis=0), 1.0, num_features=NUM_FEATURES, options=OPTIONS
+    )
+    still = jax.tree.map(np.asarray, still)
+    assert module.folding(still, points, codes, octaves=OPTIONS.octaves) == 0
 
 
 def test_distillation_closes_the_cycle_on_codes_it_has_not_seen():
