@@ -36,6 +36,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         *("--forward.detail-residual", "0.01"),
     ),
     "static": ("--forward.source", "none", "--detail.no-enabled"),
+    "G hears all of the codes": ("--detail.tracking-noise", "0"),
     "no features": ("--detail.no-reads-features",),
     "with Laplacian": (
         *("--loss.laplacian-features", "0.01"),

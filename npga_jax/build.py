@@ -133,12 +133,14 @@ def state_from_points(
     num_expr: int,
     coarse: Params,
     code_std: np.ndarray | float,
+    code_filter: np.ndarray | None = None,
 ) -> TrainState:
     """State whose Gaussians sit on points in the canonical head frame.
 
     Args:
       coarse: weights of F.
       code_std: [E] or [] the unit in which G reads codes.
+      code_filter: [E, E] what it hears of them; None: all.
     """
     cloud_key, detail_key, screen_key = jax.random.split(jax.random.key(cfg.seed), 3)
     gaussians, alive = init_gaussians(
@@ -160,6 +162,7 @@ def state_from_points(
         layers=cfg.detail.layers,
         octaves=cfg.detail.octaves,
         code_std=code_std,
+        code_filter=code_filter,
     )
     screen = {}
     if cfg.loss.screen > 0:

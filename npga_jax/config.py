@@ -110,6 +110,10 @@ class DetailConfig:
     code_noise: float = 0.02
     """Standard deviation of the noise on the codes that G reads in training; codes of
     the head tracker are measured in their own deviations."""
+    tracking_noise: float = 0.3
+    """Noise that codes of the head tracker are taken to have, in the deviations of the
+    head model: G hardly hears directions of them that vary less in the training frames.
+    0: it hears all."""
 
 
 @dataclasses.dataclass(frozen=True)

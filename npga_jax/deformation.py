@@ -88,19 +88,45 @@ def init_detail(
     layers: int,
     octaves: int,
     code_std: jax.Array | float = 1.0,
+    code_filter: jax.Array | None = None,
 ) -> Params:
     """Weights of G. Its basis is zero, so that training starts without it.
 
     Args:
       code_std: [E] or [] codes are divided by; not trained.
+      code_filter: [E, E] what G hears of codes in that unit (`wiener_filter`); all by
+        default; not trained.
     """
+    if code_filter is None:
+        code_filter = jnp.eye(num_expr)
     num_inputs = 3 * (1 + 2 * octaves) + num_features
     return {
         **init_mlp(key, [num_inputs] + [hidden] * layers),
         "basis_w": jnp.zeros((num_expr, hidden, NUM_OUTPUTS)),
         "basis_b": jnp.zeros((num_expr, NUM_OUTPUTS)),
         "code_std": jnp.broadcast_to(jnp.asarray(code_std, jnp.float32), (num_expr,)),
+        "code_filter": jnp.asarray(code_filter, jnp.float32),
     }
+
+
+def wiener_filter(codes: np.ndarray, noise: float) -> np.ndarray:
+    """How much of each direction of a code is worth hearing: [E, E].
+
+    A hundred tracked frames do not vary in all directions of a code. Adam's steps are
+    as long along those that hardly do, so that G would learn noise there, which a
+    sequence that leaves what the frames span then multiplies. A direction whose root
+    mean square is s keeps s^2 / (s^2 + noise^2) of itself.
+
+    Args:
+      codes: [T, E] of the training frames, in the unit that G reads them in.
+      noise: of tracked codes, in the same unit; 0 keeps everything.
+    """
+    moments = codes.T.astype(np.float64) @ codes / len(codes)
+    energies, directions = np.linalg.eigh(moments)
+    energies = np.maximum(energies, 0.0)
+    # Directions that nothing varies along are kept where there is no noise.
+    kept = energies / (energies + noise**2) if noise else np.ones_like(energies)
+    return ((directions * kept) @ directions.T).astype(np.float32)
 
 
 def detail_residuals(
@@ -127,6 +153,7 @@ def detail_residuals(
         apart where they differ. None: no symmetry is assumed.
     """
     expr = expr / jax.lax.stop_gradient(params["code_std"])
+    expr = jax.lax.stop_gradient(params["code_filter"]) @ expr
 
     def rows_of_g(means, features):
         x = means / HEAD_RADIUS

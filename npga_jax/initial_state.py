@@ -13,6 +13,7 @@ from npga_jax.config import TrainConfig
 from npga_jax.data.capture import Capture, Timestep
 from npga_jax.data.segmentation import INNER_MOUTH
 from npga_jax.data.splits import Views, expression_codes
+from npga_jax.deformation import wiener_filter
 from npga_jax.distillation.person import Person, canonicalize
 from npga_jax.forward import jaw_motion, with_chin
 from npga_jax.initialization import (
@@ -48,12 +49,14 @@ def initial_state(
     max_points = max(1, int(share * cfg.gaussians.capacity))
     cameras = train[0].cameras
     gather = partial(gather_points, capture, seed=cfg.seed, cameras=cameras)
-    coarse, code_std = {}, 1.0
+    coarse, code_std, code_filter = {}, 1.0, None
     if person is None:
         points = gather(neutral, max_points=max_points)
     else:
-        coarse = person_forward(cfg, person, expression_codes(capture, train))
+        codes = expression_codes(capture, train)
+        coarse = person_forward(cfg, person, codes)
         code_std = person.exp_std
+        code_filter = wiener_filter(codes / code_std, cfg.detail.tracking_noise)
         to_canonical = partial(canonicalize, person)
         coarse, mouth = _find_mouth(
             cfg,
@@ -76,7 +79,12 @@ def initial_state(
         )
         points = points if mouth is None else join(points, mouth)
     state = state_from_points(
-        cfg, points, num_expr=capture.expr_dim, coarse=coarse, code_std=code_std
+        cfg,
+        points,
+        num_expr=capture.expr_dim,
+        coarse=coarse,
+        code_std=code_std,
+        code_filter=code_filter,
     )
     graph = neighbour_graph(cfg, state.params.gaussians, state.alive)
     return state._replace(graph=graph)

@@ -16,6 +16,7 @@ from npga_jax.deformation import (
     mirror_permutation,
     no_detail,
     residual_energy,
+    wiener_filter,
     within_reach,
 )
 
@@ -24,6 +25,8 @@ _rng = np.random.default_rng(0)
 MEANS = _rng.normal(0, 0.1, (N, 3)).astype(np.float32)
 FEATURES = _rng.normal(size=(N, F)).astype(np.float32)
 EXPR = _rng.normal(size=E).astype(np.float32)
+CODE_STD = np.array([1.0, 0.5, 2.0, 1.5], np.float32)
+CODE_FILTER = (np.eye(E) + 0.1).astype(np.float32)
 
 
 def make_detail(layers=3):
@@ -34,6 +37,8 @@ def make_detail(layers=3):
         hidden=HIDDEN,
         layers=layers,
         octaves=OCTAVES,
+        code_std=CODE_STD,
+        code_filter=CODE_FILTER,
     )
 
 
@@ -62,8 +67,9 @@ def naive_outputs(params):
         for layer in params["layers"]:
             h = np.maximum(h @ layer["w"] + layer["b"], 0)
         out = np.zeros(NUM_OUTPUTS)
+        heard = params["code_filter"] @ (EXPR / params["code_std"])
         for e in range(E):
-            out += EXPR[e] * (h @ params["basis_w"][e] + params["basis_b"][e])
+            out += heard[e] * (h @ params["basis_w"][e] + params["basis_b"][e])
         rows.append(out)
     return np.stack(rows)
 
@@ -107,7 +113,8 @@ def test_gradient_reaches_every_weight_and_the_features():
 
     params = with_random_outputs(make_detail())
     grads, feature_grads = jax.grad(loss, argnums=(0, 1))(params, features)
-    assert not np.any(grads.pop("code_std"))  # A unit, which is not trained.
+    for name in ("code_std", "code_filter"):  # How it reads is not trained.
+        assert not np.any(grads.pop(name))
     for path, grad in jax.tree_util.tree_flatten_with_path(grads)[0]:
         assert np.all(np.isfinite(grad)), path
         assert np.mean(np.asarray(grad) != 0) > 0.5, path
@@ -138,6 +145,40 @@ def test_residuals_are_linear_in_the_code():
 
 def flatten_jax(residuals):
     return jnp.concatenate([r.ravel() for r in residuals])
+
+
+def make_codes(spread, seed=1, frames=400):
+    """Codes whose directions, not those of the axes, have these root mean squares."""
+    rng = np.random.default_rng(seed)
+    directions, _ = np.linalg.qr(rng.normal(size=(len(spread), len(spread))))
+    signs = rng.choice([-1.0, 1.0], size=(frames, len(spread)))
+    signs, _ = np.linalg.qr(signs)
+    return np.sqrt(frames) * (signs * spread) @ directions.T, directions
+
+
+def test_filter_keeps_what_varies_and_damps_what_hardly_does():
+    spread = np.array([2.0, 0.3, 0.01])
+    codes, directions = make_codes(spread)
+    kept = directions.T @ wiener_filter(codes, noise=0.3) @ directions
+    expected = np.diag([4 / 4.09, 0.5, 1e-4 / 0.0901])
+    np.testing.assert_allclose(kept, expected, atol=1e-6)
+
+
+def test_filter_without_noise_keeps_all_also_what_never_varies():
+    codes, _ = make_codes(np.array([1.0, 0.2, 0.0]))
+    np.testing.assert_allclose(wiener_filter(codes, noise=0.0), np.eye(3), atol=1e-6)
+    kept = wiener_filter(np.zeros((5, 3), np.float32), noise=0.1)
+    np.testing.assert_array_equal(kept, 0)
+
+
+def test_filtered_network_does_not_hear_a_direction_without_signal():
+    codes, _ = make_codes(np.array([2.0, 1.0, 0.5, 1e-4]))
+    params = with_random_outputs(make_detail())
+    params["code_filter"] = wiener_filter(codes / CODE_STD, noise=0.3)
+    units = np.linalg.svd(codes / CODE_STD)[2] * CODE_STD
+    strong, weak = (flatten(apply(params, expr=np.float32(u))) for u in units[[0, -1]])
+    assert np.abs(strong).max() > 0.1
+    assert np.abs(weak).max() < 1e-5
 
 
 def test_positions_are_read_without_a_gradient():
@@ -176,6 +217,8 @@ def test_mirror_permutation_exchanges_left_and_right():
 
 def test_symmetric_network_turns_a_reflected_code_into_the_reflected_motion():
     params = with_random_outputs(make_detail())
+    # Codes of classical models, whose components have names, come as they are.
+    params |= {"code_std": jnp.ones(E), "code_filter": jnp.eye(E)}
     mirror = (1, 0, 2, 3)
 
     def motion(means, expr):

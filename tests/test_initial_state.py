@@ -1,5 +1,6 @@
 """The first cloud: skin through the head model, eyes and mouth by their bones."""
 
+import dataclasses
 import types
 
 import jax
@@ -9,10 +10,16 @@ import pytest
 from npga_jax import initialization, mouth
 from npga_jax.bones import JAW, SKULL
 from npga_jax.build import distill_options, state_template
-from npga_jax.config import ForwardConfig, GaussianConfig, TrainConfig
+from npga_jax.config import (
+    DetailConfig,
+    ForwardConfig,
+    GaussianConfig,
+    TrainConfig,
+)
 from npga_jax.data.capture import Driving, PointCloud, Timestep
 from npga_jax.data.segmentation import EYES, FACE, INNER_MOUTH
 from npga_jax.data.splits import Views
+from npga_jax.deformation import wiener_filter
 from npga_jax.distillation.distill import initial_forward
 from npga_jax.forward import jaw_motion
 from npga_jax.initial_state import initial_state
@@ -81,6 +88,21 @@ def by_place(monkeypatch):
 
     for module in (mouth, initialization):
         monkeypatch.setattr(module, "vote_labels", votes)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_detail_network_hears_what_training_codes_vary_along(person, by_place, noise):
+    capture, detail = make_capture(), DetailConfig(tracking_noise=noise)
+    cfg = dataclasses.replace(make_config(), detail=detail)
+    state = initial_state(cfg, capture, TRAIN, person)
+    codes = np.stack([capture.driving(v.timestep).expr for v in TRAIN])
+    code_filter = np.asarray(state.params.detail["code_filter"])
+    expected = wiener_filter(codes / person.exp_std, noise)
+    np.testing.assert_allclose(code_filter, expected, atol=1e-6)
+    # Three frames cannot vary in four directions.
+    strengths = np.linalg.eigvalsh(code_filter)
+    assert (strengths[0] < 1e-5) == (noise > 0)
+    assert strengths[-1] == pytest.approx(1, abs=0.3)
 
 
 def test_bones_carry_what_label_maps_say(person, by_place):
