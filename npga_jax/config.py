@@ -226,6 +226,9 @@ class TrainConfig:
     balance: float = 0.0
     """How much more often frames with rare expressions come: 0 not at all, 1 in
     proportion to their distance from the most similar ones."""
+    average_from: float = 0.95
+    """Share of the steps after which weights are averaged: a run ends with their mean,
+    which does not show what the last frames were. 1: it ends with the last weights."""
     views_per_step: int = 1
     """Cameras rendered per step, all of one timestep; a multiple of the devices."""
     num_devices: int = 0
@@ -314,6 +317,7 @@ _GROUPS = (
     "optim",
 )
 _SMALLEST = {
+    "average_from": 0,
     "steps": 1,
     "save_every": 1,
     "log_every": 1,
@@ -344,6 +348,7 @@ _SMALLEST = {
     "detail.octaves": 0,
 }
 _LARGEST = {
+    "average_from": 1.0,
     "seed": 2**32 - 1,
     "max_isects": 2**31 - 1,
     "gaussians.capacity": 2**24,
@@ -393,6 +398,12 @@ def validate(cfg: TrainConfig) -> None:
                 f"--{name.replace('_', '-')} {value}: expected a {kind} number that "
                 f"is {least}{most}."
             )
+    if cfg.density.strategy != "none" and cfg.average_from < cfg.density.stop:
+        raise InputError(
+            f"--average-from {cfg.average_from}: weights cannot be averaged while "
+            f"Gaussians are replaced; expected --density.stop ({cfg.density.stop}) or "
+            "more."
+        )
 
 
 def option_from_argv(name: str, argv: list[str]) -> str | None:

@@ -1,5 +1,6 @@
 """The training loop: steps, progress, checkpoints, previews, growth of capacities."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from npga_jax.data.splits import Split, expression_codes
 from npga_jax.errors import InputError
 from npga_jax.loop import Interrupts, current_rss_mb, duration
 from npga_jax.run_folder import CHECKPOINTS, CURVE_FILE, MetricsLog
-from npga_jax.training import TrainState
+from npga_jax.training import TrainState, average_in
 from npga_jax.types import Batch
 
 ISECTS_SLACK = 1.1
@@ -74,6 +75,8 @@ class Trainer:
         self.seconds = 0.0
         self._saved_step = int(state.step)  # Nothing is lost with it.
         self._has_warned = False
+        self._averaged_after = math.ceil(cfg.average_from * cfg.steps)
+        self._average_fn = jax.jit(average_in, donate_argnums=0)
         self._weights = None
         if cfg.balance > 0:
             codes = expression_codes(capture, split.train)
@@ -229,6 +232,9 @@ class Trainer:
                     self.state, metrics = self.step_fn(self.state, batch)
                     done = index + 1
                     unchecked.append((index, metrics))
+                    if done > self._averaged_after:
+                        count = np.float32(done - self._averaged_after)
+                        self.state = self._average_fn(self.state, count)
                     if done == start + 1:
                         jax.block_until_ready(metrics)
                         mark, marked_step = time.perf_counter(), done
@@ -251,6 +257,8 @@ class Trainer:
                         self.seconds = now - began
                         self._report(log, done, values, rate)
                     self._change_cloud(done)
+                    if done == cfg.steps > self._averaged_after:
+                        self.state = self.state._replace(params=self.state.average)
                     if is_saved:
                         self.save()
                     if done % cfg.preview_every == 0 or done == cfg.steps:

@@ -37,6 +37,7 @@ class TrainState(NamedTuple):
     alive: jax.Array  # [N] bool, slots in use
     graph: Graph  # neighbours, as of the last change of the cloud
     halted: jax.Array  # [] bool, the last step was refused: so are all that follow
+    average: AvatarParams  # of the weights, over the last steps; zeros before those
 
 
 class Perceptual(NamedTuple):
@@ -64,6 +65,7 @@ def init_train_state(
         alive=alive,
         graph=empty_graph(alive.shape[0]) if graph is None else graph,
         halted=jnp.zeros((), bool),
+        average=jax.tree.map(jnp.zeros_like, params),
     )
     # A weak type would make the second step compile anew.
     return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
@@ -99,6 +101,15 @@ def project_origin(viewmats: jax.Array, Ks: jax.Array) -> jax.Array:
     """Where each camera sees the origin: pixels [C, 2]."""
     seen = jnp.einsum("cij,cj->ci", Ks, viewmats[:, :3, 3])
     return seen[:, :2] / jnp.maximum(seen[:, 2:], 1e-6)
+
+
+def average_in(state: TrainState, count: jax.Array) -> TrainState:
+    """Takes the weights into their average, as the `count`-th; [] float, from 1.
+
+    The cloud may not change its slots between the first and the last.
+    """
+    mean = jax.tree.map(lambda m, x: m + (x - m) / count, state.average, state.params)
+    return state._replace(average=mean)
 
 
 def make_train_step(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from npga_jax import checkpoint, fitting
+from npga_jax import checkpoint, fitting, parallel
 from npga_jax.build import (
     loss_weights,
     padded_capacity,
@@ -119,6 +119,54 @@ def test_run_logs_and_saves_when_it_should(make_trainer, tmp_path):
     assert state.step == 20
     assert logged_steps(tmp_path) == [1, 5, 10, 15, 20]
     assert saved_steps(tmp_path) == [8, 16, 20]
+
+
+class CountingStep(FakeStep):
+    """Sets all weights to the number of steps taken."""
+
+    def __call__(self, state, batch):
+        state, metrics = super().__call__(state, batch)
+        step = np.float32(state.step)
+        params = jax.tree.map(lambda x: np.full_like(x, step), state.params)
+        return state._replace(params=params), metrics
+
+
+def weights(state):
+    """The number that all weights are."""
+    values = np.unique(np.concatenate([np.ravel(x) for x in jax.tree.leaves(state)]))
+    assert len(values) == 1
+    return values[0]
+
+
+def test_run_ends_with_the_mean_of_the_last_weights(
+    make_trainer, first_state, tmp_path
+):
+    # Steps 15 to 20 count; what is saved at step 16 goes on from its own weights.
+    last = make_trainer(CountingStep(), average_from=0.7).run()
+    assert weights(last.params) == 17.5
+    template = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), first_state
+    )
+    replicated = parallel.replicated(parallel.make_mesh(1))
+
+    def saved(step):
+        return checkpoint.load_state(
+            tmp_path / CHECKPOINTS, step, template, replicated
+        )[0]
+
+    assert weights(saved(20).params) == 17.5
+    assert weights(saved(16).params) == 16 and weights(saved(16).average) == 15.5
+
+
+def test_interrupted_average_goes_on(make_trainer, first_state):
+    state = jax.tree.map(lambda x: np.full_like(x, 15.5), first_state.params)
+    state = first_state._replace(step=np.asarray(16, np.int32), average=state)
+    last = make_trainer(CountingStep(), state, average_from=0.7).run()
+    assert weights(last.params) == 17.5
+
+
+def test_run_ends_with_the_last_weights_where_none_are_averaged(make_trainer):
+    assert weights(make_trainer(CountingStep(), average_from=1.0).run().params) == 20
 
 
 def test_tests_on_the_way_are_kept_and_are_no_training_time(

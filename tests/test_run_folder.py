@@ -124,6 +124,8 @@ def test_settings_without_effect_on_the_result_may_change():
         ({"optim.sh": float("inf")}, "--optim.sh inf"),
         ({"optim.final_fraction": 0.0}, "more than 0 and at most 1.0"),
         ({"loss.ssim": -0.1}, "--loss.ssim -0.1"),
+        ({"average_from": 1.5}, "--average-from 1.5.*at most 1.0"),
+        ({"average_from": 0.5}, "--average-from 0.5.*--density.stop"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(changes, message):

@@ -7,7 +7,7 @@ import pytest
 
 from npga_jax.losses import LossWeights
 from npga_jax.optim import GroupRates, make_optimizer
-from npga_jax.training import make_train_step
+from npga_jax.training import average_in, make_train_step
 from tests import small_scene
 
 NUM_STEPS = 300
@@ -111,6 +111,24 @@ def test_broken_camera_is_not_finite_or_counted(step, trained, name):
     after, metrics = step(state, broken)
     assert not metrics["is_finite"] or metrics["num_invalid"] > 0
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(after))
+
+
+def test_weights_are_averaged_one_after_the_other(step):
+    state, taken_in = small_scene.make_state(NUM_STEPS), []
+    assert not any(np.any(x) for x in jax.tree.leaves(state.average))
+    for batch in small_scene.make_batches()[:4]:
+        state, _ = step(state, batch)
+        taken_in.append(jax.device_get(state.params))
+        state = jax.jit(average_in)(state, np.float32(len(taken_in)))
+    average = jax.device_get(state.average)
+    expected = jax.tree.map(lambda *x: np.mean(x, axis=0), *taken_in)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        average,
+        expected,
+    )
+    assert np.abs(average.gaussians.sh - taken_in[-1].gaussians.sh).max() > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, state.params, taken_in[-1])
 
 
 def test_same_start_ends_the_same_to_the_last_bit(step):
