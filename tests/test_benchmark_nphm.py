@@ -90,9 +90,12 @@ def test_points_are_near_anchors_and_in_the_box(bench_nphm):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--points", "0"], "must be 1 or more"),
-        (["--twin-points", "-1"], "--twin-points may be 0"),
-        (["--repeats", "0"], "--repeats must be 1"),
+        (["--points", "0"], "--points 0: expected a whole number, 1 or more"),
+        (
+            ["--twin-points", "-1"],
+            "--twin-points -1: expected a whole number, 0 or more",
+        ),
+        (["--repeats", "0"], "--repeats 0: expected a whole number, 1 or more"),
         (["--output", "."], "is a folder"),
         (["--scaling"], "the renderer and the training step"),
     ],
