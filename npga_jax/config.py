@@ -210,7 +210,7 @@ class TrainConfig:
     output: Path | None = None
     """Run folder; default: runs/<subject>/<time>."""
     preset: PresetName = "quick"
-    """quick: 22 minutes on 2 CPU cores; long: the same for hours; paper: one large GPU;
+    """quick: 24 minutes on 2 CPU cores; long: the same for hours; paper: one large GPU;
     demo: a few minutes, and what the packaged subject gets unless told otherwise."""
     steps: int = 8_000
     """Optimiser steps of the whole run."""
