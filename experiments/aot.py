@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from size_limits import check_sizes
 
-from npga_jax import cli
+from npga_jax import cli, runtime
 from npga_jax.config import PresetName
 from npga_jax.errors import InputError
 from npga_jax.files import check_output, write_json
@@ -109,6 +109,7 @@ def main(cfg: AotConfig) -> None:
     target = TARGETS[cfg.target]
     check_installed(cfg.target, target)
     _prepare_process()
+    runtime.use_exact_products()
     import jax
 
     devices = topology_devices(target) if target.module else jax.devices()[:1]
@@ -163,7 +164,8 @@ def programs(cfg: AotConfig, device: Any) -> Iterator[Program]:
     """What is to be compiled for the device, one after the other."""
     from npga_jax.rasterizer import rasterization_pallas, rasterization_pure
 
-    # `rasterization` would look at this process's own platform, which is a CPU.
+    # `rasterization` would look at this process's own platform, which is a CPU. On a
+    # GPU it takes the kernels, on a TPU the pure path.
     rasterizers = {"": rasterization_pure, "Pallas": rasterization_pallas}
     # Their tiles differ in size.
     rooms = {
@@ -246,6 +248,8 @@ def _step_programs(cfg, device, max_isects, rasterize_fn) -> list[Program]:
 
 def compile_program(program: Program, target: Target) -> dict[str, Any]:
     """Seconds and bytes of one program; the latter only where there is a compiler."""
+    import jax
+
     from npga_jax.memory import is_lack_of_memory, program_bytes
 
     _say(f"{program.name}: lowering, with room for {program.max_isects} intersections")
@@ -253,7 +257,16 @@ def compile_program(program: Program, target: Target) -> dict[str, Any]:
     traced = program.jitted.trace(*program.shapes)
     row = {"name": program.name, "max_isects": program.max_isects}
     if not target.module:
-        traced.lower(lowering_platforms=(target.platform,))
+        try:
+            traced.lower(lowering_platforms=(target.platform,))
+        except RuntimeError as error:
+            if "AbstractDevice" not in str(error):
+                raise
+            raise InputError(
+                f"{program.name} has kernels for GPUs, and from version 0.11 on JAX "
+                f"(here {jax.__version__}) lowers them only where it has a GPU or its "
+                "compiler: use --target h100, or jax 0.10."
+            ) from error
         return {**row, "lower_s": time.perf_counter() - start}
     lowered = traced.lower()
     row["lower_s"] = time.perf_counter() - start

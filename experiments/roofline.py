@@ -30,18 +30,19 @@ class Device(NamedTuple):
     """Peak rates of one chip."""
 
     vector: float  # float32 operations per second outside of matrix units
-    matrix: float  # at JAX's default precision of float32 products
+    matrix: float  # products of float32 matrices, exact (`runtime.use_exact_products`)
     bandwidth: float  # bytes per second
 
 
 DEVICES = {
-    "H100": Device(67e12, 495e12, 3.35e12),
-    "TPU v5e": Device(6.1e12, 197e12, 0.82e12),
-    "TPU v6e": Device(7.2e12, 918e12, 1.64e12),
+    "H100": Device(67e12, 67e12, 3.35e12),
+    "H200": Device(67e12, 67e12, 4.8e12),
+    "TPU v5e": Device(6.1e12, 197e12 / 6, 0.82e12),
+    "TPU v6e": Device(7.2e12, 918e12 / 6, 1.64e12),
 }
-"""H100 SXM: NVIDIA's data sheet (float32; dense TF32). TPUs: Google's (bfloat16, which
-is what float32 products are done in by default; memory). Their vector units have no
-published rate: 8 x 128 lanes, 4 operations each and cycle, at 1.5 and 1.75 GHz."""
+"""H100 and H200 SXM: NVIDIA's data sheets (float32). TPUs: Google's (bfloat16, of which
+an exact product of float32 takes six; memory). Their vector units have no published
+rate: 8 x 128 lanes, 4 operations each and cycle, at 1.5 and 1.75 GHz."""
 
 FLOAT = 4  # bytes
 EXP = 8  # operations that an exponential counts for

@@ -274,7 +274,6 @@ PRESETS: dict[str, TrainConfig] = {
     "long": TrainConfig(
         preset="long",
         steps=24_000,
-        halvings=(0.5,),
         save_every=1_000,
         test_every=2_000,
         capture=CaptureConfig(width=550, driving="nphm"),

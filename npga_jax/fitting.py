@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,10 @@ class Trainer:
         self._saved_step = int(self.state.step)
 
     def _batches(self, start: int) -> Iterator[tuple[int, Batch]]:
-        """Batches from step `start` on; when one cannot be read, the state is saved."""
+        """Batches from step `start` on, on the devices.
+
+        When one cannot be read, the state is saved.
+        """
         batches = prefetch(
             self.capture,
             self.split.train,
@@ -194,6 +198,7 @@ class Trainer:
             start_step=start,
             num_steps=max(self.cfg.steps - start, 0),
             weights=self._weights,
+            place=partial(parallel.shard_batch, mesh=self.mesh),
         )
         try:
             yield from batches
@@ -226,7 +231,6 @@ class Trainer:
                     began, mark = began + pause, mark + pause
                 for index, batch in batches:
                     self._enter_stage(index)
-                    batch = parallel.shard_batch(batch, self.mesh)
                     if self.step_fn is None:
                         self.step_fn = self._compile_step(batch)
                     self.state, metrics = self.step_fn(self.state, batch)

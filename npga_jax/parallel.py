@@ -59,9 +59,8 @@ def check_divisible(views_per_step: int, mesh: Mesh) -> None:
 
 def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
     """Puts a batch onto the devices, its views spread over them."""
-    return jax.tree.map(
-        lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec)), batch, BATCH_SPECS
-    )
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), BATCH_SPECS)
+    return jax.device_put(batch, shardings)
 
 
 def data_parallel(step_fn: Callable, mesh: Mesh) -> Callable:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -133,6 +133,7 @@ def prefetch(
     num_steps: int,
     weights: np.ndarray | None = None,
     depth: int = 2,
+    place: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Iterator[tuple[int, Batch]]:
     """Loads batches ahead of time, in one thread.
 
@@ -149,6 +150,7 @@ def prefetch(
             `start_step + num_steps`.
         weights: See `plan_step`.
         depth: Batches that may wait.
+        place: Brings a batch to where it is needed, in that thread too.
 
     Yields:
         The step and its batch.
@@ -175,7 +177,7 @@ def prefetch(
                     views_per_step=views_per_step,
                     weights=weights,
                 )
-                put((step, load_batch(capture, timestep, cameras)))
+                put((step, place(load_batch(capture, timestep, cameras))))
         except BaseException as error:
             put(error)
 

@@ -37,6 +37,10 @@ class Person(NamedTuple):
         return Codes(geo=self.geo, app=np.zeros(cfg.lat_dim_app, np.float32), exp=expr)
 
 
+_BLOCK = 8_192
+"""Points."""
+
+
 class Backward(NamedTuple):
     """B of one person, ready for many points: what identity decides is computed."""
 
@@ -82,11 +86,15 @@ def move_back(
 def canonicalize(
     person: Person, points: np.ndarray, expr: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`move_back` of one frame, NumPy in and out: [P, 3], [E] -> [P, 3], [P, hyper]."""
-    back = jax.jit(move_back)(
-        make_backward(person), jnp.asarray(points, jnp.float32)[None], expr[None]
-    )
-    canonical, hyper = jax.tree.map(lambda x: np.asarray(x[0]), back)
+    """`move_back` of one frame, NumPy in and out: [P, 3], [E] -> [P, 3], [P, hyper].
+
+    Points are padded to whole blocks, so that frames of about as many share a program.
+    """
+    count = len(points)
+    padded = np.zeros((-(-max(count, 1) // _BLOCK) * _BLOCK, 3), np.float32)
+    padded[:count] = points
+    back = jax.jit(move_back)(make_backward(person), padded[None], expr[None])
+    canonical, hyper = jax.tree.map(lambda x: np.asarray(x[0, :count]), back)
     return canonical, hyper
 
 

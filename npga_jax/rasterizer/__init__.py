@@ -1,5 +1,6 @@
-"""A tile-based differentiable Gaussian rasterizer in JAX, native on the CPU."""
+"""A tile-based differentiable Gaussian rasterizer: JAX, with kernels on CPU and GPU."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import chex
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 _DEFAULT_BLOCKING = Blocking()
-_PALLAS_BLOCKING = Blocking(tile_size=16)
 
 
 def _composite_tiled(
@@ -66,8 +66,15 @@ def _composite_tiled(
 
 def _composite_fastest(projected, colors, *, max_isects, blocking, **size):
     composite = _composite_tiled
+    if pallas.is_usable(colors, blocking):
+        composite = partial(
+            _composite_tiled,
+            rasterize_to_pixels=partial(
+                pallas.rasterize_to_pixels, drivers=pallas.PROVEN
+            ),
+        )
     if native.is_usable(projected, colors, max_isects, blocking):
-        composite = partial(native.composite_native, pure_fn=_composite_tiled)
+        composite = partial(native.composite_native, pure_fn=composite)
     return composite(
         projected, colors, max_isects=max_isects, blocking=blocking, **size
     )
@@ -204,7 +211,9 @@ def rasterization(
     Pixel centres are at +0.5. Culled, degenerate, huge and NaN Gaussians get finite
     (zero) gradients; NaN, infinite and absurdly large ones are counted.
 
-    On the CPU, float32 is composited by native code where numba is there (`native`).
+    On the CPU, float32 is composited by native code where numba is there (`native`); on
+    NVIDIA's GPUs of compute capability 8 or more, by Triton kernels (`pallas`); else by
+    JAX's own operations (`compositing`). Results agree to float32's rounding.
 
     Args:
       max_isects: static capacity for (Gaussian, tile) pairs per camera. What exceeds it
@@ -245,7 +254,7 @@ def rasterization(
 def rasterization_pure(
     means, quats, scales, opacities, colors, viewmats, Ks, **options
 ) -> RenderOutput:
-    """`rasterization` without native code, as it is on other platforms than the CPU."""
+    """`rasterization` without native code and kernels, the same on every platform."""
     return _rasterize(
         _composite_tiled,
         means,
@@ -268,24 +277,25 @@ def rasterization_pallas(
     viewmats,
     Ks,
     *,
-    driver: pallas.Driver | None = None,
+    drivers: Mapping[str, pallas.Driver] | pallas.Driver = pallas.DRIVERS,
     interpret: bool = False,
-    blocking: Blocking = _PALLAS_BLOCKING,
+    blocking: Blocking = _DEFAULT_BLOCKING,
     **options,
 ) -> RenderOutput:
     """`rasterization` with the compositing in Pallas kernels, on TPUs and NVIDIA GPUs.
 
-    Not yet run on hardware: compiled for TPUs and equal to `rasterization_pure` in
-    JAX's interpreter. `rasterization` does not use it.
+    On NVIDIA's GPUs that is what `rasterization` does. The kernels for TPUs are equal
+    to `rasterization_pure` in JAX's interpreter and compile for TPUs, but have not run
+    on one: `rasterization` does not use them.
 
     Args:
-      driver: `pallas.TPU` or `pallas.TRITON`; by default that of the platform which the
-        program is compiled for, and `rasterization_pure` where there is none.
-      interpret: runs the kernels, by default those for TPUs, in JAX's interpreter.
+      drivers: by platform (`pallas.DRIVERS`), others get `rasterization_pure`'s way; or
+        one for all platforms, `pallas.TPU` or `pallas.TRITON`.
+      interpret: runs the one driver in JAX's interpreter.
       blocking: only `tile_size` has a meaning, a power of two.
     """
     rasterize_to_pixels = partial(
-        pallas.rasterize_to_pixels, driver=driver, interpret=interpret
+        pallas.rasterize_to_pixels, drivers=drivers, interpret=interpret
     )
     return _rasterize(
         partial(_composite_tiled, rasterize_to_pixels=rasterize_to_pixels),

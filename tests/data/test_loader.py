@@ -109,6 +109,16 @@ def test_resumed_run_sees_what_it_would_have_seen(capture, train):
             np.testing.assert_array_equal(a, b)
 
 
+def test_batches_are_placed_in_the_thread_that_loads_them(capture, train):
+    def place(batch):
+        assert threading.current_thread().name == "prefetch"
+        return batch.rgb.shape
+
+    settings = dict(seed=0, views_per_step=2, start_step=3, num_steps=2)
+    batches = list(prefetch(capture, train, **settings, place=place))
+    assert batches == [(3, (2, 24, 16, 3)), (4, (2, 24, 16, 3))]
+
+
 def test_prefetch_forwards_exceptions_and_ends_its_thread(capture, train):
     broken = replace(capture, tracks={})
     batches = prefetch(

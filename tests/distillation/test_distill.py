@@ -49,6 +49,17 @@ def test_the_way_back_is_the_head_models_own():
     np.testing.assert_allclose(hyper, expected[:, 3:], atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_a_frames_points_do_not_know_how_many_they_are(monkeypatch, count):
+    monkeypatch.setattr("npga_jax.distillation.person._BLOCK", 4)
+    person = make_person()
+    points = np.random.default_rng(2).uniform(-0.1, 0.1, (20, 3)).astype(np.float32)
+    canonical, hyper = canonicalize(person, points, CODES[0])
+    first, first_hyper = canonicalize(person, points[:count], CODES[0])
+    np.testing.assert_allclose(first, canonical[:count], atol=1e-7)
+    np.testing.assert_allclose(first_hyper, hyper[:count], atol=1e-6)
+
+
 def test_gradient_of_the_loss_is_its_slope(monkeypatch):
     person = make_person()
     backward = make_backward(person)

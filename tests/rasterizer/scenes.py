@@ -88,7 +88,7 @@ def render_fn(case: Case, reference=False):
     """(params, viewmats, Ks) -> RenderOutput, not jitted; on a coloured background."""
     fn = rasterization_pure if case.pure else rasterization
     if case.driver is not None:
-        fn = partial(rasterization_pallas, driver=case.driver, interpret=True)
+        fn = partial(rasterization_pallas, drivers=case.driver, interpret=True)
     if reference:
         fn = rasterization_reference
 

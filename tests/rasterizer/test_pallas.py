@@ -21,11 +21,13 @@ from npga_jax.rasterizer import (
     Blocking,
     compositing,
     pallas,
+    rasterization,
     rasterization_pallas,
     rasterization_pure,
     tiles,
 )
 
+from ..gpu_lowering import IF_LOWERED, needs_gpu_lowering
 from .scenes import (
     LEAVES,
     Case,
@@ -118,7 +120,7 @@ def test_features_and_depth_are_channels(driver):
     def run(fn):
         return quick_jit(jax.grad(partial(loss, fn), has_aux=True))(params)
 
-    grads, out = run(partial(rasterization_pallas, driver=driver, interpret=True))
+    grads, out = run(partial(rasterization_pallas, drivers=driver, interpret=True))
     expected_grads, expected = run(rasterization_pure)
     assert np.abs(expected_grads["features"]).max() > 0.1
     assert np.all(expected.num_dropped == 0)
@@ -213,7 +215,7 @@ def test_chunks_behind_a_finished_tile_are_not_looked_at(driver):
     # A matrix product would carry them into the image, even with a weight of zero.
     colors[8:] = np.nan
     *arrays, lists = one_tile(np.full(40, 0.97), colors)
-    fn = partial(pallas.rasterize_to_pixels, driver=driver, interpret=True)
+    fn = partial(pallas.rasterize_to_pixels, drivers=driver, interpret=True)
 
     @quick_jit
     def run(*arrays):
@@ -288,16 +290,67 @@ def test_without_a_driver_for_the_platform_the_pure_path_answers():
         np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("platform", "kernel"),
-    [("tpu", "tpu_custom_call"), ("cuda", "__gpu$xla.gpu.triton")],
-)
+_KERNELS = {"tpu": "tpu_custom_call", "cuda": "__gpu$xla.gpu.triton"}
+
+
+@pytest.mark.parametrize("platform", ["tpu", IF_LOWERED])
 @pytest.mark.parametrize("channels", [3, 35])
-def test_forward_and_backward_lower_for(platform, kernel, channels):
+def test_forward_and_backward_lower_for(platform, channels):
     inputs = one_tile(np.linspace(0.1, 0.9, 20), np.ones((20, channels)))
     step = jax.jit(partial(blend_gradient, pallas.rasterize_to_pixels))
     text = step.trace(*inputs).lower(lowering_platforms=(platform,)).as_text()
-    assert text.count(f"custom_call @{kernel}(") == 2
+    assert text.count(f"custom_call @{_KERNELS[platform]}(") == 2
+
+
+def _lowered_rasterization(platform):
+    scene = cloud()
+
+    def run(*leaves):
+        out = rasterization(*leaves, *cameras(1, 32, 24), **CASE_SIZE)
+        return jnp.sum(out.colors)
+
+    step = jax.jit(jax.grad(run, argnums=(0, 4)))
+    traced = step.trace(*(scene[k] for k in LEAVES))
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+CASE_SIZE = {"width": 32, "height": 24, "max_isects": 1024}
+
+
+@needs_gpu_lowering
+def test_a_gpu_gets_the_kernels_unless_they_are_turned_off(monkeypatch):
+    assert _KERNELS["cuda"] in _lowered_rasterization("cuda")
+    monkeypatch.setenv("NPGA_NATIVE", "0")
+    assert _KERNELS["cuda"] not in _lowered_rasterization("cuda")
+
+
+def test_kernels_that_have_run_on_no_device_are_for_those_who_ask():
+    assert set(pallas.PROVEN) == {"cuda"}
+    assert _KERNELS["tpu"] not in _lowered_rasterization("tpu")
+
+
+class _Device:
+    def __init__(self, compute_capability=None):
+        if compute_capability:
+            self.compute_capability = compute_capability
+
+
+@pytest.mark.parametrize(
+    ("device", "usable"),
+    [
+        (_Device(), True),
+        (_Device("7.5"), False),
+        (_Device("8.0"), True),
+        (_Device("10.0"), True),
+        (_Device("gfx90a"), True),
+    ],
+)
+def test_gpus_too_old_for_triton_get_the_pure_path(monkeypatch, device, usable):
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    colors = np.ones((3, 3), np.float32)
+    assert pallas.is_usable(colors, Blocking()) == usable
+    assert not pallas.is_usable(colors, Blocking(tile_size=12))
+    assert not pallas.is_usable(np.float64(colors), Blocking())
 
 
 _COMPILE = """

@@ -1,10 +1,12 @@
 """Compositing by Pallas kernels for TPUs and, through Triton, for NVIDIA's GPUs.
 
-NOT YET RUN ON HARDWARE. The kernels equal their twin, `compositing`, in JAX's
-interpreter, and they compile for TPUs without one.
+Both equal their twin, `compositing`, in JAX's interpreter. Those for GPUs equal it on
+an H200, too, and take a fiftieth of its time (docs/performance.md). Those for TPUs
+compile for TPUs that are not there; THEY HAVE NOT RUN ON ONE.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -13,8 +15,13 @@ import jax.numpy as jnp
 
 from npga_jax.rasterizer import compositing
 from npga_jax.rasterizer.compositing import Blocking
-from npga_jax.rasterizer.pallas import layout, tpu, triton
+from npga_jax.rasterizer.pallas import layout, tpu
 from npga_jax.rasterizer.tiles import TileLists
+
+try:
+    from npga_jax.rasterizer.pallas import triton
+except ImportError:  # JAX 0.11 says that a later one will not have Pallas for Triton.
+    triton = None
 
 
 class Driver(NamedTuple):
@@ -27,7 +34,17 @@ class Driver(NamedTuple):
 
 
 TPU = Driver(tpu.forward, tpu.backward, tpu.pad_channels, tpu.CHUNK)
-TRITON = Driver(triton.forward, triton.backward, triton.pad_channels, triton.CHUNK)
+TRITON = triton and Driver(
+    triton.forward, triton.backward, triton.pad_channels, triton.CHUNK
+)
+
+PROVEN = {"cuda": TRITON} if TRITON else {}
+"""Kernels that have run on hardware, by platform as in `jax.lax.platform_dependent`."""
+DRIVERS = {"tpu": TPU, **PROVEN}
+"""All of them."""
+
+_LEAST_CAPABILITY = 8.0
+"""Compute capability of the oldest GPUs that Triton compiles for."""
 
 
 class _Inputs(NamedTuple):
@@ -41,7 +58,7 @@ class _Static(NamedTuple):
     width: int
     height: int
     blocking: Blocking
-    driver: Driver | None  # None: by platform
+    drivers: tuple[tuple[str, Driver], ...]  # by platform; for all where it is ""
     interpret: bool
 
     @property
@@ -52,6 +69,25 @@ class _Static(NamedTuple):
             "tile_width": -(-self.width // size),
             "interpret": self.interpret,
         }
+
+
+def is_usable(colors: jax.Array, blocking: Blocking) -> bool:
+    """Whether the kernels serve these arguments on the GPUs of this process.
+
+    True where there are none: what is compiled here may run elsewhere.
+    """
+    if os.environ.get("NPGA_NATIVE", "1") == "0":
+        return False
+    if colors.dtype != jnp.float32 or not _is_power_of_two(blocking.tile_size):
+        return False
+    # "8.0", or what other vendors say: their platform has no driver here.
+    found = (getattr(d, "compute_capability", None) for d in jax.local_devices())
+    known = [v for v in found if v and v.replace(".", "", 1).isdigit()]
+    return all(float(v) >= _LEAST_CAPABILITY for v in known)
+
+
+def _is_power_of_two(size: int) -> bool:
+    return size > 0 and size & (size - 1) == 0
 
 
 def _make_table(inputs, driver):
@@ -110,13 +146,14 @@ def _backward_pure(inputs, lists, results, cotangents, *, static):
 
 
 def _by_platform(kernels, pure, static, *args):
-    if static.driver is not None:
-        return kernels(*args, driver=static.driver, static=static)
+    by_platform = {
+        platform: partial(kernels, driver=driver, static=static)
+        for platform, driver in static.drivers
+    }
+    if "" in by_platform:
+        return by_platform[""](*args)
     return jax.lax.platform_dependent(
-        *args,
-        tpu=partial(kernels, driver=TPU, static=static),
-        cuda=partial(kernels, driver=TRITON, static=static),
-        default=partial(pure, static=static),
+        *args, **by_platform, default=partial(pure, static=static)
     )
 
 
@@ -150,17 +187,16 @@ def rasterize_to_pixels(
     width: int,
     height: int,
     blocking: Blocking,
-    driver: Driver | None = None,
+    drivers: Mapping[str, Driver] | Driver = DRIVERS,
     interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """`compositing.rasterize_to_pixels` by kernels.
 
     Args:
       blocking: only `tile_size` has a meaning here: a power of two.
-      driver: `TPU` or `TRITON`; by default that of the platform which the program is
-        compiled for, where there is one, else the twin.
-      interpret: runs the driver in JAX's interpreter, on any platform; the default
-        driver is then `TPU`.
+      drivers: by the platform which the program is compiled for; others get the twin.
+        Or one for all.
+      interpret: runs the driver, which must be one, in JAX's interpreter.
 
     Returns:
       colors [H, W, F] without background, and the transmittance [H, W] that is left.
@@ -169,10 +205,10 @@ def rasterize_to_pixels(
       ValueError: the tiles' size is no power of two.
     """
     size = blocking.tile_size
-    if size < 1 or size & (size - 1):
+    if not _is_power_of_two(size):
         raise ValueError(f"tile_size is {size}; the kernels need a power of two.")
-    if interpret and driver is None:
-        driver = TPU
-    static = _Static(width, height, blocking, driver, interpret)
+    if isinstance(drivers, Driver):
+        drivers = {"": drivers}
+    static = _Static(width, height, blocking, tuple(drivers.items()), interpret)
     inputs = _Inputs(means2d, conics, opacities, colors)
     return _composite(inputs, lists, static)
