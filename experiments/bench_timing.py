@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from bench_scenes import REPO
 
 from npga_jax import __version__
+from npga_jax.rasterizer import Blocking, pallas
 from npga_jax.rasterizer.native import ffi
 
 
@@ -93,6 +95,8 @@ def device_peak_mb() -> float | None:
 
 def _core() -> str:
     if jax.default_backend() != "cpu":
-        return "JAX"
+        has_kernels = pallas.PROVEN and pallas.compute_capabilities()
+        has_kernels = has_kernels and pallas.is_usable(jnp.zeros((1, 3)), Blocking())
+        return "Triton kernels" if has_kernels else "JAX"
     why_not = ffi.unavailable()
     return f"JAX ({why_not})" if why_not else "native"

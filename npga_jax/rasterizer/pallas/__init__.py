@@ -80,10 +80,14 @@ def is_usable(colors: jax.Array, blocking: Blocking) -> bool:
         return False
     if colors.dtype != jnp.float32 or not _is_power_of_two(blocking.tile_size):
         return False
-    # "8.0", or what other vendors say: their platform has no driver here.
+    return all(v >= _LEAST_CAPABILITY for v in compute_capabilities())
+
+
+def compute_capabilities() -> list[float]:
+    """Of the NVIDIA GPUs of this process."""
+    # "8.0", or what other vendors say.
     found = (getattr(d, "compute_capability", None) for d in jax.local_devices())
-    known = [v for v in found if v and v.replace(".", "", 1).isdigit()]
-    return all(float(v) >= _LEAST_CAPABILITY for v in known)
+    return [float(v) for v in found if v and v.replace(".", "", 1).isdigit()]
 
 
 def _is_power_of_two(size: int) -> bool:
