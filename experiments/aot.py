@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -162,11 +163,18 @@ def topology_devices(target: Target) -> list[Any]:
 
 def programs(cfg: AotConfig, device: Any) -> Iterator[Program]:
     """What is to be compiled for the device, one after the other."""
-    from npga_jax.rasterizer import rasterization_pallas, rasterization_pure
+    from npga_jax.rasterizer import (
+        Blocking,
+        rasterization_pallas,
+        rasterization_pure,
+    )
 
     # `rasterization` would look at this process's own platform, which is a CPU. On a
-    # GPU it takes the kernels, on a TPU the pure path.
-    rasterizers = {"": rasterization_pure, "Pallas": rasterization_pallas}
+    # GPU it takes these kernels, on a TPU the pure path.
+    kernels = rasterization_pallas
+    if TARGETS[cfg.target].platform == "cuda":
+        kernels = partial(kernels, blocking=Blocking())
+    rasterizers = {"": rasterization_pure, "Pallas": kernels}
     # Their tiles differ in size.
     rooms = {
         label: cfg.max_isects or _typical_capacity(cfg, rasterize_fn)
