@@ -95,8 +95,7 @@ def device_peak_mb() -> float | None:
 
 def _core() -> str:
     if jax.default_backend() != "cpu":
-        has_kernels = pallas.PROVEN and pallas.compute_capabilities()
-        has_kernels = has_kernels and pallas.is_usable(jnp.zeros((1, 3)), Blocking())
+        has_kernels = pallas.is_usable(jnp.zeros((1, 3)), Blocking())
         return "Triton kernels" if has_kernels else "JAX"
     why_not = ffi.unavailable()
     return f"JAX ({why_not})" if why_not else "native"

@@ -1,11 +1,17 @@
-"""Where kernels for GPUs can be lowered without a GPU."""
+"""Lowering for platforms that are not there."""
+
+from collections.abc import Callable
 
 import jax
-import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
-needs_gpu_lowering = pytest.mark.skipif(
-    jax.__version_info__ >= (0, 11) and jax.default_backend() != "gpu",
-    reason="JAX from 0.11 on lowers Triton kernels only where there is a GPU",
-)
-IF_LOWERED = pytest.param("cuda", marks=needs_gpu_lowering)
-"""The platform, as a parameter of tests."""
+
+def lowered_text(jitted: Callable, *args, platform: str) -> str:
+    """What a function lowers to; for a GPU, one that JAX knows."""
+    device = AbstractDevice(
+        device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu"
+    )
+    mesh = AbstractMesh((), (), abstract_device=device if platform == "cuda" else None)
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jitted.trace(*args)
+        return traced.lower(lowering_platforms=(platform,)).as_text()

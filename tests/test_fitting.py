@@ -346,6 +346,12 @@ def test_frames_that_cannot_be_read_do_not_lose_the_training(
     assert checkpoint.latest_step(tmp_path / CHECKPOINTS) == 11
 
 
+def test_steps_get_batches_that_are_on_the_devices(make_trainer):
+    step = FakeStep()
+    make_trainer(step).run()
+    assert all(isinstance(expr, jax.Array) for expr in step.seen)
+
+
 def test_resumed_run_sees_the_batches_that_come_next(make_trainer, first_state):
     whole, rest = FakeStep(), FakeStep()
     make_trainer(whole).run()

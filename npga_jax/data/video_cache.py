@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import time
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -130,17 +131,8 @@ def fill_cache(
         report(-1)
 
 
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of a .npy file's array, which begins where this leaves off.
-
-    Raises:
-      ValueError: it is no such file, or not one that this module writes.
-    """
-    np.lib.format.read_magic(file)
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if is_fortran or dtype != np.uint8:
-        raise ValueError(f"an array of {dtype}")
-    return shape, dtype
+_DAMAGED = (OSError, ValueError, IndexError, SyntaxError, tokenize.TokenError)
+"""What reading a damaged array can raise: its header is a Python literal."""
 
 
 def read_frame(entry: Entry, index: int) -> np.ndarray:
@@ -161,14 +153,16 @@ def read_frame(entry: Entry, index: int) -> np.ndarray:
     try:
         # Without a map, whose pages would be faulted in one by one: half the time.
         with open(entry.array, "rb") as file:
-            shape, dtype = _read_header(file)
-            size = math.prod(shape[1:])
+            np.lib.format.read_magic(file)
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            if is_fortran or dtype != np.uint8 or shape[1:] != entry.frame_shape:
+                raise ValueError(f"it holds {dtype} {shape}")
             if not 0 <= index < shape[0]:
-                raise IndexError(f"it has {shape[0]}")
-            file.seek(index * size * dtype.itemsize, os.SEEK_CUR)
-            frame = np.fromfile(file, dtype, size)
-        return frame.reshape(shape[1:])
-    except (OSError, ValueError, IndexError) as error:
+                raise IndexError(f"it holds {shape[0]}")
+            size = math.prod(entry.frame_shape)
+            file.seek(index * size, os.SEEK_CUR)
+            return np.fromfile(file, np.uint8, size).reshape(entry.frame_shape)
+    except _DAMAGED as error:
         raise InputError(
             f"cached frame {index} of {entry.array} cannot be read ({error}). Start "
             "again: what is missing is decoded anew."

@@ -94,7 +94,7 @@ def canonicalize(
     padded = np.zeros((-(-max(count, 1) // _BLOCK) * _BLOCK, 3), np.float32)
     padded[:count] = points
     back = jax.jit(move_back)(make_backward(person), padded[None], expr[None])
-    canonical, hyper = jax.tree.map(lambda x: np.asarray(x[0, :count]), back)
+    canonical, hyper = jax.tree.map(lambda x: np.asarray(x)[0, :count], back)
     return canonical, hyper
 
 

@@ -6,6 +6,7 @@ turn it into a radix sort.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -68,10 +69,17 @@ def _stable_order(keys: jax.Array, *, key_bits: int) -> jax.Array:
 def _first_slots(values: jax.Array, bounds: jax.Array) -> jax.Array:
     """Where each bound would go into sorted values, before its equals.
 
-    Unrolled: as a loop, the search is 19 launches of several kernels on a GPU, a third
-    of all that a small frame takes there.
+    On a GPU a loop would be 19 launches of several kernels, a third of all that a small
+    frame takes there, so that the search is unrolled. On a CPU the loop is quicker, and
+    compilers fuse the unrolled search into all that reads it, which can take minutes.
     """
-    return jnp.searchsorted(values, bounds, method="scan_unrolled")
+
+    def search(method):
+        return partial(jnp.searchsorted, method=method)
+
+    return jax.lax.platform_dependent(
+        values, bounds, cuda=search("scan_unrolled"), default=search("scan")
+    )
 
 
 def isect_tiles(

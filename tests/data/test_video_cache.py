@@ -241,3 +241,63 @@ def test_cache_goes_where_the_user_says(tmp_path, monkeypatch):
     assert folder(None).is_relative_to(tmp_path / "env")
     assert folder(tmp_path / "flag").is_relative_to(tmp_path / "flag")
     assert folder(None).name == "w275-s3" and folder(None).parent.name[:4] == "074-"
+
+
+@pytest.fixture
+def entry(tmp_path):
+    """Four frames of 5x3 pixels in the cache, 0 to 59."""
+    frames = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    np.save(tmp_path / "cam.npy", frames)
+    return video_cache.Entry(
+        source=tmp_path / "cam.mp4",
+        kind="alpha",
+        array=tmp_path / "cam.npy",
+        width=3,
+        height=5,
+        stride=1,
+    )
+
+
+def test_frames_are_read_from_where_they_are(entry):
+    frames = np.load(entry.array)
+    for index in (3, 0, 2):
+        frame = video_cache.read_frame(entry, index)
+        np.testing.assert_array_equal(frame, frames[index])
+        assert frame.flags.writeable
+
+
+@pytest.mark.parametrize("index", [-1, 4])
+def test_a_frame_that_is_not_there_is_refused(entry, index):
+    with pytest.raises(InputError, match=rf"frame {index} of .*\(it holds 4\)"):
+        video_cache.read_frame(entry, index)
+
+
+def _header(text):
+    line = text.ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY\x01\x00",
+        _header("{'descr': '|u1', 'fortran_order': True, 'shape': (4, 5, 3)}"),
+        _header("{'descr': '<f8', 'fortran_order': False, 'shape': (4, 5, 3)}"),
+        _header("{'descr': '|u1', 'fortran_order': False, 'shape': (4, 3, 5)}"),
+        _header("{'descr': '|u1', 'fortran_order': False, 'shape': (60,)}"),
+        _header("{'descr': '|u1', 'fortran_order': False, 'shape': (4, 5, 3"),
+        _header('  {"""'),
+    ],
+)
+def test_a_damaged_array_is_named(entry, content):
+    entry.array.write_bytes(content + bytes(60 if content else 0))
+    with pytest.raises(InputError, match=r"cam\.npy cannot be read .* decoded anew"):
+        video_cache.read_frame(entry, 1)
+
+
+def test_a_frame_that_was_cut_off_is_refused(entry):
+    entry.array.write_bytes(entry.array.read_bytes()[:-1])
+    video_cache.read_frame(entry, 2)
+    with pytest.raises(InputError, match=r"cam\.npy cannot be read"):
+        video_cache.read_frame(entry, 3)

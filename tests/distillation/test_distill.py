@@ -60,6 +60,17 @@ def test_a_frames_points_do_not_know_how_many_they_are(monkeypatch, count):
     np.testing.assert_allclose(first_hyper, hyper[:count], atol=1e-6)
 
 
+def test_frames_of_about_as_many_points_share_a_program(caplog):
+    person = make_person()
+    points = np.zeros((20, 3), np.float32)
+    canonicalize(person, points[:19], CODES[0])
+    with jax.log_compiles():
+        canonicalize(person, points, CODES[0])
+        assert not [r for r in caplog.messages if "ompil" in r]
+        jax.jit(lambda x: x * 3)(1.5)
+        assert [r for r in caplog.messages if "ompil" in r]
+
+
 def test_gradient_of_the_loss_is_its_slope(monkeypatch):
     person = make_person()
     backward = make_backward(person)

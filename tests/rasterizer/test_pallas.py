@@ -11,6 +11,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from npga_jax.rasterizer import (
     tiles,
 )
 
-from ..gpu_lowering import IF_LOWERED, needs_gpu_lowering
+from ..gpu_lowering import lowered_text
 from .scenes import (
     LEAVES,
     Case,
@@ -293,64 +294,105 @@ def test_without_a_driver_for_the_platform_the_pure_path_answers():
 _KERNELS = {"tpu": "tpu_custom_call", "cuda": "__gpu$xla.gpu.triton"}
 
 
-@pytest.mark.parametrize("platform", ["tpu", IF_LOWERED])
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("channels", [3, 35])
 def test_forward_and_backward_lower_for(platform, channels):
     inputs = one_tile(np.linspace(0.1, 0.9, 20), np.ones((20, channels)))
     step = jax.jit(partial(blend_gradient, pallas.rasterize_to_pixels))
-    text = step.trace(*inputs).lower(lowering_platforms=(platform,)).as_text()
+    text = lowered_text(step, *inputs, platform=platform)
     assert text.count(f"custom_call @{_KERNELS[platform]}(") == 2
 
 
-def _lowered_rasterization(platform):
+def _pretend(monkeypatch, backend, *capabilities):
+    """As if this process had such GPUs, as far as the rasterizer looks."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(pallas, "compute_capabilities", lambda: list(capabilities))
+
+
+def _lowered_gradient(fn, platform):
     scene = cloud()
 
-    def run(*leaves):
-        out = rasterization(*leaves, *cameras(1, 32, 24), **CASE_SIZE)
-        return jnp.sum(out.colors)
+    def loss(*leaves):
+        view = cameras(1, 32, 24)
+        return jnp.sum(fn(*leaves, *view, width=32, height=24, max_isects=1024).colors)
 
-    step = jax.jit(jax.grad(run, argnums=(0, 4)))
-    traced = step.trace(*(scene[k] for k in LEAVES))
-    return traced.lower(lowering_platforms=(platform,)).as_text()
-
-
-CASE_SIZE = {"width": 32, "height": 24, "max_isects": 1024}
+    step = jax.jit(jax.grad(loss, argnums=(0, 4)))
+    return lowered_text(step, *(scene[k] for k in LEAVES), platform=platform)
 
 
-@needs_gpu_lowering
 def test_a_gpu_gets_the_kernels_unless_they_are_turned_off(monkeypatch):
-    assert _KERNELS["cuda"] in _lowered_rasterization("cuda")
+    _pretend(monkeypatch, "gpu", 9.0)
+    text = _lowered_gradient(rasterization, "cuda")
+    assert text.count(f"custom_call @{_KERNELS['cuda']}(") == 2
     monkeypatch.setenv("NPGA_NATIVE", "0")
-    assert _KERNELS["cuda"] not in _lowered_rasterization("cuda")
+    assert _KERNELS["cuda"] not in _lowered_gradient(rasterization, "cuda")
 
 
-def test_kernels_that_have_run_on_no_device_are_for_those_who_ask():
-    assert set(pallas.PROVEN) == {"cuda"}
-    assert _KERNELS["tpu"] not in _lowered_rasterization("tpu")
-
-
-class _Device:
-    def __init__(self, compute_capability=None):
-        if compute_capability:
-            self.compute_capability = compute_capability
+@pytest.mark.parametrize("platform", ["tpu", "rocm"])
+def test_without_kernels_the_gradient_costs_what_the_pure_path_costs(
+    monkeypatch, platform
+):
+    _pretend(monkeypatch, platform)
+    text = _lowered_gradient(rasterization, platform)
+    assert not any(kernel in text for kernel in _KERNELS.values())
+    pure = _lowered_gradient(rasterization_pure, platform)
+    assert text.count("stablehlo.while") == pure.count("stablehlo.while") > 0
 
 
 @pytest.mark.parametrize(
-    ("device", "usable"),
+    ("capabilities", "usable"),
     [
-        (_Device(), True),
-        (_Device("7.5"), False),
-        (_Device("8.0"), True),
-        (_Device("10.0"), True),
-        (_Device("gfx90a"), True),
+        ((None,), False),
+        (("7.5",), False),
+        (("8.0",), True),
+        (("10.0", "9.0"), True),
+        (("9.0", "7.5"), False),
+        (("gfx90a",), False),
     ],
 )
-def test_gpus_too_old_for_triton_get_the_pure_path(monkeypatch, device, usable):
-    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+def test_gpus_too_old_for_triton_get_the_pure_path(monkeypatch, capabilities, usable):
+    devices = [SimpleNamespace(compute_capability=c) for c in capabilities]
+    monkeypatch.setattr(jax, "local_devices", lambda: [*devices, object()])
     colors = np.ones((3, 3), np.float32)
     assert pallas.is_usable(colors, Blocking()) == usable
     assert not pallas.is_usable(colors, Blocking(tile_size=12))
     assert not pallas.is_usable(np.float64(colors), Blocking())
+
+
+def test_an_interpreter_wants_one_driver():
+    *arrays, lists = one_tile([0.5], [[1.0, 1.0, 1.0]])
+    size = {"width": 8, "height": 8, "blocking": Blocking(8)}
+    for drivers, message in ((pallas.DRIVERS, "one driver"), (None, "no Pallas")):
+        with pytest.raises(ValueError, match=message):
+            pallas.rasterize_to_pixels(
+                *arrays, lists, **size, drivers=drivers, interpret=True
+            )
+
+
+_WITHOUT_TRITON = """
+import sys
+sys.modules["jax.experimental.pallas.triton"] = None
+import numpy as np
+from npga_jax.rasterizer import pallas, rasterization
+from tests.rasterizer.scenes import LEAVES, cameras, cloud
+assert pallas.TRITON is None and not pallas.PROVEN and set(pallas.DRIVERS) == {"tpu"}
+scene = cloud()
+leaves = [scene[k] for k in LEAVES]
+size = {"width": 16, "height": 16, "max_isects": 512}
+out = rasterization(*leaves, *cameras(1, 16, 16), **size)
+print(float(np.ptp(out.colors)) > 0.1)
+"""
+
+
+def test_a_jax_without_pallas_for_triton_still_renders():
+    result = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TRITON],
+        cwd=REPO,
+        env={**os.environ, "NPGA_NATIVE": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.strip() == "True", result.stderr
 
 
 _COMPILE = """

@@ -88,8 +88,9 @@ def test_wide_keys_give_the_same_lists(monkeypatch):
     scene = _ellipses(90, 45, 37)
     options = dict(width=45, height=37, tile_size=8, max_isects=4096)
     narrow = _lists(*scene, **options)
-    # 17 bits each for rank and tile do not fit into one 32-bit key.
-    monkeypatch.setattr(tiles, "index_bits", lambda n: 17)
+    # 29 bits each for rank and tile do not fit into one 32-bit key, and leave digits of
+    # three bits to the passes that sort by tile.
+    monkeypatch.setattr(tiles, "index_bits", lambda n: 29)
     wide = _lists(*scene, **options)
     np.testing.assert_array_equal(narrow.isect_offsets, wide.isect_offsets)
     used = narrow.isect_offsets[-1]

@@ -19,9 +19,11 @@ from npga_jax.rasterizer.pallas import layout, tpu
 from npga_jax.rasterizer.tiles import TileLists
 
 try:
-    from npga_jax.rasterizer.pallas import triton
-except ImportError:  # JAX 0.11 says that a later one will not have Pallas for Triton.
+    import jax.experimental.pallas.triton
+except ImportError:  # JAX 0.11 says that a later one will not have it.
     triton = None
+else:
+    from npga_jax.rasterizer.pallas import triton
 
 
 class Driver(NamedTuple):
@@ -72,15 +74,19 @@ class _Static(NamedTuple):
 
 
 def is_usable(colors: jax.Array, blocking: Blocking) -> bool:
-    """Whether the kernels serve these arguments on the GPUs of this process.
+    """Whether `PROVEN` kernels serve these arguments on the GPUs of this process.
 
-    True where there are none: what is compiled here may run elsewhere.
+    False without such a GPU: the gradient of `rasterize_to_pixels` runs the twin's
+    forward pass once more where there is no driver.
     """
-    if os.environ.get("NPGA_NATIVE", "1") == "0":
-        return False
-    if colors.dtype != jnp.float32 or not _is_power_of_two(blocking.tile_size):
-        return False
-    return all(v >= _LEAST_CAPABILITY for v in compute_capabilities())
+    capabilities = compute_capabilities()
+    return (
+        os.environ.get("NPGA_NATIVE", "1") != "0"
+        and bool(PROVEN and capabilities)
+        and min(capabilities) >= _LEAST_CAPABILITY
+        and colors.dtype == jnp.float32
+        and _is_power_of_two(blocking.tile_size)
+    )
 
 
 def compute_capabilities() -> list[float]:
@@ -200,14 +206,21 @@ def rasterize_to_pixels(
       blocking: only `tile_size` has a meaning here: a power of two.
       drivers: by the platform which the program is compiled for; others get the twin.
         Or one for all.
-      interpret: runs the driver, which must be one, in JAX's interpreter.
+      interpret: runs the one driver in JAX's interpreter.
 
     Returns:
       colors [H, W, F] without background, and the transmittance [H, W] that is left.
 
     Raises:
-      ValueError: the tiles' size is no power of two.
+      ValueError: the tiles' size is no power of two, there is not one driver to
+        interpret, or this JAX has none for Triton.
     """
+    if drivers is None:
+        raise ValueError("this JAX has no Pallas for Triton, and so no driver for it.")
+    if interpret and not isinstance(drivers, Driver):
+        raise ValueError(
+            "interpret=True needs one driver, pallas.TPU or pallas.TRITON."
+        )
     size = blocking.tile_size
     if not _is_power_of_two(size):
         raise ValueError(f"tile_size is {size}; the kernels need a power of two.")
