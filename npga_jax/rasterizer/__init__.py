@@ -68,15 +68,11 @@ def _composite_tiled(
 
 def _composite_fastest(projected, colors, *, max_isects, blocking, **size):
     composite = _composite_tiled
-    if pallas.is_usable(colors, blocking):
-        composite = partial(
-            _composite_tiled,
-            rasterize_to_pixels=partial(
-                pallas.rasterize_to_pixels, drivers=pallas.PROVEN
-            ),
-        )
     if native.is_usable(projected, colors, max_isects, blocking):
-        composite = partial(native.composite_native, pure_fn=composite)
+        composite = partial(native.composite_native, pure_fn=_composite_tiled)
+    elif pallas.is_usable(colors, blocking):
+        kernels = partial(pallas.rasterize_to_pixels, drivers=pallas.PROVEN)
+        composite = partial(_composite_tiled, rasterize_to_pixels=kernels)
     return composite(
         projected, colors, max_isects=max_isects, blocking=blocking, **size
     )
