@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from npga_jax import cli, runtime
-from npga_jax.errors import InputError
-from npga_jax.files import check_writable, write_json
+from npga_jax.app import cli
+from npga_jax.core import InputError, check_writable, runtime, write_json
 
 _TRAIN = Path(__file__).with_name("train.py")
 
@@ -163,8 +162,8 @@ def run_one(cfg: AblateConfig, name: str, seed: int, folder: Path) -> dict[str, 
 def measure(cfg: AblateConfig, folder: Path) -> dict[str, Any]:
     """Scores of a run on some held-out images."""
     from npga_jax.evaluation import evaluate_views
-    from npga_jax.perceptual import make_lpips
-    from npga_jax.runs import load_run
+    from npga_jax.metrics import make_lpips
+    from npga_jax.training import load_run
 
     run = load_run(folder, data_root=cfg.data_root)
     lpips = {"lpips_alex": make_lpips("alex")}
@@ -238,8 +237,8 @@ def write_pictures(output: Path, cfg: AblateConfig, names: tuple[str, ...]) -> N
     """The most expressive held-out frame as each variant shows it, beside the truth."""
     from PIL import Image, ImageDraw
 
-    from npga_jax.evaluation_views import ground_truth, render_cameras
-    from npga_jax.runs import load_run
+    from npga_jax.evaluation import ground_truth, render_cameras
+    from npga_jax.training import load_run
 
     panels = []
     for name in names:

@@ -8,15 +8,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from npga_jax import cli
-from npga_jax.config import CaptureConfig
-from npga_jax.data import video_cache
-from npga_jax.data.capture import Camera, Capture, PointCloud, Timestep
-from npga_jax.data.location import locate_subject
-from npga_jax.data.nersemble import NersembleCapture, capture_from_survey, decode_all
-from npga_jax.data.nersemble_codes import sequences_to_track
-from npga_jax.data.nersemble_survey import Survey, survey_nersemble
-from npga_jax.errors import InputError
+from npga_jax.app import cli
+from npga_jax.core import InputError
+from npga_jax.data import (
+    Camera,
+    Capture,
+    CaptureConfig,
+    NersembleCapture,
+    PointCloud,
+    Survey,
+    Timestep,
+    capture_from_survey,
+    decode_all,
+    locate_subject,
+    sequences_to_track,
+    survey_nersemble,
+    video_cache,
+)
 
 _NUM_VIEWS = 4
 _POINT_COLOR = np.array([0, 255, 90], np.float32)

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from npga_jax import cli, runtime
-from npga_jax.errors import InputError
+from npga_jax.app import cli
+from npga_jax.core import InputError, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,7 @@ def main(cfg: ConvertConfig) -> None:
     runtime.configure()
     import jax
 
-    from npga_jax.nphm.checkpoint import load_mononphm
-    from npga_jax.nphm.storage import save_head_model
+    from npga_jax.nphm import load_mononphm, save_head_model
 
     if cfg.output.suffix != ".npz":
         raise InputError(f"--output {cfg.output} does not end in .npz.")

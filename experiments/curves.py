@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax import cli
-from npga_jax.errors import InputError
-from npga_jax.files import check_writable
-from npga_jax.run_folder import CURVE_FILE
+from npga_jax.app import cli
+from npga_jax.core import InputError, check_writable
+from npga_jax.training import CURVE_FILE
 
 Curve = list[dict[str, float]]
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from npga_jax import cli, runtime
-from npga_jax.config import CaptureConfig, ForwardConfig, TrainConfig, validate
-from npga_jax.errors import InputError
-from npga_jax.files import check_writable, write_json
+from npga_jax.app import cli
+from npga_jax.avatar import ForwardConfig
+from npga_jax.core import InputError, check_writable, runtime, write_json
+from npga_jax.data import CaptureConfig
+from npga_jax.training import TrainConfig, validate
 
 _SHOWN_FRAMES = 3
 _TILE = (360, 440)
@@ -46,13 +47,15 @@ def main(cfg: DistillConfig) -> None:
     output = cfg.output or Path("runs") / cfg.subject / "forward"
     check_writable(output)
     runtime.configure()
-    from npga_jax.build import distill_options, person_forward
-    from npga_jax.data import open_capture
-    from npga_jax.data.splits import expression_codes, holdout_split
-    from npga_jax.distillation.cache import forward_path
-    from npga_jax.distillation.person import open_person
-    from npga_jax.distillation.report import check_report, measure_forward
-    from npga_jax.distillation.sampling import make_domain
+    from npga_jax.data import expression_codes, holdout_split, open_capture
+    from npga_jax.distillation import (
+        check_report,
+        forward_path,
+        make_domain,
+        measure_forward,
+        open_person,
+    )
+    from npga_jax.training import distill_options, person_forward
 
     capture = open_capture(cfg.subject, cfg.data_root, cfg.capture, decode=False)
     split = holdout_split(
@@ -173,11 +176,10 @@ def write_picture(
     """
     import jax.numpy as jnp
 
-    from npga_jax.comparison import captioned_row, write_png
-    from npga_jax.distillation.distill import cycle_error, pose_points
-    from npga_jax.mesh_picture import error_colors, portrait_camera, render_mesh
-    from npga_jax.nphm.config import METRES_PER_UNIT
-    from npga_jax.nphm.meshing import head_mesh
+    from npga_jax.distillation import cycle_error, pose_points
+    from npga_jax.evaluation import captioned_row, write_png
+    from npga_jax.io import error_colors, portrait_camera, render_mesh
+    from npga_jax.nphm import METRES_PER_UNIT, head_mesh
 
     mesh = head_mesh(
         person.model,

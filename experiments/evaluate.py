@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from npga_jax import cli, runtime
-from npga_jax.errors import InputError
+from npga_jax.app import cli
+from npga_jax.core import InputError, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,8 @@ class EvaluateConfig:
 
 def main(cfg: EvaluateConfig) -> None:
     runtime.configure()
-    from npga_jax.evaluation import evaluate
-    from npga_jax.evaluation_text import format_table
-    from npga_jax.runs import load_run
+    from npga_jax.evaluation import evaluate, format_table
+    from npga_jax.training import load_run
 
     if cfg.lpips_vgg_images < 0:
         raise InputError(
@@ -66,8 +65,7 @@ class RedrivenCapture:
     """A capture whose held-out sequence is driven by another file."""
 
     def __init__(self, capture: Any, split: Any, path: Path):
-        from npga_jax.data.capture import Driving
-        from npga_jax.data.driving import load_driving
+        from npga_jax.data import Driving, load_driving
 
         self._capture = capture
         codes = load_driving(path)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax import cli, runtime
-from npga_jax.errors import InputError
-from npga_jax.files import check_writable, write_json
+from npga_jax.app import cli
+from npga_jax.core import InputError, check_writable, runtime, write_json
 
 _HELD_OUT_SEED = 77_001
 """Of people and expressions that no training draws."""
@@ -42,10 +41,15 @@ class EvaluatePriorConfig:
 
 def main(cfg: EvaluatePriorConfig) -> None:
     runtime.configure()
-    from npga_jax.prior.evaluation import CloudSettings, fit_held_out
-    from npga_jax.prior.ict import NARROW_FACE_VERTICES, ict_scans, load_ict
-    from npga_jax.prior.validation import write_picture
-    from npga_jax.tracking.head_prior import open_prior
+    from npga_jax.prior import (
+        NARROW_FACE_VERTICES,
+        CloudSettings,
+        fit_held_out,
+        ict_scans,
+        load_ict,
+        write_picture,
+    )
+    from npga_jax.tracking import open_prior
 
     for name in ("identities", "expressions", "points"):
         if getattr(cfg, name) < 1:

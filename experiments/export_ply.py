@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax import cli, runtime
-from npga_jax.errors import InputError
+from npga_jax.app import cli
+from npga_jax.core import InputError, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,9 @@ class ExportConfig:
 
 def main(cfg: ExportConfig) -> None:
     runtime.configure()
-    from npga_jax.data.capture import find_sequence
-    from npga_jax.export import write_ply
-    from npga_jax.runs import load_run
+    from npga_jax.data import find_sequence
+    from npga_jax.io import write_ply
+    from npga_jax.training import load_run
 
     if cfg.output.suffix.lower() != ".ply":
         raise InputError(f"--output {cfg.output} does not end in .ply.")

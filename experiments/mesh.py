@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from npga_jax import cli, runtime
-from npga_jax.errors import InputError
+from npga_jax.app import cli
+from npga_jax.core import InputError, runtime
 
 _MAX_RESOLUTION = 512
 _MAX_MARGIN = 2.0
@@ -49,11 +49,9 @@ class MeshConfig:
 
 def main(cfg: MeshConfig) -> None:
     runtime.configure()
-    from npga_jax.mesh_files import check_mesh_path, write_mesh
-    from npga_jax.nphm.codes import zero_codes
-    from npga_jax.nphm.config import METRES_PER_UNIT
-    from npga_jax.nphm.meshing import TRACKING_BOX, head_mesh
-    from npga_jax.tracking.head_prior import open_prior
+    from npga_jax.io import check_mesh_path, write_mesh
+    from npga_jax.nphm import METRES_PER_UNIT, TRACKING_BOX, head_mesh, zero_codes
+    from npga_jax.tracking import open_prior
 
     _check_options(cfg)
     check_mesh_path(cfg.output)
@@ -145,8 +143,8 @@ def read_codes(path: Path, frame: int | None, sizes: Any) -> tuple[Any, Any, int
     Returns:
       Codes; world_from_head [4, 4], metres; frame_id.
     """
-    from npga_jax.data.driving import load_driving
-    from npga_jax.nphm.codes import Codes
+    from npga_jax.data import load_driving
+    from npga_jax.nphm import Codes
 
     driving = load_driving(path)
     with np.load(path, allow_pickle=False) as file:
@@ -190,7 +188,7 @@ def random_codes(prior: Any, seed: int) -> Any:
       prior: LoadedPrior.
       seed: of the random numbers.
     """
-    from npga_jax.nphm.codes import zero_codes
+    from npga_jax.nphm import zero_codes
 
     rng = np.random.default_rng(seed)
     drawn = {
@@ -218,7 +216,7 @@ def write_picture(path: Path, mesh: Any) -> None:
     """Front and left side, shaded; beside them the colours, if there are any."""
     from PIL import Image
 
-    from npga_jax.mesh_picture import portrait_camera, render_mesh
+    from npga_jax.io import portrait_camera, render_mesh
 
     width, height = _PICTURE_SIZE
     views = []

@@ -20,10 +20,9 @@ from shots import (
     shot_of_timestep,
 )
 
-from npga_jax import cli, runtime
-from npga_jax.config import CaptureConfig
-from npga_jax.errors import InputError
-from npga_jax.files import check_writable
+from npga_jax.app import cli
+from npga_jax.core import InputError, check_writable, runtime
+from npga_jax.data import CaptureConfig
 
 _SHEET_COLUMNS = 6
 
@@ -77,10 +76,9 @@ class Driver(NamedTuple):
 def main(cfg: ReenactConfig) -> None:
     check_options(cfg)
     runtime.configure()
-    from npga_jax.comparison import write_sheet
-    from npga_jax.runs import load_run
-    from npga_jax.scoring import spread
-    from npga_jax.video import write_video
+    from npga_jax.evaluation import spread, write_sheet
+    from npga_jax.io import write_video
+    from npga_jax.training import load_run
 
     run = load_run(cfg.run, data_root=cfg.data_root)
     camera = choose_camera(run, cfg.camera)
@@ -126,9 +124,7 @@ def open_driver(cfg: ReenactConfig, run: Any) -> Driver:
     if not cfg.driver_subject:
         codes = load_codes(cfg.driving, run)
         return Driver(driver_name(cfg.driving), codes, None)
-    from npga_jax.data.capture import find_sequence
-    from npga_jax.data.driving import list_driving_files
-    from npga_jax.data.location import locate_subject
+    from npga_jax.data import find_sequence, list_driving_files, locate_subject
 
     data_root = cfg.data_root or run.config.data_root
     root, subject = locate_subject(cfg.driver_subject, data_root)
@@ -172,8 +168,7 @@ def open_pictures(
     root: Path, subject: str, sequence: str, width: int, cache_dir: Path | None
 ) -> Any:
     """The driver's capture, as wide as the avatar's if its videos are that wide."""
-    from npga_jax.data.nersemble import open_nersemble
-    from npga_jax.data.video import probe
+    from npga_jax.data import open_nersemble, probe
 
     videos = sorted((root / subject / "sequences" / sequence / "images").glob("*.mp4"))
     if videos:
@@ -186,14 +181,14 @@ def open_pictures(
 
 def plan_shots(cfg: ReenactConfig, run: Any, camera: str, codes: Any) -> list[Shot]:
     """Codes and poses of all frames, seen by one camera."""
-    from npga_jax.data.splits import expression_codes
-    from npga_jax.reenactment import (
+    from npga_jax.app import (
         follow_motion,
-        most_neutral_row,
         relative_codes,
         smooth_codes,
         there_and_back,
     )
+    from npga_jax.core import most_neutral_row
+    from npga_jax.data import expression_codes
 
     expr = codes.expr
     if cfg.neutral:
@@ -219,8 +214,7 @@ def driver_picture(
     driver: Driver, frame_id: int, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, ...]:
     """The driver's video at a frame, made to fit [H, W, 3]; empty without a capture."""
-    from npga_jax.comparison import fit_into, to_uint8
-    from npga_jax.evaluation_views import ground_truth
+    from npga_jax.evaluation import fit_into, ground_truth, to_uint8
 
     if driver.pictures is None:
         return ()
@@ -233,7 +227,7 @@ def beside(
     images: tuple[np.ndarray, ...], driver: str, subject: str, frame_id: int
 ) -> np.ndarray:
     """Driver and avatar with captions; the avatar alone as it is."""
-    from npga_jax.comparison import captioned_row
+    from npga_jax.evaluation import captioned_row
 
     if len(images) == 1:
         return images[0]

@@ -21,8 +21,8 @@ from shots import (
     shot_of_timestep,
 )
 
-from npga_jax import cli, runtime
-from npga_jax.errors import InputError
+from npga_jax.app import cli
+from npga_jax.core import InputError, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +63,8 @@ class RenderConfig:
 def main(cfg: RenderConfig) -> None:
     check_choice(cfg)
     runtime.configure()
-    from npga_jax.runs import load_run
-    from npga_jax.video import write_video
+    from npga_jax.io import write_video
+    from npga_jax.training import load_run
 
     run = load_run(cfg.run, data_root=cfg.data_root)
     camera = choose_camera(run, cfg.camera)
@@ -92,7 +92,7 @@ def plan_shots(cfg: RenderConfig, run: Any, camera: str) -> tuple[str, list[Shot
         return f"{driver_name(cfg.driving)}_{camera}", shots_of_file(cfg, run, camera)
     timesteps = run.capture.timesteps
     if cfg.sequence is not None:
-        from npga_jax.data.capture import find_sequence
+        from npga_jax.data import find_sequence
 
         sequence = find_sequence(run.capture.sequences, cfg.sequence)
         timesteps = [t for t in timesteps if t.sequence == sequence]
@@ -115,7 +115,7 @@ def plan_shots(cfg: RenderConfig, run: Any, camera: str) -> tuple[str, list[Shot
 
 def most_neutral(capture: Any) -> Any:
     """The timestep with the smallest expression code."""
-    from npga_jax.reenactment import most_neutral_row
+    from npga_jax.core import most_neutral_row
 
     codes = np.stack([capture.driving(t).expr for t in capture.timesteps])
     return capture.timesteps[most_neutral_row(codes)]
@@ -123,7 +123,7 @@ def most_neutral(capture: Any) -> Any:
 
 def shots_of_file(cfg: RenderConfig, run: Any, camera_id: str) -> list[Shot]:
     """Frames driven by a file, seen by a camera of the capture."""
-    from npga_jax.reenactment import follow_motion
+    from npga_jax.app import follow_motion
 
     codes = load_codes(cfg.driving, run)
     reference = shot_of_timestep(run.capture, most_neutral(run.capture), camera_id)

@@ -3,9 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from npga_jax import cli, runtime
-from npga_jax.config import CaptureConfig
-from npga_jax.tracking.options import TrackingOptions
+from npga_jax.app import cli
+from npga_jax.core import runtime
+from npga_jax.data import CaptureConfig
+from npga_jax.tracking import TrackingOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +32,9 @@ class TrackConfig:
 
 def main(cfg: TrackConfig) -> None:
     runtime.configure()
-    from npga_jax.data.capture import match_sequences
-    from npga_jax.data.driving import tracked_folder
-    from npga_jax.data.location import locate_subject
-    from npga_jax.errors import InputError
-    from npga_jax.tracking.pipeline import track_subject
-    from npga_jax.tracking.report import summary
+    from npga_jax.core import InputError
+    from npga_jax.data import locate_subject, match_sequences, tracked_folder
+    from npga_jax.tracking import summary, track_subject
 
     root, subject = locate_subject(cfg.subject, cfg.data_root)
     output = cfg.output or tracked_folder(root / subject, cfg.capture.cache_dir)

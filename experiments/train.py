@@ -8,14 +8,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from npga_jax import cli, runtime
-from npga_jax.config import (
-    TrainConfig,
-    option_from_argv,
-    preset_from_argv,
-    validate,
-)
-from npga_jax.errors import InputError
+from npga_jax.app import cli
+from npga_jax.core import InputError, option_from_argv, runtime
+from npga_jax.training import TrainConfig, preset_from_argv, validate
 
 _COPIES_OF_STATE = 2
 """While it is made, and while a step computes the next."""
@@ -23,11 +18,13 @@ _COPIES_OF_STATE = 2
 
 def main(cfg: TrainConfig) -> None:
     """Codes where they are missing, data, training, evaluation."""
-    from npga_jax.data import open_capture
-    from npga_jax.data.location import locate_subject
-    from npga_jax.data.nersemble_codes import sequences_to_track
-    from npga_jax.data.splits import holdout_split
-    from npga_jax.distillation.person import open_person
+    from npga_jax.data import (
+        holdout_split,
+        locate_subject,
+        open_capture,
+        sequences_to_track,
+    )
+    from npga_jax.distillation import open_person
 
     stages: dict[str, float] = {}
     validate(cfg)
@@ -88,11 +85,8 @@ def make_codes(
     cfg: TrainConfig, root: Path, name: str, sequences: tuple[str, ...]
 ) -> None:
     """Runs the head tracker, for the sake of sequences that lack its codes."""
-    from npga_jax.data.driving import TRACKED
-    from npga_jax.data.nersemble import open_nersemble
-    from npga_jax.data.nersemble_codes import tracking_output
-    from npga_jax.data.splits import holdout_split
-    from npga_jax.tracking.pipeline import track_subject
+    from npga_jax.data import TRACKED, holdout_split, open_nersemble, tracking_output
+    from npga_jax.tracking import track_subject
 
     # Tracking is slow: what is wrong with the capture or the split is said before.
     capture = open_nersemble(
@@ -123,8 +117,8 @@ def make_codes(
 @contextlib.contextmanager
 def explain_lack_of_memory() -> Iterator[None]:
     """Names the settings that memory depends on when it runs out."""
-    from npga_jax.fitting import LESS_MEMORY
-    from npga_jax.memory import is_lack_of_memory
+    from npga_jax.core import is_lack_of_memory
+    from npga_jax.training import LESS_MEMORY
 
     try:
         yield
@@ -136,12 +130,8 @@ def explain_lack_of_memory() -> Iterator[None]:
 
 def choose_folder(cfg: TrainConfig) -> Path:
     """The run folder that is to be made, or the one that is to be resumed."""
-    from npga_jax.run_folder import (
-        CHECKPOINTS,
-        CONFIG_FILE,
-        changed_settings,
-        read_config,
-    )
+    from npga_jax.core import CHECKPOINTS
+    from npga_jax.training import CONFIG_FILE, changed_settings, read_config
 
     if cfg.resume:
         if cfg.output is None:
@@ -167,7 +157,7 @@ def choose_folder(cfg: TrainConfig) -> Path:
 
 def prepare_folder(folder: Path, cfg: TrainConfig, devices: list[str]) -> None:
     """Makes the run folder and writes what the run is; settings are not replaced."""
-    from npga_jax.run_folder import write_config, write_environment
+    from npga_jax.training import write_config, write_environment
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -185,14 +175,18 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
     """Trains to the last step, from the newest checkpoint if there is one."""
     import jax
 
-    from npga_jax import checkpoint, fitting, loop, memory, parallel
-    from npga_jax.build import state_template
-    from npga_jax.curve import make_test_fn
-    from npga_jax.data.loader import plan_step
-    from npga_jax.initial_state import initial_state
-    from npga_jax.preview import make_preview_fn
-    from npga_jax.run_folder import CHECKPOINTS
-    from npga_jax.runs import make_renderer_fn
+    from npga_jax.core import CHECKPOINTS, checkpoint, memory
+    from npga_jax.core import process as loop
+    from npga_jax.data import plan_step
+    from npga_jax.training import (
+        initial_state,
+        make_preview_fn,
+        make_renderer_fn,
+        make_test_fn,
+        parallel,
+        state_template,
+    )
+    from npga_jax.training import trainer as fitting
 
     # All that can be wrong with the settings comes before the folder is made.
     mesh = parallel.make_mesh(cfg.num_devices)
@@ -248,15 +242,15 @@ def train(cfg: TrainConfig, folder: Path, capture, split, person) -> None:
 
 def evaluate(folder: Path, cfg: TrainConfig, stages: dict[str, float]) -> None:
     """Measures the run that is in `folder` and writes videos."""
-    from npga_jax.evaluation import evaluate_run
-    from npga_jax.runs import load_run
+    from npga_jax.app import evaluate_run
+    from npga_jax.training import load_run
 
     evaluate_run(load_run(folder, data_root=cfg.data_root), stages=stages)
 
 
 def defaults() -> TrainConfig:
     """The preset; or when a run is resumed, that run's own settings."""
-    from npga_jax.run_folder import read_config
+    from npga_jax.training import read_config
 
     argv = sys.argv[1:]
     output = option_from_argv("--output", argv)

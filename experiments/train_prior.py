@@ -4,21 +4,18 @@ import dataclasses
 import json
 from typing import Any
 
-from npga_jax import cli, runtime
-from npga_jax.errors import InputError
-from npga_jax.files import check_writable, write_json
-from npga_jax.prior.settings import PriorConfig, check_settings, defaults_from_argv
-from npga_jax.run_folder import CONFIG_FILE
+from npga_jax.app import cli
+from npga_jax.core import InputError, check_writable, runtime, write_json
+from npga_jax.prior import PriorConfig, check_settings, defaults_from_argv
+from npga_jax.training import CONFIG_FILE
 
 
 def main(cfg: PriorConfig) -> None:
     check_settings(cfg)
     runtime.configure()
-    from npga_jax.nphm.storage import save_head_model
-    from npga_jax.prior.sources import load_scans
-    from npga_jax.prior.trainer import head_model, prepare, train
-    from npga_jax.prior.validation import validate
-    from npga_jax.tracking.head_prior import open_prior
+    from npga_jax.nphm import save_head_model
+    from npga_jax.prior import head_model, load_scans, prepare, train, validate
+    from npga_jax.tracking import open_prior
 
     folder = cfg.output
     check_folder(cfg)

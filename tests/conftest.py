@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from npga_jax import runtime
+from npga_jax.core import runtime
 from tests.synthetic_capture import SyntheticCapture, write_capture
 
 _caches = Path(tempfile.mkdtemp(prefix="npga_jax_tests_"))

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from npga_jax.core.types import Params
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import init_params
-from npga_jax.types import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = ROOT.parent / "shared" / "goldens" / "mononphm"
@@ -24,7 +24,7 @@ needs_goldens = pytest.mark.skipif(
 
 def open_golden_case(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
     """One of the reference's models: the module of checks, the case, an empty tally."""
-    monkeypatch.syspath_prepend(ROOT / "experiments")
+    monkeypatch.syspath_prepend(ROOT / "dev")
     golden_checks = importlib.import_module("golden_checks")
     tally = golden_checks.Tally()
     golden = golden_checks.Golden(GOLDENS / "mono_reduced65_seed11.npz")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax.mesh_files import write_mesh
+from npga_jax.io.mesh_files import write_mesh
 from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
 from npga_jax.prior.scans import FACE, OUTER, RegisteredScans
 

@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.avatar import (
+from npga_jax.avatar.detail import detail_residuals, init_detail
+from npga_jax.avatar.model import (
     deform_gaussians,
     head_viewmats,
     init_gaussians,
     render_views,
 )
-from npga_jax.deformation import detail_residuals, init_detail
-from npga_jax.optim import GroupRates, make_optimizer
-from npga_jax.training import TrainState, init_train_state
-from npga_jax.types import AvatarParams, Batch, Splats
+from npga_jax.core.types import AvatarParams, Batch, Splats
+from npga_jax.training.optim import GroupRates, make_optimizer
+from npga_jax.training.step import TrainState, init_train_state
 
 WIDTH, HEIGHT = 32, 48
 NUM_POINTS, CAPACITY = 60, 64

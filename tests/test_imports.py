@@ -1,133 +1,141 @@
-"""Imports flow one way: the table of docs/architecture.md, checked."""
+"""Imports flow one way, and through the faces of rooms (see pyproject.toml)."""
 
 import ast
+import importlib
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "npga_jax"
-
-# Each module may import those of earlier layers, and of its own where that is listed.
-LAYERS = [
-    {"errors", "math", "types", "sh", "mlp", "runtime", "loop", "files"}
-    | {"memory", "mesh"},
-    {
-        "config",
-        "cli",
-        "rasterizer",
-        "metrics",
-        "bones",
-        "deformation",
-        "forward",
-        "screen",
-        "optim",
-    }
-    | {"nphm"}
-    | {"mesh_ply", "mesh_files", "mesh_picture"},
-    {"avatar", "losses", "parallel", "data", "video", "perceptual", "export"}
-    | {"density", "laplacian", "reenactment"},
-    {"training", "run_folder", "initialization", "mouth", "scoring"}
-    | {"evaluation_text"}
-    | {"evaluation_views", "comparison", "tracking"},
-    {"checkpoint", "distillation", "evaluation"},
-    {"build", "prior"},
-    {"initial_state", "runs", "refinement"},
-    {"fitting"},
-    {"preview", "curve"},
+FLOORS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["npga_jax"][
+    "floors"
 ]
-WITHIN_A_LAYER = {
-    ("mlp", "types"),
-    ("forward", "bones"),
-    ("forward", "deformation"),
-    ("files", "errors"),
-    ("runtime", "files"),
-    ("runtime", "errors"),
-    ("memory", "errors"),
-    ("mesh_files", "mesh_ply"),
-    ("mouth", "initialization"),
-    ("evaluation_text", "comparison"),
-    ("scoring", "evaluation_views"),
-    ("comparison", "evaluation_views"),
-    ("comparison", "scoring"),
-    ("evaluation_text", "scoring"),
-}
-# Imported for type checking only.
-TYPING_ONLY = {("evaluation", "runs")}
-WITHOUT_JAX = {"errors", "files", "config", "cli", "runtime", "run_folder"}
+ROOMS = [room for floor in FLOORS for room in floor]
+WITHOUT_JAX = [
+    "core.errors",
+    "core.files",
+    "core.runtime",
+    "data.settings",
+    "avatar.settings",
+    "training.settings",
+    "training.run_folder",
+    "app.cli",
+]
 
 
-def unit(name: str) -> str:
-    """The part of the package that a dotted module name belongs to."""
-    parts = name.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
-
-
-def imports(path: Path) -> set[str]:
-    """Dotted names that a file imports, at any depth."""
+def imports(path: Path) -> set[tuple[str, str]]:
+    """Modules that a file imports from, at any depth, and the names: (module, name)."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found |= {(alias.name, "") for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {(node.module, alias.name) for alias in node.names}
     return found
 
 
 def modules() -> dict[str, Path]:
     return {
-        ".".join(("npga_jax", *path.relative_to(PACKAGE).with_suffix("").parts)): path
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if path.parent.name != "demo" and path != PACKAGE / "__init__.py"
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for room in ROOMS
+        for path in sorted((PACKAGE / room).rglob("*.py"))
     }
 
 
-def layer_of(name: str) -> int:
-    for index, layer in enumerate(LAYERS):
-        if name in layer:
-            return index
-    raise AssertionError(f"{name} is in no layer: put it into tests/test_imports.py")
+def faces() -> dict[str, set[str]]:
+    """The names that each room shows."""
+    return {
+        room: {
+            alias.name
+            for node in ast.parse((PACKAGE / room / "__init__.pyi").read_text()).body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        for room in ROOMS
+    }
+
+
+def floor_of(room: str) -> int:
+    return next(i for i, floor in enumerate(FLOORS) if room in floor)
+
+
+def test_every_folder_is_a_room_on_one_floor():
+    folders = {p.parent.name for p in PACKAGE.glob("*/__init__.py")} - {"demo"}
+    assert sorted(ROOMS) == sorted(folders)
+    assert len(FLOORS) <= 6
+
+
+def test_the_document_shows_the_floors():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for number, floor in enumerate(FLOORS, start=1):
+        line = next(x for x in text.splitlines() if x.startswith(f"| {number} |"))
+        for room in floor:
+            assert f"`{room}`" in line, (number, room)
 
 
 @pytest.mark.parametrize("name", modules())
 def test_module_imports_only_what_lies_below(name):
-    own = unit(name)
-    for imported in imports(modules()[name]):
-        if not imported.startswith("npga_jax"):
-            assert not imported.startswith(("experiments", "tests"))
+    own = name.split(".")[0]
+    for module, imported in imports(modules()[name]):
+        top, *rest = module.split(".")
+        assert top not in ("experiments", "dev", "tests")
+        if top != "npga_jax" or rest[:1] == [own]:
             continue
-        other = unit(imported)
-        if other in (own, "__version__", "__init__"):
+        if not rest:
+            assert imported == "__version__", f"{name} imports {imported}"
             continue
-        if (own, other) in WITHIN_A_LAYER | TYPING_ONLY:
-            continue
-        assert layer_of(other) < layer_of(own), f"{name} imports {imported}"
+        room = rest[0]
+        assert floor_of(room) < floor_of(own), f"{name} imports {module}.{imported}"
 
 
-@pytest.mark.parametrize("name", sorted(WITHOUT_JAX))
+@pytest.mark.parametrize(
+    "path",
+    [
+        *modules().values(),
+        *sorted((ROOT / "experiments").glob("*.py")),
+        *sorted((ROOT / "dev").glob("*.py")),
+    ],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_rooms_are_entered_by_their_faces(path):
+    inside = path.relative_to(PACKAGE).parts[0] if path.is_relative_to(PACKAGE) else ""
+    shown = faces()
+    for module, imported in imports(path):
+        _, *rest = module.split(".")
+        if not module.startswith("npga_jax.") or rest[0] == inside:
+            continue
+        assert len(rest) == 1, f"{module} is inside room {rest[0]}"
+        assert imported in shown[rest[0]], f"{module} does not show {imported}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_faces_show_what_there_is_and_what_is_wanted(room):
+    module = importlib.import_module(f"npga_jax.{room}")
+    for name in faces()[room]:
+        assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("name", WITHOUT_JAX)
 def test_module_does_not_import_jax_at_its_head(name):
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            assert not any(a.name.startswith("jax") for a in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.module.startswith("jax")
+    code = f"import sys, npga_jax.{name}; sys.exit('jax' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert result.returncode == 0
 
 
-@pytest.mark.parametrize("name", [n for n in modules() if unit(n) == "data"])
+@pytest.mark.parametrize("name", [n for n in modules() if n.startswith("data.")])
 def test_reading_captures_needs_no_jax(name):
     """Only the loader names the type of a batch, which is made of arrays."""
-    for imported in imports(modules()[name]):
-        if imported.startswith("npga_jax"):
-            allowed = {"data", "errors", "files", "config"} | (
-                {"types"} if name.endswith(".loader") else set()
-            )
-            assert unit(imported) in allowed, imported
+    for module, imported in imports(modules()[name]):
+        if module == "npga_jax.core":
+            from_types = imported in ("Batch",)
+            assert not from_types or name == "data.loader", imported
         else:
-            assert not imported.startswith(("jax", "flax", "optax", "orbax")), imported
+            assert not module.startswith(("jax", "flax", "optax", "orbax")), module
 
 
 def test_help_of_training_needs_no_jax():

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from npga_jax.core import InputError
 from npga_jax.data.capture import Camera
-from npga_jax.errors import InputError
 
 _FULL_WIDTH, _FULL_HEIGHT = 2200, 3208  # What NeRSemble's shared K is meant for.
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

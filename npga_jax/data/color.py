@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 
 _CHUNK = 1 << 16  # Pixels at a time, so that memory does not follow the image.
 

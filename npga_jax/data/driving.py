@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax.errors import InputError
-from npga_jax.files import cache_root
+from npga_jax.core import InputError, cache_root
 
 TRACKED = "nphm"
 """Name of the driving files that experiments/track.py writes."""

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from npga_jax.core import Batch, InputError
 from npga_jax.data.capture import Capture, Timestep
 from npga_jax.data.segmentation import region_mask
 from npga_jax.data.splits import Views
-from npga_jax.errors import InputError
-from npga_jax.types import Batch
 
 _POLL_SECONDS = 0.1
 _SIMILAR = 5

@@ -4,7 +4,7 @@ import importlib.resources
 import os
 from pathlib import Path
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 
 DEMO = "demo"
 _DEMO_SUBJECT = "001"

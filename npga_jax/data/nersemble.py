@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax.config import CaptureConfig
-from npga_jax.data import video, video_cache
+from npga_jax.core import InputError
+from npga_jax.data import decoding as video
+from npga_jax.data import video_cache
 from npga_jax.data.capture import Camera, Capture, Driving, PointCloud, Timestep
 from npga_jax.data.driving import DrivingFile
 from npga_jax.data.nersemble_survey import EntryKey, Survey, survey_nersemble
 from npga_jax.data.pcd import read_pcd
-from npga_jax.errors import InputError
+from npga_jax.data.settings import CaptureConfig
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

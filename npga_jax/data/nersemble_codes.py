@@ -6,7 +6,6 @@ Codes are never chosen silently: those of different trackers mean different thin
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from npga_jax.config import CaptureConfig
 from npga_jax.data.driving import (
     REQUIRED_KEYS,
     TRACKED,
@@ -16,6 +15,7 @@ from npga_jax.data.driving import (
     tracked_folder,
 )
 from npga_jax.data.nersemble_files import Findings, find_sequences
+from npga_jax.data.settings import CaptureConfig
 
 CodeFiles = Mapping[str, Mapping[str, Path]]
 """Driving files by sequence and name."""

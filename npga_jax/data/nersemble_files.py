@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
-from npga_jax.data import video
+from npga_jax.core import InputError
+from npga_jax.data import decoding as video
 from npga_jax.data.capture import match_sequences
-from npga_jax.errors import InputError
 
 _SEQUENCE_NAME = re.compile(r"((EXP|EMO|SEN)-\d+|FREE|HAIR|GLASSES)(-.*)?")
 _BACKGROUND = "BACKGROUND"

@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from npga_jax.config import CaptureConfig
-from npga_jax.data import video, video_cache
+from npga_jax.core import InputError
+from npga_jax.data import decoding as video
+from npga_jax.data import video_cache
 from npga_jax.data.calibration import (
     Calibration,
     load_calibration,
@@ -31,7 +32,7 @@ from npga_jax.data.nersemble_files import (
     report_lacking,
     source_path,
 )
-from npga_jax.errors import InputError
+from npga_jax.data.settings import CaptureConfig
 
 _TARGET_FPS = 24.0
 

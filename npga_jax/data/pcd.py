@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from npga_jax.core import InputError
 from npga_jax.data.capture import PointCloud
-from npga_jax.errors import InputError
 
 
 def read_pcd(path: Path) -> PointCloud:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 
 BACKGROUND = 0
 NECK = 1  # with the torso, in captures that do not tell them apart

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npga_jax.core import InputError
 from npga_jax.data.capture import Capture, Timestep, find_sequence
-from npga_jax.errors import InputError
 
 
 class Views(NamedTuple):

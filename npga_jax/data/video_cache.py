@@ -23,10 +23,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from npga_jax.data import video
+from npga_jax.core import InputError, cache_root
+from npga_jax.data import decoding as video
 from npga_jax.data.color import apply_color_calibration
-from npga_jax.errors import InputError
-from npga_jax.files import cache_root
 
 _FORMAT_VERSION = 1
 _STALE_AFTER = 600.0  # Seconds after which an unfinished file has no writer any more.

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from npga_jax.core import InputError, Params, cache_root
 from npga_jax.distillation.distill import (
     METHOD_VERSION,
     DistillOptions,
@@ -15,10 +16,7 @@ from npga_jax.distillation.distill import (
     initial_forward,
 )
 from npga_jax.distillation.person import Person
-from npga_jax.errors import InputError
-from npga_jax.files import cache_root
-from npga_jax.tracking.files import fingerprint
-from npga_jax.types import Params
+from npga_jax.tracking import fingerprint
 
 
 def forward_path(

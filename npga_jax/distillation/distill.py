@@ -25,14 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from npga_jax.avatar import displacement, init_forward
+from npga_jax.core import InputError, Params, axes_of_matrices, duration
 from npga_jax.distillation.person import Backward, Person, move_back
 from npga_jax.distillation.sampling import Domain, Sample, draw, make_domain
-from npga_jax.errors import InputError
-from npga_jax.forward import displacement, init_forward
-from npga_jax.loop import duration
-from npga_jax.nphm.root_finding import pointwise_jacobian
-from npga_jax.optim import axes_of_matrices
-from npga_jax.types import Params
+from npga_jax.nphm import pointwise_jacobian
 
 _MM = 1000.0
 _SOFTEST_MM = 0.05

@@ -7,19 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.data.nersemble import NersembleCapture
-from npga_jax.errors import InputError
-from npga_jax.nphm.codes import Codes
-from npga_jax.nphm.config import METRES_PER_UNIT
-from npga_jax.nphm.model import (
+from npga_jax.core import InputError, Params
+from npga_jax.data import NersembleCapture
+from npga_jax.nphm import (
+    METRES_PER_UNIT,
+    Codes,
     HeadModel,
     apply_deformation,
     deformation_condition,
     predict_anchors,
 )
-from npga_jax.tracking.files import load_identity, model_name
-from npga_jax.tracking.head_prior import open_prior
-from npga_jax.types import Params
+from npga_jax.tracking import load_identity, model_name, open_prior
 
 
 class Person(NamedTuple):

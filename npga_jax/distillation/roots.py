@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.distillation.person import Backward, move_back
-from npga_jax.nphm.config import METRES_PER_UNIT
-from npga_jax.nphm.root_finding import StopRules, find_roots
+from npga_jax.nphm import METRES_PER_UNIT, StopRules, find_roots
 
 _RULES = StopRules(diverged=1.0, max_steps=50)
 """Lips part by more than MonoNPHM's rule lets a search stray."""

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from npga_jax.avatar import NECK_HEIGHTS
+from npga_jax.core import most_neutral_row
 from npga_jax.distillation.person import Backward, Person, make_backward, move_back
-from npga_jax.forward import NECK_HEIGHTS
-from npga_jax.nphm.config import METRES_PER_UNIT
-from npga_jax.nphm.meshing import TRACKING_BOX, head_mesh
-from npga_jax.reenactment import most_neutral_row
+from npga_jax.nphm import METRES_PER_UNIT, TRACKING_BOX, head_mesh
 
 _NEAR = 0.01 * METRES_PER_UNIT
 """Metres: spread around the surface, NPHM's `sigma_near`."""

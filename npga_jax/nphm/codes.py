@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.math import safe_norm
+from npga_jax.core import safe_norm
 from npga_jax.nphm.config import NPHMConfig
 
 

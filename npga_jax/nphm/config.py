@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 
 METRES_PER_UNIT = 0.25
 """NPHM space is FLAME's space, metres, times 4."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.math import safe_norm
+from npga_jax.core import safe_norm
 from npga_jax.nphm.config import BLEND_NEIGHBORS, EXTRA_DISTANCE, NPHMConfig
 
 _TILE = 256

@@ -12,16 +12,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from npga_jax.core import Params
 from npga_jax.nphm.codes import Codes, split_code
 from npga_jax.nphm.config import NPHMConfig
-from npga_jax.nphm.ensemble import (
-    find_edges,
-    plan_blocks,
-    source_frames,
-    source_types,
-)
+from npga_jax.nphm.ensemble import find_edges, plan_blocks, source_frames, source_types
 from npga_jax.nphm.networks import apply_layers, apply_skip_layers, linear, softplus
-from npga_jax.types import Params
 
 BLOCK_SIZE = 128
 """Rows of a block. Small: a network with few edges leaves few rows empty."""

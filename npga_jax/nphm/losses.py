@@ -9,12 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.math import safe_norm
+from npga_jax.core import Params, safe_norm
 from npga_jax.nphm.codes import Codes, middle_distance, pair_distance
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.field import Field, Method, canonical_field
 from npga_jax.nphm.model import deform, predict_anchors
-from npga_jax.types import Params
 
 RANDOM_POINTS = 50
 """Points per scan at which deformations are kept small, wherever they lie."""

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from skimage.measure import marching_cubes
 
-from npga_jax.errors import InputError
-from npga_jax.mesh import Dropped, Mesh, keep_largest, vertex_normals
+from npga_jax.core import Dropped, InputError, Mesh, keep_largest, vertex_normals
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.model import HeadModel
 from npga_jax.nphm.streaming import PointValues, evaluate_points

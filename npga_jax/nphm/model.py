@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from npga_jax.core import Params
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.field import Method, canonical_field
@@ -23,7 +24,6 @@ from npga_jax.nphm.networks import (
     plan_skip_layers,
     softplus,
 )
-from npga_jax.types import Params
 
 
 class HeadModel(NamedTuple):

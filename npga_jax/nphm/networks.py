@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.types import Params
+from npga_jax.core import Params
 
 SHARPNESS = 100.0
 """beta of the softplus that stands between layers of geometry."""

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.errors import InputError
-from npga_jax.math import safe_norm
+from npga_jax.core import InputError, Params, safe_norm
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.ensemble import source_mirrors, source_types
 from npga_jax.nphm.networks import apply_layers, apply_skip_layers, linear, softplus
@@ -25,7 +24,6 @@ from npga_jax.nphm.root_finding import (
     find_roots,
     with_implicit_gradient,
 )
-from npga_jax.types import Params
 
 STOP_RULES = StopRules(converged=1e-6, diverged=0.2, max_steps=15)
 """When the search for canonical points ends (NPHM's constants)."""

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError, Params
 from npga_jax.nphm.config import NPHMConfig
-from npga_jax.types import Params
 
 StateDict = Mapping[str, np.ndarray]
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from npga_jax.core import Params
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import deform
-from npga_jax.types import Params
 
 Displace = Callable[[jax.Array], jax.Array]
 """[..., 3] -> [..., 3]; a point's image depends on that point alone."""

@@ -15,11 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError, Params
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import HeadModel, init_params
 from npga_jax.nphm.zip_reader import ZipReader, open_zip
-from npga_jax.types import Params
 
 FORMAT_VERSION = 1
 MAX_PARAMETERS = 2**28

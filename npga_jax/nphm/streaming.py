@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError, Params
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.ensemble import (
@@ -26,14 +26,8 @@ from npga_jax.nphm.ensemble import (
     source_frames,
     source_types,
 )
-from npga_jax.nphm.field import (
-    app_network,
-    canonical_field,
-    geo_network,
-    source_tables,
-)
+from npga_jax.nphm.field import app_network, canonical_field, geo_network, source_tables
 from npga_jax.nphm.model import HeadModel, deform, predict_anchors, rest_queries
-from npga_jax.types import Params
 
 POINT_ROWS = 2048
 """Points in a block."""

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 from npga_jax.nphm.zip_reader import ZipReader, open_zip
 
 MAX_PICKLE_BYTES = 16 * 2**20

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 
 MAX_DIRECTORY_BYTES = 4 * 2**20
 """Size of the table of contents: about 50,000 entries, which ten checkpoints have."""

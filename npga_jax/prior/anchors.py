@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 
 _PLANE = 0.02
 """Half the width, in NPHM units, of the strip that counts as the plane of symmetry."""

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
-from npga_jax.nphm.losses import RANDOM_BOX, RANDOM_POINTS, ScanBatch
+from npga_jax.nphm import RANDOM_BOX, RANDOM_POINTS, ScanBatch
 from npga_jax.prior.scans import EYES, FACE, OUTER, RegisteredScans, triangle_normals
 
 

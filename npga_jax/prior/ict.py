@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 from npga_jax.prior.scans import EYES, FACE, OUTER, RegisteredScans, compact_mesh
 
 NUM_VERTICES = 26719

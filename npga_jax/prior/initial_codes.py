@@ -10,7 +10,7 @@ code as those of the displacements. Training goes on from there.
 import numpy as np
 from scipy.spatial import cKDTree
 
-from npga_jax.nphm.config import NPHMConfig
+from npga_jax.nphm import NPHMConfig
 from npga_jax.prior.anchors import mirror_vertices
 from npga_jax.prior.scans import RegisteredScans
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from npga_jax.errors import InputError
-from npga_jax.mesh_files import read_mesh
-from npga_jax.nphm.config import METRES_PER_UNIT
+from npga_jax.core import InputError
+from npga_jax.io import read_mesh
+from npga_jax.nphm import METRES_PER_UNIT
 from npga_jax.prior.scans import EYES, FACE, OUTER, RegisteredScans
 
 SETTINGS = "scans.json"

@@ -7,9 +7,8 @@ from typing import Literal
 
 import tyro
 
-from npga_jax.config import option_from_argv
-from npga_jax.errors import InputError
-from npga_jax.nphm.config import NPHMConfig
+from npga_jax.core import InputError, option_from_argv
+from npga_jax.nphm import NPHMConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 from npga_jax.prior.ict import ict_scans, load_ict
 from npga_jax.prior.mesh_folder import load_mesh_folder
 from npga_jax.prior.scans import RegisteredScans

@@ -12,17 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax import checkpoint
-from npga_jax.errors import InputError
-from npga_jax.loop import Interrupts, current_rss_mb, duration
-from npga_jax.nphm.config import MILLIMETRES_PER_UNIT, NPHMConfig
-from npga_jax.nphm.model import HeadModel, init_params
+from npga_jax.core import (
+    CHECKPOINTS,
+    InputError,
+    Interrupts,
+    MetricsLog,
+    checkpoint,
+    current_rss_mb,
+    duration,
+)
+from npga_jax.nphm import MILLIMETRES_PER_UNIT, HeadModel, NPHMConfig, init_params
 from npga_jax.prior.anchors import choose_anchors
-from npga_jax.prior.batches import PointCounts, Sampler, TrainBatch
-from npga_jax.prior.initial_codes import CODE_STD, initial_codes
-from npga_jax.prior.scans import FACE, OUTER, RegisteredScans
-from npga_jax.prior.settings import PriorConfig
-from npga_jax.prior.training import (
+from npga_jax.prior.autodecoder import (
     Codebook,
     PriorState,
     Rates,
@@ -30,7 +31,10 @@ from npga_jax.prior.training import (
     make_optimizer,
     make_train_step,
 )
-from npga_jax.run_folder import CHECKPOINTS, MetricsLog
+from npga_jax.prior.batches import PointCounts, Sampler, TrainBatch
+from npga_jax.prior.initial_codes import CODE_STD, initial_codes
+from npga_jax.prior.scans import FACE, OUTER, RegisteredScans
+from npga_jax.prior.settings import PriorConfig
 
 _ANCHOR_START = 0.05
 """Scale of the first weights that move anchors: they start where the mean head has

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from npga_jax.files import write_json
-from npga_jax.mesh_picture import portrait_camera, render_mesh
-from npga_jax.nphm.meshing import head_mesh
-from npga_jax.prior.evaluation import CloudSettings, ScanFit, codes_of, fit_held_out
+from npga_jax.core import write_json
+from npga_jax.io import portrait_camera, render_mesh
+from npga_jax.nphm import head_mesh
+from npga_jax.prior.heldout import CloudSettings, ScanFit, codes_of, fit_held_out
 from npga_jax.prior.scans import FACE, RegisteredScans
-from npga_jax.tracking.head_prior import LoadedPrior
-from npga_jax.tracking.solver import Unknowns
+from npga_jax.tracking import LoadedPrior, Unknowns
 
 _TILE = (360, 440)
 _RESOLUTION = 192

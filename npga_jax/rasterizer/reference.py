@@ -3,11 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from npga_jax.rasterizer.compositing import (
-    MAX_ALPHA,
-    TRANSMITTANCE_THRESHOLD,
-    Blocking,
-)
+from npga_jax.rasterizer.compositing import MAX_ALPHA, TRANSMITTANCE_THRESHOLD, Blocking
 from npga_jax.rasterizer.projection import ALPHA_THRESHOLD, Projection
 from npga_jax.rasterizer.tiles import IsectCounts
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from npga_jax.nphm.config import METRES_PER_UNIT
+from npga_jax.nphm import METRES_PER_UNIT
 
 _YAWS = (0.0, -25.0, 25.0, -50.0, 50.0)
 _ITERATIONS = 40

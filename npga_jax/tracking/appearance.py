@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from npga_jax.nphm.config import NPHMConfig
-from npga_jax.nphm.model import apply_deformation
-from npga_jax.types import Params
+from npga_jax.core import Params
+from npga_jax.nphm import NPHMConfig, apply_deformation
 
 NUM_CHANNELS = 3
 _LUMINANCE_SCALE = 0.1

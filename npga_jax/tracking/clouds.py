@@ -8,9 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npga_jax.data import segmentation
-from npga_jax.data.capture import Capture, Timestep
-from npga_jax.data.point_labels import vote_labels
+from npga_jax.data import Capture, Timestep, segmentation, vote_labels
 
 NOT_SKIN = (
     segmentation.BACKGROUND,

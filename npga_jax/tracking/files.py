@@ -9,10 +9,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from npga_jax.data.driving import TRACKED, load_driving
-from npga_jax.errors import InputError
-from npga_jax.files import cannot_write
-from npga_jax.nphm.model import HeadModel
+from npga_jax.core import InputError, cannot_write
+from npga_jax.data import TRACKED, load_driving
+from npga_jax.nphm import HeadModel
 from npga_jax.tracking.head_prior import LoadedPrior
 
 FILE = f"{TRACKED}.npz"

@@ -6,11 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npga_jax.errors import InputError
-from npga_jax.nphm.checkpoint import load_mononphm
-from npga_jax.nphm.config import NPHMConfig
-from npga_jax.nphm.model import HeadModel
-from npga_jax.nphm.storage import load_head_model
+from npga_jax.core import InputError
+from npga_jax.nphm import HeadModel, NPHMConfig, load_head_model, load_mononphm
 
 # MonoNPHM's codes, where no codebook says better (statistics of NPHM's).
 _OFFICIAL_GLOBAL_STD, _OFFICIAL_LOCAL_STD, _OFFICIAL_EXP_STD = 0.027, 0.0067, 0.05

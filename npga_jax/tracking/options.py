@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from npga_jax.errors import InputError
+from npga_jax.core import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax.data.nersemble import NersembleCapture
-from npga_jax.mesh_picture import render_mesh
-from npga_jax.nphm.codes import Codes
-from npga_jax.nphm.config import METRES_PER_UNIT
-from npga_jax.nphm.meshing import head_mesh
-from npga_jax.nphm.model import HeadModel
-from npga_jax.video import write_video
+from npga_jax.data import NersembleCapture
+from npga_jax.io import render_mesh, write_video
+from npga_jax.nphm import METRES_PER_UNIT, Codes, HeadModel, head_mesh
 
 _RESOLUTION = 112
 _OPACITY = 0.6

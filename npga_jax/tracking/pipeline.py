@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.config import CaptureConfig
-from npga_jax.data.capture import Timestep
-from npga_jax.data.nersemble import NersembleCapture, open_nersemble
-from npga_jax.errors import InputError
-from npga_jax.files import check_writable
-from npga_jax.loop import duration
-from npga_jax.nphm.codes import Codes
-from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
-from npga_jax.nphm.meshing import TRACKING_BOX, head_mesh
-from npga_jax.nphm.model import HeadModel, deform, predict_anchors
+from npga_jax.core import InputError, check_writable, duration
+from npga_jax.data import CaptureConfig, NersembleCapture, Timestep, open_nersemble
+from npga_jax.nphm import (
+    MILLIMETRES_PER_UNIT,
+    TRACKING_BOX,
+    Codes,
+    HeadModel,
+    deform,
+    head_mesh,
+    predict_anchors,
+)
 from npga_jax.tracking import schedule
 from npga_jax.tracking.alignment import (
     Similarity,
@@ -32,16 +33,11 @@ from npga_jax.tracking.alignment import (
 )
 from npga_jax.tracking.appearance import Appearance, color_channels, make_texture
 from npga_jax.tracking.clouds import SkinPoints, fixed_size, skin_points
-from npga_jax.tracking.files import (
-    Tracked,
-    model_name,
-    read_identity,
-    write_tracked,
-)
+from npga_jax.tracking.files import Tracked, model_name, read_identity, write_tracked
+from npga_jax.tracking.frame_report import FrameFit, frame_fits, write_report
 from npga_jax.tracking.head_prior import LoadedPrior, open_prior
 from npga_jax.tracking.options import TrackingOptions, check_options
 from npga_jax.tracking.overlay import write_overlays
-from npga_jax.tracking.report import FrameFit, frame_fits, write_report
 from npga_jax.tracking.residuals import apply_pose
 from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
 

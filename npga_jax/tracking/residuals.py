@@ -11,17 +11,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.math import rotmat_to_quat, safe_norm
-from npga_jax.nphm.codes import Codes
-from npga_jax.nphm.config import NPHMConfig
-from npga_jax.nphm.field import canonical_field
-from npga_jax.nphm.model import (
+from npga_jax.core import Params, rotmat_to_quat, safe_norm
+from npga_jax.nphm import (
+    Codes,
+    NPHMConfig,
     apply_deformation,
+    canonical_field,
     deform,
     deformation_condition,
     predict_anchors,
 )
-from npga_jax.types import Params
 
 POSE_DIM = 6
 """Rotation vector and translation of a pose residual."""

@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.nphm.config import NPHMConfig
-from npga_jax.nphm.model import HeadModel
+from npga_jax.nphm import HeadModel, NPHMConfig
 from npga_jax.tracking.appearance import Appearance
 from npga_jax.tracking.solver import (
     Observations,

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.nphm.codes import Codes
-from npga_jax.nphm.config import NPHMConfig
-from npga_jax.nphm.model import deformation_condition, predict_anchors
+from npga_jax.core import Params
+from npga_jax.nphm import Codes, NPHMConfig, deformation_condition, predict_anchors
 from npga_jax.tracking.appearance import (
     Appearance,
     canonical_channels,
@@ -30,7 +29,6 @@ from npga_jax.tracking.residuals import (
     rotation_matrix,
     rotation_vector,
 )
-from npga_jax.types import Params
 
 
 class Observations(NamedTuple):

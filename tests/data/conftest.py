@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from npga_jax.config import CaptureConfig
-from npga_jax.data import open_capture
 from npga_jax.data.capture import Capture
+from npga_jax.data.opening import open_capture
+from npga_jax.data.settings import CaptureConfig
 from tests.synthetic_capture import SyntheticCapture, write_capture
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from npga_jax.core.errors import InputError
 from npga_jax.data.color import apply_color_calibration, expand_polynomial
-from npga_jax.errors import InputError
 
 PIXEL = np.array([[0.5, 0.2, 0.1]])
 

@@ -4,12 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npga_jax.data.driving import (
-    list_driving_files,
-    load_driving,
-    tracked_folder,
-)
-from npga_jax.errors import InputError
+from npga_jax.core.errors import InputError
+from npga_jax.data.driving import list_driving_files, load_driving, tracked_folder
 from tests.synthetic_capture import write_driving
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from npga_jax.core.errors import InputError
 from npga_jax.data.loader import frame_weights, load_batch, plan_step, prefetch
 from npga_jax.data.splits import Views, holdout_split
-from npga_jax.errors import InputError
 
 FRONT = "222200037"
 

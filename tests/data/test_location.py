@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npga_jax.config import CaptureConfig
-from npga_jax.data import open_capture
+from npga_jax.core.errors import InputError
 from npga_jax.data.location import locate_subject
+from npga_jax.data.opening import open_capture
+from npga_jax.data.settings import CaptureConfig
 from npga_jax.data.splits import holdout_split
-from npga_jax.errors import InputError
 
 
 @pytest.fixture(autouse=True)

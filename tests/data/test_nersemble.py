@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npga_jax.config import CaptureConfig
-from npga_jax.data import open_capture
+from npga_jax.core.errors import InputError
 from npga_jax.data.capture import Capture
 from npga_jax.data.nersemble_survey import survey_nersemble
-from npga_jax.errors import InputError
+from npga_jax.data.opening import open_capture
+from npga_jax.data.settings import CaptureConfig
 from tests.synthetic_capture import (
     SyntheticCapture,
     write_capture,

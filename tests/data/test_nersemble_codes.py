@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from npga_jax.core.errors import InputError
 from npga_jax.data.driving import tracked_folder
 from npga_jax.data.nersemble import open_nersemble
 from npga_jax.data.nersemble_codes import sequences_to_track
 from npga_jax.data.nersemble_survey import survey_nersemble
-from npga_jax.errors import InputError
 from tests.synthetic_capture import SEQUENCES, write_driving
 
 EYES, FREE = SEQUENCES

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from npga_jax.core.errors import InputError
 from npga_jax.data.pcd import decompress_lzf, read_pcd
-from npga_jax.errors import InputError
 
 XYZ = np.array([[0.5, -1.25, 2.0], [0.1, 0.2, 0.3], [-3.0, 0.0, 1e-3]], np.float32)
 RGB = np.array([[255, 0, 51], [0, 102, 255], [1, 2, 3]], np.uint32)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from npga_jax.core.errors import InputError
 from npga_jax.data.segmentation import REGIONS, region_mask
-from npga_jax.errors import InputError
 
 LABELS = np.arange(20, dtype=np.uint8).reshape(4, 5)
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from npga_jax.core.errors import InputError
 from npga_jax.data.capture import match_sequences
 from npga_jax.data.splits import holdout_split
-from npga_jax.errors import InputError
 
 FRONT = "222200037"
 

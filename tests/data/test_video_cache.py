@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from npga_jax.data import open_capture, video, video_cache
-from npga_jax.errors import InputError
+from npga_jax.core.errors import InputError
+from npga_jax.data import decoding as video
+from npga_jax.data import video_cache
+from npga_jax.data.opening import open_capture
 
 FRONT = "222200037"
 

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from npga_jax.core.errors import InputError
 from npga_jax.distillation import cache
 from npga_jax.distillation.cache import distilled_forward, forward_path
 from npga_jax.distillation.distill import initial_forward
-from npga_jax.errors import InputError
 from tests.distillation.ball_person import CODES, OPTIONS, make_person
 
 PERSON = make_person()

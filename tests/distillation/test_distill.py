@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from npga_jax.core.errors import InputError
 from npga_jax.distillation import distill as module
 from npga_jax.distillation.distill import (
     cycle_error,
@@ -13,14 +14,9 @@ from npga_jax.distillation.distill import (
     initial_forward,
     pose_points,
 )
-from npga_jax.distillation.person import (
-    canonicalize,
-    make_backward,
-    move_back,
-)
+from npga_jax.distillation.person import canonicalize, make_backward, move_back
 from npga_jax.distillation.roots import pose_by_roots
 from npga_jax.distillation.sampling import draw
-from npga_jax.errors import InputError
 from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.nphm.model import deform, predict_anchors
 from tests.distillation.ball_person import (

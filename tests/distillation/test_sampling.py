@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from npga_jax.avatar.forward import NECK_HEIGHTS
 from npga_jax.distillation.person import move_back
 from npga_jax.distillation.sampling import Domain, draw, edge_strain, make_domain
-from npga_jax.forward import NECK_HEIGHTS
 from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.nphm.meshing import TRACKING_BOX
 from tests.distillation.ball_person import CODES, make_person

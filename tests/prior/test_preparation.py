@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from npga_jax.errors import InputError
+from npga_jax.core.errors import InputError
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.losses import RANDOM_BOX, RANDOM_POINTS
 from npga_jax.prior.anchors import choose_anchors, mirror_vertices

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npga_jax.errors import InputError
-from npga_jax.mesh_files import write_mesh
+from npga_jax.core.errors import InputError
+from npga_jax.io.mesh_files import write_mesh
 from npga_jax.prior import ict
 from npga_jax.prior.mesh_folder import load_mesh_folder
 from npga_jax.prior.scans import EYES, FACE, OUTER, compact_mesh

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.rasterizer import (
+from npga_jax.rasterizer import pallas
+from npga_jax.rasterizer.rendering import (
     Blocking,
-    pallas,
     rasterization,
     rasterization_pallas,
     rasterization_pure,

@@ -24,7 +24,7 @@ def test_standard_scene_matches_the_gold(monkeypatch):
     # The adapter chooses a flag for its own process: not for ours.
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
     scene = _load(BENCH / "scene.py").make_scene(10_000, 275, 401)
-    impl = _load(REPO / "experiments" / "standard_scene.py").Impl(scene)
+    impl = _load(REPO / "dev" / "standard_scene.py").Impl(scene)
     image, grads = impl.fwdbwd()
     gold = np.load(GOLD)
     assert -10 * np.log10(np.mean((np.float64(image) - gold["img"]) ** 2)) >= 80

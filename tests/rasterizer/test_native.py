@@ -275,7 +275,8 @@ def test_devices_render_at_the_same_time(tmp_path, devices):
 
 @needs_numba
 def test_small_capacities_and_odd_tiles_are_left_to_the_pure_path():
-    from npga_jax.rasterizer import Blocking, projection
+    from npga_jax.rasterizer import projection
+    from npga_jax.rasterizer.rendering import Blocking
 
     column = jnp.ones(3)
     projected = projection.Projection(

@@ -18,14 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from npga_jax.rasterizer import (
+from npga_jax.rasterizer import compositing, pallas, tiles
+from npga_jax.rasterizer.rendering import (
     Blocking,
-    compositing,
-    pallas,
     rasterization,
     rasterization_pallas,
     rasterization_pure,
-    tiles,
 )
 
 from ..gpu_lowering import lowered_text

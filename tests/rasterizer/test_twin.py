@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from npga_jax.math import quat_multiply, quat_to_rotmat
-from npga_jax.sh import eval_sh
+from npga_jax.core.math import quat_multiply, quat_to_rotmat
+from npga_jax.rasterizer.sh import eval_sh
 
 from .scenes import (
     LEAVES,

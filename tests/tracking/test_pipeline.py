@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npga_jax.config import CaptureConfig
+from npga_jax.core.errors import InputError
 from npga_jax.data.driving import load_driving
-from npga_jax.errors import InputError
+from npga_jax.data.settings import CaptureConfig
 from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.nphm.surface import project_to_surface
-from npga_jax.prior.evaluation import codes_of
+from npga_jax.prior.heldout import codes_of
 from npga_jax.tracking.files import model_name
 from npga_jax.tracking.head_prior import open_prior
 from npga_jax.tracking.options import TrackingOptions

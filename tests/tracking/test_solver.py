@@ -8,7 +8,7 @@ import pytest
 from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
 from npga_jax.nphm.model import HeadModel
 from npga_jax.nphm.surface import project_to_surface
-from npga_jax.prior.evaluation import codes_of, scan_prior
+from npga_jax.prior.heldout import codes_of, scan_prior
 from npga_jax.tracking import schedule
 from npga_jax.tracking.head_prior import open_prior
 from npga_jax.tracking.residuals import (

@@ -45,7 +45,7 @@ from npga_jax.rasterizer.native.layout import (
     TILE,
 )
 from npga_jax.rasterizer.native.lists import box_of_tiles
-from npga_jax.rasterizer.native.memory import (
+from npga_jax.rasterizer.native.scratch import (
     allocate,
     free,
     load_f32,

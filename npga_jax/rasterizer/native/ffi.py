@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from npga_jax.runtime import cache_root
+from npga_jax.core import cache_root
 
 TARGET = "npga_jax_composite"
 

@@ -23,7 +23,7 @@ from npga_jax.rasterizer.native.layout import (
     QUAD_C,
     TILE,
 )
-from npga_jax.rasterizer.native.memory import (
+from npga_jax.rasterizer.native.scratch import (
     allocate,
     free,
     load_f32,

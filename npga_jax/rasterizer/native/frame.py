@@ -9,7 +9,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from npga_jax.rasterizer.native.jit import inner
-from npga_jax.rasterizer.native.memory import (
+from npga_jax.rasterizer.native.scratch import (
     allocate,
     call,
     free,

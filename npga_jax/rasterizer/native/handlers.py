@@ -23,13 +23,9 @@ from npga_jax.rasterizer.native.lists import (
     depth_order,
     tile_lists,
 )
-from npga_jax.rasterizer.native.memory import allocate, free
 from npga_jax.rasterizer.native.pool import make_task, parallel_for
-from npga_jax.rasterizer.native.records import (
-    clear_box,
-    make_records,
-    set_first_row,
-)
+from npga_jax.rasterizer.native.records import clear_box, make_records, set_first_row
+from npga_jax.rasterizer.native.scratch import allocate, free
 from npga_jax.rasterizer.native.simd import BYTES
 
 _RECORDS, _FORWARD, _BACKWARD, _GRADIENTS = range(4)

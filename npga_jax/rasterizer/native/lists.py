@@ -3,14 +3,8 @@
 import numpy as np
 
 from npga_jax.rasterizer.native.jit import inner
-from npga_jax.rasterizer.native.layout import (
-    FIRST_X,
-    FIRST_Y,
-    LAST_X,
-    LAST_Y,
-    TILE,
-)
-from npga_jax.rasterizer.native.memory import (
+from npga_jax.rasterizer.native.layout import FIRST_X, FIRST_Y, LAST_X, LAST_Y, TILE
+from npga_jax.rasterizer.native.scratch import (
     bits_of,
     load_f32,
     load_i32,

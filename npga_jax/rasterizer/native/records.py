@@ -20,12 +20,7 @@ from npga_jax.rasterizer.native.layout import (
     QUAD_B,
     QUAD_C,
 )
-from npga_jax.rasterizer.native.memory import (
-    load_f32,
-    load_i32,
-    store_f32,
-    store_i32,
-)
+from npga_jax.rasterizer.native.scratch import load_f32, load_i32, store_f32, store_i32
 
 _HALF = np.float32(0.5)
 _LOG2_E = np.float32(math.log2(math.e))

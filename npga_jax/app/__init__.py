@@ -1,0 +1,5 @@
+"""Whole commands as functions: what the scripts in experiments/ call."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,14 @@
+from .cache import distilled_forward as distilled_forward
+from .cache import forward_path as forward_path
+from .distill import DistillOptions as DistillOptions
+from .distill import cycle_error as cycle_error
+from .distill import initial_forward as initial_forward
+from .distill import pose_points as pose_points
+from .motion_report import check_report as check_report
+from .motion_report import measure_forward as measure_forward
+from .person import Person as Person
+from .person import canonicalize as canonicalize
+from .person import make_backward as make_backward
+from .person import open_person as open_person
+from .roots import pose_by_roots as pose_by_roots
+from .sampling import make_domain as make_domain

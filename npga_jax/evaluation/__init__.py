@@ -1,0 +1,5 @@
+"""Judges an avatar against a capture: numbers, tables, videos."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

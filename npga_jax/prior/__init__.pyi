@@ -1,0 +1,16 @@
+from .heldout import CloudSettings as CloudSettings
+from .heldout import fit_held_out as fit_held_out
+from .ict import NARROW_FACE_VERTICES as NARROW_FACE_VERTICES
+from .ict import ict_scans as ict_scans
+from .ict import load_ict as load_ict
+from .ict import to_nphm as to_nphm
+from .scans import compact_mesh as compact_mesh
+from .settings import PriorConfig as PriorConfig
+from .settings import check_settings as check_settings
+from .settings import defaults_from_argv as defaults_from_argv
+from .sources import load_scans as load_scans
+from .trainer import head_model as head_model
+from .trainer import prepare as prepare
+from .trainer import train as train
+from .validation import validate as validate
+from .validation import write_picture as write_picture

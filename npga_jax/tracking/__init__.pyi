@@ -1,0 +1,15 @@
+from .alignment import rigid_fit as rigid_fit
+from .alignment import similarity_from_matrix as similarity_from_matrix
+from .files import fingerprint as fingerprint
+from .files import load_identity as load_identity
+from .files import model_name as model_name
+from .frame_report import summary as summary
+from .head_prior import LoadedPrior as LoadedPrior
+from .head_prior import open_prior as open_prior
+from .options import TrackingOptions as TrackingOptions
+from .pipeline import track_subject as track_subject
+from .residuals import apply_pose as apply_pose
+from .schedule import fit_scan as fit_scan
+from .solver import Observations as Observations
+from .solver import PriorWeights as PriorWeights
+from .solver import Unknowns as Unknowns

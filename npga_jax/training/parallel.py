@@ -1,0 +1,78 @@
+"""Everything that knows about devices: views are spread over them, the state is not.
+
+The gradient is averaged by hand inside the step (`axis_name`). `check_vma=False` is
+essential: with the check on, JAX already sums the gradient of replicated inputs, and
+the mean that follows would silently be D times too large.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from npga_jax.core import Batch, InputError
+
+AXIS_NAME = "devices"
+
+BATCH_SPECS = Batch(
+    rgb=PartitionSpec(AXIS_NAME),
+    alpha=PartitionSpec(AXIS_NAME),
+    parts=PartitionSpec(AXIS_NAME),
+    viewmats=PartitionSpec(AXIS_NAME),
+    Ks=PartitionSpec(AXIS_NAME),
+    world_from_head=PartitionSpec(),
+    expr=PartitionSpec(),
+)
+"""Views over devices; what is common to a timestep everywhere."""
+
+
+def make_mesh(num_devices: int = 0) -> Mesh:
+    """A mesh of the first `num_devices` local devices; 0 means all.
+
+    Raises:
+      InputError: if there are fewer.
+    """
+    devices = jax.local_devices()
+    if num_devices > len(devices):
+        raise InputError(
+            f"--num-devices {num_devices}: this machine has {len(devices)} "
+            f"{devices[0].platform} device(s); pass at most that, or 0 for all."
+        )
+    return Mesh(np.array(devices[: num_devices or None]), (AXIS_NAME,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Sharding of arrays that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_divisible(views_per_step: int, mesh: Mesh) -> None:
+    """Raises InputError unless every device gets the same number of views."""
+    if views_per_step % mesh.size:
+        raise InputError(
+            f"--views-per-step {views_per_step} cannot be shared among {mesh.size} "
+            f"devices; pass a multiple of {mesh.size}, or --num-devices."
+        )
+
+
+def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """Puts a batch onto the devices, its views spread over them."""
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), BATCH_SPECS)
+    return jax.device_put(batch, shardings)
+
+
+def data_parallel(step_fn: Callable, mesh: Mesh) -> Callable:
+    """Compiles `step_fn(state, batch) -> (state, metrics)` for all devices of a mesh.
+
+    `step_fn` must average its gradient and metrics over AXIS_NAME, so that every
+    device computes the same new state. The old state's memory is reused.
+    """
+    mapped = jax.shard_map(
+        step_fn,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), BATCH_SPECS),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=0)

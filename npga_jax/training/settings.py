@@ -1,0 +1,309 @@
+"""Settings of a training run, and the presets: data only, no JAX.
+
+Each field's text is its command-line help. Package functions never take a `Config`;
+the scripts unpack it.
+"""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Literal
+
+from npga_jax.avatar import DetailConfig, ForwardConfig, GaussianConfig, ScreenConfig
+from npga_jax.core import InputError, option_from_argv
+from npga_jax.data import CaptureConfig
+
+PresetName = Literal["demo", "quick", "long", "paper"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms."""
+
+    l1: float = 0.8
+    ssim: float = 0.2
+    alpha: float = 0.1
+    parts: float = 0.0
+    """l1 of eyes and mouth once more, where the capture has labels."""
+    screen: float = 0.0
+    """Image terms of what the screen-space network makes of the rendering; 0: there is
+    no such network."""
+    lpips: float = 0.0
+    """Perceptual distance (AlexNet) of a crop around the face."""
+    lpips_from: float = 0.6
+    """Share of the steps after which the perceptual loss starts."""
+    lpips_crop: int = 128
+    """Pixels along an edge of the crop."""
+    residual: float = 0.01
+    """Squared size of the detail network's residuals, in their own output scales, where
+    there is no F (else --forward.detail-residual)."""
+    laplacian_features: float = 0.0
+    """Differences of features between neighbours."""
+    laplacian_dynamics: float = 0.0
+    """Differences between neighbours of what the expression does to them."""
+    scale: float = 0.0
+    """Scales beyond 8 mm."""
+    opacity: float = 0.0
+    """Mean opacity."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityConfig:
+    """When and how Gaussians are added and dropped."""
+
+    strategy: Literal["adaptive", "mcmc", "none"] = "adaptive"
+    """adaptive: refine what is wrong, drop what is not seen; mcmc: relocate the faint,
+    in proportion to opacity, with noise on centres."""
+    start: float = 0.06
+    """Share of the steps before the first event."""
+    stop: float = 0.6
+    """Share of the steps after which the cloud stays as it is."""
+    events: int = 10
+    """Number of events, evenly spread between."""
+    views: int = 32
+    """Views rendered to decide at an event."""
+    growth: float = 0.08
+    """New Gaussians an event, as a share of the capacity."""
+    peak_weight: float = 0.5
+    """Share of the largest value over views in what decides; the rest is the mean."""
+    error_weight: float = 0.5
+    """Share of image errors in what decides; the rest are screen-space gradients."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Adam step sizes per group; those of means, features and networks decay."""
+
+    means: float = 1.6e-4
+    """Metres per step."""
+    detail: float = 1.5e-3
+    """Of G, where there is no F (else --forward.detail-rate)."""
+    coarse: float = 5e-5
+    screen: float = 1e-3
+    quats: float = 1e-3
+    log_scales: float = 5e-3
+    logit_opacities: float = 5e-2
+    sh: float = 2.5e-3
+    features: float = 2.5e-3
+    final_fraction: float = 0.05
+    """Step sizes of means and networks at the end, as a fraction of the start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Train a drivable Gaussian head avatar from a multi-view capture."""
+
+    subject: str = "demo"
+    """Participant as its folder is called ("074"), or "demo" for the packaged one."""
+    data_root: Path | None = None
+    """Folder that holds the subjects; default: $NPGA_DATA."""
+    output: Path | None = None
+    """Run folder; default: runs/<subject>/<time>."""
+    preset: PresetName = "quick"
+    """quick: 24 minutes on 2 CPU cores; long: the same for hours; paper: one large GPU;
+    demo: a few minutes, and what the packaged subject gets unless told otherwise."""
+    steps: int = 8_000
+    """Optimiser steps of the whole run."""
+    save_every: int = 1_000
+    """Steps between checkpoints."""
+    resume: bool = False
+    """Continue what is in --output."""
+    seed: int = 0
+    """Seed of initialisation and of the order of the frames."""
+    halvings: tuple[float, ...] = ()
+    """Shares of the steps at which the size of the images doubles, ascending: 0.2 0.5
+    starts at a quarter of the size."""
+    balance: float = 0.0
+    """How much more often frames with rare expressions come: 0 not at all, 1 in
+    proportion to their distance from the most similar ones."""
+    average_from: float = 0.95
+    """Share of the steps after which weights are averaged: a run ends with their mean,
+    which does not show what the last frames were. 1: it ends with the last weights."""
+    views_per_step: int = 1
+    """Cameras rendered per step, all of one timestep; a multiple of the devices."""
+    num_devices: int = 0
+    """Devices to train on; 0: all. A CPU is one device that uses all its cores; a
+    larger number splits it, which is for tests."""
+    max_isects: int = 0
+    """Capacity for tile intersections per view; 0: measured at the start, and grown."""
+    log_every: int = 20
+    """Steps between progress lines."""
+    preview_every: int = 1_000
+    """Steps between preview pictures."""
+    test_every: int = 0
+    """Steps between tests on a few held-out images, kept in curve.jsonl; they decide
+    nothing, and their time is not counted as training. 0: none."""
+    evaluate: bool = True
+    """Evaluate and write videos at the end."""
+    prior: Path | None = None
+    """Head model (.npz or MonoNPHM checkpoint) for tracking where codes are missing,
+    and for F; default: the packaged one."""
+    capture: CaptureConfig = CaptureConfig()
+    gaussians: GaussianConfig = GaussianConfig()
+    forward: ForwardConfig = ForwardConfig()
+    detail: DetailConfig = DetailConfig()
+    screen: ScreenConfig = ScreenConfig()
+    loss: LossConfig = LossConfig()
+    density: DensityConfig = DensityConfig()
+    optim: OptimConfig = OptimConfig()
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "demo": TrainConfig(
+        preset="demo",
+        steps=2_500,
+        save_every=500,
+        preview_every=500,
+        capture=CaptureConfig(driving="nphm"),
+        gaussians=GaussianConfig(capacity=12_000, init_frames=6),
+    ),
+    "quick": TrainConfig(
+        capture=CaptureConfig(driving="nphm"),
+        gaussians=GaussianConfig(capacity=60_000),
+    ),
+    "long": TrainConfig(
+        preset="long",
+        steps=24_000,
+        save_every=1_000,
+        test_every=2_000,
+        capture=CaptureConfig(width=550, driving="nphm"),
+        gaussians=GaussianConfig(capacity=120_000, init_frames=8),
+        loss=LossConfig(lpips=0.02),
+    ),
+    "paper": TrainConfig(
+        preset="paper",
+        steps=200_000,
+        save_every=5_000,
+        views_per_step=4,
+        preview_every=5_000,
+        log_every=100,
+        capture=CaptureConfig(width=550, driving="nphm"),
+        gaussians=GaussianConfig(capacity=250_000, init_frames=12),
+        forward=ForwardConfig(tuned=True, detail_reach=1.0, detail_residual=0.01),
+        detail=DetailConfig(hidden=256, layers=6),
+        screen=ScreenConfig(width=32, start=0.25),
+        loss=LossConfig(
+            screen=1.0,
+            lpips=0.1,
+            lpips_from=0.06,
+            lpips_crop=256,
+            laplacian_features=0.01,
+            laplacian_dynamics=0.01,
+        ),
+        optim=OptimConfig(detail=5e-4, final_fraction=0.01),
+    ),
+}
+
+
+_GROUPS = (
+    "capture",
+    "gaussians",
+    "forward",
+    "detail",
+    "screen",
+    "loss",
+    "density",
+    "optim",
+)
+_SMALLEST = {
+    "average_from": 0,
+    "steps": 1,
+    "save_every": 1,
+    "log_every": 1,
+    "preview_every": 1,
+    "test_every": 0,
+    "views_per_step": 1,
+    "num_devices": 0,
+    "max_isects": 0,
+    "seed": 0,
+    "balance": 0,
+    "capture.width": 1,
+    "capture.frame_stride": 0,
+    "gaussians.capacity": 1,
+    "gaussians.init_frames": 1,
+    "gaussians.expressive_frames": 0,
+    "gaussians.feature_dim": 1,
+    "gaussians.sh_degree": 0,
+    "forward.hidden": 1,
+    "forward.layers": 1,
+    "forward.octaves": 0,
+    "forward.steps": 1,
+    "density.events": 1,
+    "density.views": 1,
+    "loss.lpips_crop": 32,
+    "screen.width": 1,
+    "detail.hidden": 1,
+    "detail.layers": 1,
+    "detail.octaves": 0,
+}
+_LARGEST = {
+    "average_from": 1.0,
+    "seed": 2**32 - 1,
+    "max_isects": 2**31 - 1,
+    "gaussians.capacity": 2**24,
+    "gaussians.sh_degree": 3,
+    "forward.octaves": 16,
+    "forward.detail_reach": 1.0,
+    "detail.octaves": 16,
+    "density.start": 1.0,
+    "density.stop": 1.0,
+    "density.growth": 1.0,
+    "density.peak_weight": 1.0,
+    "density.error_weight": 1.0,
+    "balance": 4.0,
+    "screen.start": 1.0,
+    "loss.lpips_from": 1.0,
+    "optim.final_fraction": 1.0,
+}
+
+
+def validate(cfg: TrainConfig) -> None:
+    """Checks the numbers that can be checked without a capture and devices.
+
+    Raises:
+      InputError: for the first setting that no run can have.
+    """
+    numbers = {
+        **{name: getattr(cfg, name) for name in _SMALLEST if "." not in name},
+        **{
+            f"{group}.{name}": value
+            for group in _GROUPS
+            for name, value in dataclasses.asdict(getattr(cfg, group)).items()
+            if isinstance(value, int | float)
+        },
+    }
+    for name, value in numbers.items():
+        smallest, largest = _SMALLEST.get(name, 0), _LARGEST.get(name, math.inf)
+        is_zero_wrong = name == "optim.final_fraction"
+        if (
+            not math.isfinite(value)
+            or not smallest <= value <= largest
+            or (is_zero_wrong and value == 0)
+        ):
+            kind = "whole" if isinstance(value, int) else "finite"
+            least = "more than 0" if is_zero_wrong else f"at least {smallest}"
+            most = "" if math.isinf(largest) else f" and at most {largest}"
+            raise InputError(
+                f"--{name.replace('_', '-')} {value}: expected a {kind} number that "
+                f"is {least}{most}."
+            )
+    if cfg.density.strategy != "none" and cfg.average_from < cfg.density.stop:
+        raise InputError(
+            f"--average-from {cfg.average_from}: weights cannot be averaged while "
+            f"Gaussians are replaced; expected --density.stop ({cfg.density.stop}) or "
+            "more."
+        )
+
+
+def preset_from_argv(argv: list[str] | None = None) -> TrainConfig:
+    """Finds `--preset` and `--subject` before parsing: they choose the defaults.
+
+    Without a preset, the packaged subject gets "demo" and any other "quick". An unknown
+    name yields one of them too: the parser that runs next names the mistake.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    is_demo = option_from_argv("--subject", argv) in (None, "demo")
+    fallback = "demo" if is_demo else "quick"
+    name = option_from_argv("--preset", argv) or fallback
+    return PRESETS.get(name, PRESETS[fallback])

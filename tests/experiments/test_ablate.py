@@ -1,0 +1,91 @@
+"""`experiments/ablate.py` on a tiny capture: a table of two variants, made once."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+from PIL import Image
+
+from npga_jax.app import cli
+from npga_jax.training.settings import PRESETS, TrainConfig, validate
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SMALL = (
+    "--capture.width=32",
+    "--gaussians.capacity=64",
+    "--gaussians.feature-dim=4",
+    "--detail.hidden=8",
+    "--detail.layers=2",
+    "--density.events=1",
+    "--density.views=1",
+    "--preview-every=1000",
+)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    monkeypatch.setattr("npga_jax.core.runtime.configure", lambda **_: None)
+    import ablate
+
+    return ablate
+
+
+def run(script, capture, output, *options):
+    argv = [
+        *(f"--subject={capture.subject}", f"--data-root={capture.root}"),
+        *(f"--output={output}", "--driving=blendshapes", "--seeds=1", "--steps=4"),
+        *(f"--options={' '.join(SMALL)}", "--rows", "static", "no features"),
+        *options,
+    ]
+    cli.run(script.main, script.AblateConfig, argv=argv)
+
+
+def test_variants_are_trained_measured_and_not_trained_again(
+    script, tiny_capture, tmp_path, monkeypatch
+):
+    run(script, tiny_capture, tmp_path)
+    report = json.loads((tmp_path / "ablation.json").read_text())
+    assert list(report["rows"]) == ["static", "no features"]
+    for row in report["rows"].values():
+        (result,) = row["runs"]
+        psnr = result["self_reenactment"]["full"]["psnr"]
+        assert np.isfinite(psnr) and psnr > 3
+    settings = json.loads((tmp_path / "static/seed_0/config.json").read_text())
+    assert settings["detail"]["enabled"] is False
+    assert settings["forward"]["source"] == "none"
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert len(table) == 4 and table[2].startswith("| static |")
+    with Image.open(tmp_path / "frames.png") as sheet:
+        assert sheet.width == 3 * 32  # The truth, and two variants.
+
+    def refuse(*_, **__):
+        raise AssertionError("a finished run was trained again")
+
+    monkeypatch.setattr(script.subprocess, "run", refuse)
+    run(script, tiny_capture, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rows", "nonsense"], "there is no variant 'nonsense'"),
+        (["--seeds=0"], "must be 1 or more"),
+    ],
+)
+def test_mistakes_are_named(script, tiny_capture, tmp_path, capsys, options, said):
+    with pytest.raises(SystemExit) as stop:
+        run(script, tiny_capture, tmp_path / "new", *options)
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_every_variant_is_understood_and_changes_something(script):
+    full = PRESETS["quick"]
+    for name, options in script.ROWS.items():
+        variant = tyro.cli(TrainConfig, args=list(options), default=full)
+        validate(variant)
+        assert (variant == full) == (name == "full"), name

@@ -1,0 +1,145 @@
+import hashlib
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from npga_jax.nphm.codebook import lookup_codes
+from npga_jax.nphm.mononphm import load_mononphm
+from npga_jax.nphm.official import official_from_params
+from npga_jax.nphm.storage import load_head_model
+from tests.small_head_model import is_same
+
+ROOT = Path(__file__).parents[2]
+GOLDENS = Path(__file__).parents[3] / "shared" / "goldens" / "mononphm"
+GOLDEN = "mono_reduced65_seed11"
+needs_goldens = pytest.mark.skipif(
+    not GOLDENS.is_dir(), reason="the golden data lies outside of the repository"
+)
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> dict[str, Path]:
+    """Arguments that load the golden checkpoint."""
+    with np.load(GOLDENS / f"{GOLDEN}.npz") as values:
+        np.save(tmp_path / "anchors.npy", values["anchors_mean"].astype(np.float64))
+    return {
+        "path": GOLDENS / f"{GOLDEN}_checkpoint_epoch_2500.tar",
+        "config": GOLDENS / f"{GOLDEN}_configs.yaml",
+        "anchors": tmp_path / "anchors.npy",
+    }
+
+
+@needs_goldens
+def test_official_checkpoint_holds_the_official_weights(golden):
+    official = load_mononphm(**golden)
+    assert official.epoch == 2500
+    states = official_from_params(official.model.params, official.model.cfg)
+    weights = {f"id.{k}": v for k, v in states["id_decoder"].items()}
+    weights |= {f"ex.{k}": v for k, v in states["ex_decoder"].items()}
+    with np.load(GOLDENS / f"{GOLDEN}_weights.npz") as expected:
+        assert set(weights) == set(expected.files)
+        for key, value in weights.items():
+            np.testing.assert_array_equal(value, expected[key], strict=True)
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        digest.update(key.encode() + np.ascontiguousarray(weights[key]).tobytes())
+    with np.load(GOLDENS / f"{GOLDEN}.npz") as values:
+        assert digest.hexdigest() == str(values["weights_sha256"])
+        np.testing.assert_array_equal(
+            official.model.params["anchors_mean"], values["anchors_mean"]
+        )
+
+
+@needs_goldens
+def test_official_weights_follow_the_recipe(golden):
+    """The same numbers, made without any file."""
+    official = load_mononphm(**golden)
+    states = official_from_params(official.model.params, official.model.cfg)
+    for key, value in states["ex_decoder"].items():
+        key = f"ex.{key}"
+        x = np.random.default_rng([11, zlib.crc32(key.encode())])
+        x = x.standard_normal(value.shape)
+        small = key.startswith("ex.defDeepSDF.lin6.")
+        if key.endswith("bias"):
+            x *= 0.01 if small else 0.1
+        else:
+            x *= (0.1 if small else np.sqrt(2)) / np.sqrt(value.shape[-1])
+        np.testing.assert_array_equal(value, x.astype(np.float32))
+
+
+@needs_goldens
+def test_official_codebooks_are_those_after_the_look_up(golden):
+    codebooks = load_mononphm(**golden).codebooks
+    with np.load(GOLDENS / f"{GOLDEN}_codebook.npz") as expected:
+        for key in ("geo", "exp", "app"):
+            np.testing.assert_array_equal(codebooks[key], expected[f"after/{key}"])
+
+
+@needs_goldens
+@pytest.mark.parametrize("key", ["geo", "exp", "app"])
+def test_look_up_shortens_rows_as_torch_does(key):
+    with np.load(GOLDENS / f"{GOLDEN}_codebook.npz") as golden:
+        before, idx = golden[f"before/{key}"], golden["idx"]
+        values, after = jax.jit(lookup_codes)(before, idx)
+        np.testing.assert_allclose(values, golden[f"lookup/{key}"], rtol=0, atol=1e-7)
+        np.testing.assert_allclose(after, golden[f"after/{key}"], rtol=0, atol=1e-7)
+        if key != "exp":  # Its codes are all short enough.
+            assert not np.array_equal(after, before), "no row was too long"
+
+
+def test_look_up_leaves_short_and_unselected_rows():
+    codebook = np.array([[3, 4], [0.3, 0.4], [30, 40], [0, 0]], np.float32)
+    values, after = lookup_codes(codebook, np.array([1, 0, 0, 3]))
+    np.testing.assert_allclose(values[1:3], [[0.6, 0.8]] * 2, rtol=1e-6)
+    np.testing.assert_array_equal(values[0], codebook[1])
+    np.testing.assert_array_equal(after[1:], codebook[1:])
+    np.testing.assert_allclose(after[0], [0.6, 0.8], rtol=1e-6)
+    _, longer = lookup_codes(codebook, np.array([0]), max_norm=5.5)
+    np.testing.assert_array_equal(longer, codebook)
+
+
+def run_script(*arguments: str | Path) -> subprocess.CompletedProcess:
+    script = ROOT / "experiments" / "convert_prior.py"
+    return subprocess.run(
+        [sys.executable, script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@needs_goldens
+def test_script_converts_the_official_checkpoint(golden, tmp_path):
+    output = tmp_path / "prior.npz"
+    result = run_script(
+        *("--checkpoint", golden["path"], "--config", golden["config"]),
+        *("--anchors", golden["anchors"], "--output", output),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "epoch 2500" in result.stdout and "177,344 parameters" in result.stdout
+    assert "codebooks are not kept, only" in result.stdout
+    assert "geo (5, 272), exp (17, 10), app (5, 272)" in result.stdout
+    converted, metadata = load_head_model(output)
+    official = load_mononphm(**golden)
+    assert is_same(converted, official.model)
+    assert metadata["epoch"] == 2500
+    for key, table in official.codebooks.items():
+        np.testing.assert_array_equal(metadata["code_std"][key], table.std(axis=0))
+
+
+@needs_goldens
+def test_script_says_what_to_do_about_anchors(golden, tmp_path):
+    result = run_script(
+        *("--checkpoint", golden["path"], "--config", golden["config"]),
+        *("--output", tmp_path / "x.npz"),
+    )
+    assert result.returncode == 2
+    assert "anchors_65.npy is in the folder assets/ of the MonoNPHM" in result.stderr
+    assert "--anchors" in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "x.npz").exists()

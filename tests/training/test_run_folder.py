@@ -1,0 +1,192 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from npga_jax.core.errors import InputError
+from npga_jax.core.metrics_log import METRICS_FILE, MetricsLog
+from npga_jax.data.settings import CaptureConfig
+from npga_jax.training.run_folder import (
+    CONFIG_FILE,
+    ENV_FILE,
+    changed_settings,
+    read_config,
+    write_config,
+    write_environment,
+)
+from npga_jax.training.settings import PRESETS, TrainConfig, validate
+
+UNUSUAL = TrainConfig(
+    subject="074",
+    data_root=Path("some where/data"),
+    output=Path("../out"),
+    resume=True,
+    capture=CaptureConfig(
+        ignore_cameras=("222200037", "1"), cache_dir=Path("/caché"), width=33
+    ),
+)
+
+
+@pytest.mark.parametrize("cfg", [*PRESETS.values(), UNUSUAL])
+def test_settings_come_back_as_they_were(tmp_path, cfg):
+    write_config(tmp_path, cfg)
+    assert read_config(tmp_path) == cfg
+    assert [p.name for p in tmp_path.iterdir()] == [CONFIG_FILE]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid_and_know_their_name(name):
+    validate(PRESETS[name])
+    assert PRESETS[name].preset == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"stepz": 3}', '{"capture": {"w": 1}}', '{"capture": 3}']
+)
+def test_settings_that_make_no_sense_are_an_error(tmp_path, text):
+    (tmp_path / CONFIG_FILE).write_text(text)
+    with pytest.raises(InputError, match="cannot be understood"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["steps", "forward.detail_reach"])
+def test_settings_of_an_older_version_are_not_filled_up(tmp_path, name):
+    """What a version did not know yet, it did otherwise than by today's default."""
+    settings = dataclasses.asdict(TrainConfig())
+    *groups, field = name.split(".")
+    inner = settings
+    for group in groups:
+        inner = inner[group]
+    del inner[field]
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings, default=str))
+    with pytest.raises(InputError, match=f"no '{name}' in it.*another version"):
+        read_config(tmp_path)
+
+
+def test_settings_without_effect_on_the_result_may_be_missing(tmp_path):
+    settings = dataclasses.asdict(TrainConfig())
+    del settings["test_every"], settings["capture"]["cache_dir"]
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings, default=str))
+    assert read_config(tmp_path) == TrainConfig()
+
+
+def test_folder_without_settings_is_no_run(tmp_path):
+    with pytest.raises(InputError, match="is not a run"):
+        read_config(tmp_path / "nothing here")
+
+
+def test_changed_settings_are_named():
+    cfg = TrainConfig()
+    other = dataclasses.replace(
+        cfg,
+        steps=cfg.steps + 1,
+        detail=dataclasses.replace(cfg.detail, hidden=7),
+        capture=dataclasses.replace(cfg.capture, ignore_cameras=("1",)),
+    )
+    assert changed_settings(cfg, cfg) == []
+    assert changed_settings(cfg, other) == [
+        f"steps was {cfg.steps}, is now {cfg.steps + 1}",
+        "capture.ignore_cameras was (), is now ('1',)",
+        f"detail.hidden was {cfg.detail.hidden}, is now 7",
+    ]
+
+
+def test_settings_without_effect_on_the_result_may_change():
+    cfg = TrainConfig()
+    other = dataclasses.replace(
+        cfg,
+        resume=True,
+        output=Path("out"),
+        data_root=Path("data"),
+        save_every=1,
+        log_every=1,
+        preview_every=1,
+        evaluate=False,
+        max_isects=100,
+        capture=dataclasses.replace(cfg.capture, cache_dir=Path("cache")),
+    )
+    assert changed_settings(cfg, other) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "--steps 0: expected a whole number that is at least 1"),
+        ({"views_per_step": -1}, "--views-per-step -1"),
+        ({"save_every": 0}, "--save-every 0"),
+        ({"seed": -1}, "--seed -1"),
+        ({"seed": 2**40}, "at most 4294967295"),
+        ({"gaussians.sh_degree": 4}, "--gaussians.sh-degree 4.*at most 3"),
+        ({"gaussians.capacity": 0}, "--gaussians.capacity 0"),
+        ({"detail.layers": 0}, "--detail.layers 0"),
+        ({"optim.means": float("nan")}, "--optim.means nan: expected a finite number"),
+        ({"optim.sh": float("inf")}, "--optim.sh inf"),
+        ({"optim.final_fraction": 0.0}, "more than 0 and at most 1.0"),
+        ({"loss.ssim": -0.1}, "--loss.ssim -0.1"),
+        ({"average_from": 1.5}, "--average-from 1.5.*at most 1.0"),
+        ({"average_from": 0.5}, "--average-from 0.5.*--density.stop"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(changes, message):
+    cfg = TrainConfig()
+    for name, value in changes.items():
+        if "." in name:
+            group, name = name.split(".")
+            value = dataclasses.replace(getattr(cfg, group), **{name: value})
+            name = group
+        cfg = dataclasses.replace(cfg, **{name: value})
+    with pytest.raises(InputError, match=message):
+        validate(cfg)
+
+
+def test_environment_says_what_numbers_depend_on(tmp_path):
+    write_environment(tmp_path, ["cpu:0"])
+    env = json.loads((tmp_path / ENV_FILE).read_text())
+    assert env["devices"] == ["cpu:0"]
+    assert env["versions"]["jax"] and env["python"]
+
+
+def read_steps(folder):
+    lines = (folder / METRICS_FILE).read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def test_resumed_log_takes_back_what_comes_again(tmp_path):
+    log = MetricsLog(tmp_path, from_step=0)
+    for step in (1, 5, 10, 15, 20):
+        log.write(step=step, loss=0.5)
+    log.close()
+    log = MetricsLog(tmp_path, from_step=10)
+    assert read_steps(tmp_path) == [1, 5, 10]
+    log.write(step=11)
+    log.close()
+    assert read_steps(tmp_path) == [1, 5, 10, 11]
+
+
+@pytest.mark.parametrize(
+    "tail", [b'{"step": 6, "lo', b"\0\0\0", b'{"a": 1}\n', b"\xff"]
+)
+def test_log_survives_a_last_line_that_is_half_written(tmp_path, tail):
+    log = MetricsLog(tmp_path, from_step=0)
+    log.write(step=5)
+    log.close()
+    path = tmp_path / METRICS_FILE
+    path.write_bytes(path.read_bytes() + tail)
+    log = MetricsLog(tmp_path, from_step=8)
+    log.write(step=9)
+    log.close()
+    assert read_steps(tmp_path) == [5, 9]
+
+
+def test_new_run_starts_an_empty_log(tmp_path):
+    (tmp_path / METRICS_FILE).write_text('{"step": 1}\n')
+    MetricsLog(tmp_path, from_step=0).close()
+    assert read_steps(tmp_path) == []
+
+
+def test_lines_are_on_disk_at_once(tmp_path):
+    log = MetricsLog(tmp_path, from_step=0)
+    log.write(step=1)
+    assert read_steps(tmp_path) == [1]
+    log.close()
