@@ -15,11 +15,16 @@ import pytest
 from npga_jax.core import runtime
 from tests.synthetic_capture import SyntheticCapture, write_capture
 
+_PROGRAMS = "NPGA_TEST_PROGRAMS"
+"""Names a folder of compiled programs to be kept from one test run to the next."""
+
 _caches = Path(tempfile.mkdtemp(prefix="npga_jax_tests_"))
+# Workers inherit the variable: what one of them has compiled, the others find.
+_programs = os.environ.setdefault(_PROGRAMS, str(_caches / "xla"))
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["NPGA_CACHE"] = str(_caches / "npga")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_caches / "xla")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
 os.environ.pop("NPGA_DATA", None)
 runtime.configure()
 
