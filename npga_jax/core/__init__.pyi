@@ -11,6 +11,7 @@ from .files import cannot_write as cannot_write
 from .files import check_output as check_output
 from .files import check_writable as check_writable
 from .files import write_json as write_json
+from .math import clip_with_way_back as clip_with_way_back
 from .math import logit as logit
 from .math import quat_multiply as quat_multiply
 from .math import quat_to_rotmat as quat_to_rotmat

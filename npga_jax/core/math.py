@@ -1,5 +1,7 @@
 """Guarded elementary functions: finite values and gradients at the edges."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -85,3 +87,31 @@ def logit(p: jax.Array, eps: float = 1e-6) -> jax.Array:
     """Inverse sigmoid, finite at 0 and 1."""
     p = jnp.clip(p, eps, 1 - eps)
     return jnp.log(p) - jnp.log1p(-p)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def clip_with_way_back(
+    x: jax.Array, low: float | None = None, high: float | None = None
+) -> jax.Array:
+    """`jnp.clip` that what lies outside can come back from.
+
+    The gradient beyond a bound is `clip`'s zero where a step against it would lead
+    further out, and passes where it would lead back. None: there is no such bound.
+    """
+    return jnp.clip(x, low, high)
+
+
+def _clip_forward(x, low, high):
+    return jnp.clip(x, low, high), x
+
+
+def _clip_backward(low, high, x, gradient):
+    passes = jnp.ones(x.shape, bool)
+    if low is not None:
+        passes &= (x >= low) | (gradient < 0)
+    if high is not None:
+        passes &= (x <= high) | (gradient > 0)
+    return (jnp.where(passes, gradient, 0.0),)
+
+
+clip_with_way_back.defvjp(_clip_forward, _clip_backward)

@@ -86,3 +86,18 @@ def test_logit_inverts_the_sigmoid_and_is_finite_at_the_ends():
     ends = jnp.array([0.0, 1.0])
     assert np.all(np.isfinite(math.logit(ends)))
     assert np.all(np.isfinite(jax.vmap(jax.grad(math.logit))(ends)))
+
+
+def test_what_is_clipped_feels_the_gradient_that_leads_back():
+    x = jnp.array([-2.0, -2.0, 0.5, 0.5, 3.0, 3.0])
+    pull = jnp.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])  # Descent goes against it.
+
+    def loss(x):
+        return jnp.sum(pull * math.clip_with_way_back(x, 0.0, 1.0))
+
+    np.testing.assert_array_equal(
+        math.clip_with_way_back(x, 0.0, 1.0), jnp.clip(x, 0.0, 1.0)
+    )
+    np.testing.assert_array_equal(jax.grad(loss)(x), [0, -1, 1, -1, 1, 0])
+    below = jax.grad(lambda x: jnp.sum(pull * math.clip_with_way_back(x, 0.0)))(x)
+    np.testing.assert_array_equal(below, [0, -1, 1, -1, 1, -1])
