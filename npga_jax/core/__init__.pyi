@@ -2,6 +2,10 @@ from . import checkpoint as checkpoint
 from . import memory as memory
 from . import process as process
 from . import runtime as runtime
+from .archives import load_npz as load_npz
+from .archives import open_archive as open_archive
+from .archives import parse_npy as parse_npy
+from .archives import read_entry as read_entry
 from .argv import option_from_argv as option_from_argv
 from .checkpoint import CHECKPOINTS as CHECKPOINTS
 from .codes import most_neutral_row as most_neutral_row
