@@ -7,7 +7,9 @@ finds on disk.
 
 import os
 import shutil
+import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,13 @@ def pytest_unconfigure() -> None:
 def tiny_capture(tmp_path_factory: pytest.TempPathFactory) -> SyntheticCapture:
     """Ground truth of a capture of 32 x 48 pixels on disk; do not change its files."""
     return write_capture(tmp_path_factory.mktemp("data"), num_points=60)
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Python's own handlers: a suite in the background is started to ignore Ctrl-C."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tyro
 
-from npga_jax.core import InputError
+from npga_jax.core import InputError, Stopped
 
 Config = TypeVar("Config")
 
@@ -33,7 +33,8 @@ def run(
 
     Raises:
         SystemExit: 2 for what the user can mend and for lack of memory, 130 for Ctrl-C,
-            141 if whoever read our output has gone. Any other exception is a bug and
+            141 if whoever read our output has gone. A run that SIGTERM ended, and that
+            has saved, returns like one that is done. Any other exception is a bug and
             passes through.
     """
     code = 0
@@ -49,6 +50,8 @@ def run(
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = _EXIT_INPUT_ERROR
+    except Stopped:
+        print("stopped", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = _EXIT_INTERRUPTED

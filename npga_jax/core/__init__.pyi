@@ -10,6 +10,8 @@ from .argv import option_from_argv as option_from_argv
 from .checkpoint import CHECKPOINTS as CHECKPOINTS
 from .codes import most_neutral_row as most_neutral_row
 from .errors import InputError as InputError
+from .errors import Stopped as Stopped
+from .files import atomic_write as atomic_write
 from .files import cache_root as cache_root
 from .files import cannot_write as cannot_write
 from .files import check_output as check_output
@@ -39,6 +41,7 @@ from .process import Interrupts as Interrupts
 from .process import current_rss_mb as current_rss_mb
 from .process import duration as duration
 from .process import peak_rss_mb as peak_rss_mb
+from .progress import Progress as Progress
 from .types import AvatarParams as AvatarParams
 from .types import Batch as Batch
 from .types import CoarseFn as CoarseFn

@@ -1,4 +1,4 @@
-"""The one exception that a user, not a programmer, is meant to read."""
+"""What ends a command on purpose: an input that is no use, or a wish to stop."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,11 @@ class InputError(ValueError):
 
     The message is one sentence or two: what was wrong, what was given, what was
     expected, what to do. Scripts print it without a stack trace and exit with 2.
+    """
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM asked the run to end, and what it has is saved: nothing went wrong.
+
+    Passes through what Ctrl-C passes through; scripts exit with 0.
     """

@@ -1,9 +1,10 @@
 """A log of a run: one JSON object a line, whole after a kill."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from npga_jax.core.files import atomic_write
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -25,9 +26,8 @@ class MetricsLog:
                         self.steps.add(step)
                 except (ValueError, KeyError, TypeError):
                     continue  # The last line of a killed run may be half a line.
-        part = self._path.with_name(self._path.name + ".part")
-        part.write_text("".join(line + "\n" for line in kept))
-        os.replace(part, self._path)
+        with atomic_write(self._path) as file:
+            file.write("".join(line + "\n" for line in kept).encode())
         self._file = self._path.open("a")
 
     def write(self, **values: Any) -> None:

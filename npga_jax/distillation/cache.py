@@ -1,14 +1,13 @@
 """Distilled weights kept between runs: the same person, codes and settings."""
 
 import hashlib
-import os
 import zipfile
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from npga_jax.core import InputError, Params, cache_root
+from npga_jax.core import Params, atomic_write, cache_root
 from npga_jax.distillation.distill import (
     METHOD_VERSION,
     DistillOptions,
@@ -66,22 +65,18 @@ def distilled_forward(
 
 
 def write_forward(path: Path, params: Params) -> None:
-    """Writes weights beside and renames."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Writes weights, whole or not at all.
+
+    Raises:
+      InputError: the cache cannot be written.
+    """
     flat = {
         jax.tree_util.keystr(key): np.asarray(leaf)
         for key, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            np.savez(file, **flat)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(
-            f"F cannot be written to {path} ({error.strerror}); free space there, or "
-            "choose another cache with --capture.cache-dir."
-        ) from error
+    instead = "choose another cache with --capture.cache-dir"
+    with atomic_write(path, instead=instead) as file:
+        np.savez(file, **flat)
 
 
 def read_forward(path: Path, template: Params) -> Params | None:

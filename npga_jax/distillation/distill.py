@@ -16,8 +16,6 @@ Neither says what F does between lips that touch, where it spans what B tears ap
 `folding` keeps it from turning space inside out there.
 """
 
-import sys
-import time
 from typing import NamedTuple
 
 import jax
@@ -26,7 +24,7 @@ import numpy as np
 import optax
 
 from npga_jax.avatar import displacement, init_forward
-from npga_jax.core import InputError, Params, axes_of_matrices, duration
+from npga_jax.core import InputError, Params, Progress, axes_of_matrices
 from npga_jax.distillation.person import Backward, Person, move_back
 from npga_jax.distillation.sampling import Domain, Sample, draw, make_domain
 from npga_jax.nphm import pointwise_jacobian
@@ -209,7 +207,6 @@ def distill(
     Raises:
       InputError: the loss is not finite.
     """
-    began = time.perf_counter()
     domain, backward = make_domain(person, codes)
     params = initial_forward(
         codes.mean(axis=0), person.exp_std, num_features=num_features, options=options
@@ -251,25 +248,17 @@ def distill(
         return params, opt_state, jnp.mean(losses)
 
     opt_state = optimizer.init(params)
-    for done in range(0, options.steps, _STEPS_A_CALL):
-        params, opt_state, loss = run(
-            params, opt_state, backward, domain, jnp.int32(done)
-        )
-        if not np.isfinite(loss):
-            raise InputError(
-                f"distillation has diverged at step {done} (loss {float(loss)}); are "
-                "the expression codes those of this head model (--prior)?"
+    with Progress("distilling F", options.steps, unit="steps", show=progress) as shown:
+        for done in range(0, options.steps, _STEPS_A_CALL):
+            params, opt_state, loss = run(
+                params, opt_state, backward, domain, jnp.int32(done)
             )
-        if progress:
-            spent = time.perf_counter() - began
-            share = min(1.0, (done + _STEPS_A_CALL) / options.steps)
-            line = (
-                f"distilling F: {100 * share:.0f} %  loss {float(loss):.3f} mm  "
-                f"eta {duration(spent * (1 - share) / share)}"
+            if not np.isfinite(loss):
+                raise InputError(
+                    f"distillation has diverged at step {done} (loss {float(loss)}); "
+                    "are the expression codes those of this head model (--prior)?"
+                )
+            shown(
+                min(done + _STEPS_A_CALL, options.steps), f"loss {float(loss):.3f} mm"
             )
-            if sys.stderr.isatty():
-                print(f"\r{line:<70}", end="", file=sys.stderr, flush=True)
-    if progress:
-        line = f"distilled F in {time.perf_counter() - began:.0f} s, loss {loss:.3f} mm"
-        print(f"\r{line:<70}" if sys.stderr.isatty() else line, file=sys.stderr)
     return params, domain

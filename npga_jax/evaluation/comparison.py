@@ -1,6 +1,5 @@
 """Pictures of truth beside rendering: video frames and a sheet of stills."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from npga_jax.core import InputError
+from npga_jax.core import atomic_write
 from npga_jax.data import Capture, Split, Views
 from npga_jax.evaluation.scoring import spread
 from npga_jax.evaluation.views import RenderFn, ground_truth, render_cameras
@@ -177,15 +176,8 @@ def write_png(path: Path, image: np.ndarray) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(part, format="png")
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot write the picture ({error.strerror or error})."
-        ) from error
+    with atomic_write(path) as file:
+        Image.fromarray(image).save(file, format="png")
 
 
 def _caption_strip(width: int, texts: Sequence[tuple[int, str]]) -> np.ndarray:

@@ -5,8 +5,6 @@ made or trained.
 """
 
 import json
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from npga_jax.core import InputError
+from npga_jax.core import Progress, atomic_write
 from npga_jax.data import Capture, Split, Views
 from npga_jax.evaluation.comparison import write_comparisons
 from npga_jax.evaluation.scoring import (
@@ -27,8 +25,6 @@ from npga_jax.evaluation.scoring import (
 from npga_jax.evaluation.text import describe_protocol, format_table
 from npga_jax.evaluation.views import RenderFn, ground_truth, render_cameras
 from npga_jax.metrics import MIN_SIZE, LpipsFn, make_lpips
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def default_lpips() -> dict[str, LpipsFn]:
@@ -193,28 +189,23 @@ def measure_views(
     with_vgg = spread(lpips_vgg_images, total)
     without_vgg = {k: f for k, f in lpips_fns.items() if k != "lpips_vgg"}
     rows: list[Row] = []
-    start = last = time.monotonic()
-    for timestep, cameras in views:
-        preds = render_cameras(render_fn, capture, Views(timestep, cameras))
-        for camera, pred in zip(cameras, preds, strict=True):
-            target = ground_truth(capture, timestep, camera)
-            masks = region_masks(capture.labels(timestep, camera), pred.shape[:2])
-            fns = lpips_fns if len(rows) in with_vgg else without_vgg
-            rows.append(
-                {
-                    "sequence": timestep.sequence,
-                    "frame_id": int(timestep.frame_id),
-                    "camera": camera,
-                    "scores": score_image(pred, target, masks, fns),
-                }
-            )
-        now = time.monotonic()
-        if progress and (now - last > _SECONDS_BETWEEN_LINES or len(rows) == total):
-            last = now
-            print(
-                f"{progress}: {len(rows)}/{total} images, {now - start:.0f} s",
-                file=sys.stderr,
-            )
+    shown = Progress(progress or "", total, unit="images", show=progress is not None)
+    with shown:
+        for timestep, cameras in views:
+            preds = render_cameras(render_fn, capture, Views(timestep, cameras))
+            for camera, pred in zip(cameras, preds, strict=True):
+                target = ground_truth(capture, timestep, camera)
+                masks = region_masks(capture.labels(timestep, camera), pred.shape[:2])
+                fns = lpips_fns if len(rows) in with_vgg else without_vgg
+                rows.append(
+                    {
+                        "sequence": timestep.sequence,
+                        "frame_id": int(timestep.frame_id),
+                        "camera": camera,
+                        "scores": score_image(pred, target, masks, fns),
+                    }
+                )
+            shown(len(rows))
     return rows
 
 
@@ -245,13 +236,5 @@ def _psnr_and_ssim(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot write the results ({error.strerror}). Free some space, or "
-            "choose another --output."
-        ) from error
+    with atomic_write(path) as file:
+        file.write(text.encode())

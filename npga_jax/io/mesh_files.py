@@ -4,7 +4,6 @@ Vertices keep the order that they have in the file: in registered scans vertex i
 same point of the head in every file.
 """
 
-import os
 import re
 from collections.abc import Callable
 from itertools import chain
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax.core import InputError, Mesh
+from npga_jax.core import InputError, Mesh, atomic_write
 from npga_jax.io.mesh_ply import color_bytes, parse_ply, ply_bytes, triangle_fans
 
 _MAX_VERTICES = 1 << 30
@@ -41,15 +40,8 @@ def write_mesh(
     check_mesh_path(path)
     mesh = _check_arrays(vertices, faces, normals, colors)
     data = ply_bytes(mesh) if path.suffix.lower() == ".ply" else _obj_bytes(mesh)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot write the mesh ({error.strerror})."
-        ) from error
+    with atomic_write(path) as file:
+        file.write(data)
 
 
 def read_mesh(path: Path) -> Mesh:

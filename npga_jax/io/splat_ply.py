@@ -4,12 +4,11 @@ The files hold raw values: logit opacities, log scales, spherical harmonics. `Sp
 holds activated ones; the conversion is done here, and only here.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 
-from npga_jax.core import InputError, Splats
+from npga_jax.core import InputError, Splats, atomic_write
 
 _MIN_OPACITY = 1e-6
 _MIN_SCALE = 1e-12
@@ -70,17 +69,9 @@ def write_ply(path: Path, splats: Splats) -> int:
     if not visible.any():
         raise InputError(f"{path}: no Gaussian has an opacity above 0.")
     table = _to_table(Splats(*(array[visible] for array in splats)))
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(_header(table))
-            file.write(table.tobytes())
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot write the Gaussians ({error.strerror})."
-        ) from error
+    with atomic_write(path) as file:
+        file.write(_header(table))
+        file.write(table.tobytes())
     return len(table)
 
 

@@ -1,7 +1,6 @@
 """Writes H.264 videos, whole or not at all."""
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from npga_jax.core import InputError
+from npga_jax.core import InputError, atomic_write
 
 _CONTAINER_OPTIONS = {"movflags": "+faststart"}
 """The index comes first, so that browsers can start at once."""
@@ -40,14 +39,13 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     first = next(frames, None)
     if first is None:
         raise ValueError(f"{path}: no frames to write.")
-    part = path.with_name(path.name + ".part")
-    try:
+    count = 0
+    with atomic_write(path) as file:
         with _input_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # By name: for the index to come first, the part is opened once more.
             container = av.open(
-                str(part), "w", format="mp4", options=_CONTAINER_OPTIONS
+                file.name, "w", format="mp4", options=_CONTAINER_OPTIONS
             )
-        count = 0
         try:
             with _input_errors(path):
                 stream = _add_stream(container, first, fps)
@@ -63,12 +61,6 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
         finally:
             with _input_errors(path):
                 container.close()
-        with _input_errors(path):
-            os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
     return count
 
 
@@ -106,6 +98,6 @@ def _input_errors(path: Path) -> Iterator[None]:
         yield
     except (OSError, av.FFmpegError) as error:
         raise InputError(
-            f"{path}: cannot write the video ({error.strerror or error}). "
-            "Free some space, or choose another --output."
+            f"{path} cannot be written ({error.strerror or error}); free some space, "
+            "or choose another --output."
         ) from error

@@ -7,7 +7,6 @@ each array of the weights, named by its path in `model.init_params`.
 import dataclasses
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from npga_jax.core import InputError, Params
+from npga_jax.core import InputError, Params, atomic_write
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import HeadModel, init_params
 from npga_jax.nphm.zip_reader import ZipReader, open_zip
@@ -145,18 +144,8 @@ def save_head_model(
                 f"expected {expected[name].shape}."
             )
         _check_finite(path, name, arrays[name])
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); give a file in a "
-            "folder that exists, may be written to and has space."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path, instead="give a file elsewhere") as file:
+        np.savez(file, **arrays)
 
 
 def load_head_model(path: Path) -> tuple[HeadModel, dict[str, Any]]:

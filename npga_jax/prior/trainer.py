@@ -17,9 +17,9 @@ from npga_jax.core import (
     InputError,
     Interrupts,
     MetricsLog,
+    Progress,
     checkpoint,
     current_rss_mb,
-    duration,
 )
 from npga_jax.nphm import MILLIMETRES_PER_UNIT, HeadModel, NPHMConfig, init_params
 from npga_jax.prior.anchors import choose_anchors
@@ -130,6 +130,7 @@ def train(
       InputError: if numbers stop being finite or the disk is full; the checkpoint
         before it stays.
       KeyboardInterrupt: after Ctrl-C, the step in hand done and saved.
+      Stopped: after SIGTERM, likewise.
     """
     state, seconds_before = setup.state, 0.0
     newest = checkpoint.latest_step(folder / CHECKPOINTS)
@@ -152,7 +153,10 @@ def train(
     began = mark = time.perf_counter()
     marked, seconds, averages = start, seconds_before, {}
     try:
-        with Interrupts() as interrupts:
+        shown = Progress(
+            "training the prior", settings.steps, unit="steps", start=start
+        )
+        with Interrupts() as interrupts, shown:
             for batch in _prefetch(sampler, start, settings.steps):
                 state, losses = step_fn(state, batch)
                 done = int(state.step)
@@ -164,7 +168,14 @@ def train(
                     now = time.perf_counter()
                     rate = (done - marked) / max(now - mark, 1e-9)
                     mark, marked = now, done
-                    _report(settings, log, done, averages, rate, seconds)
+                    shown(done, _measures(averages, rate))
+                    log.write(
+                        step=done,
+                        seconds=round(seconds, 3),
+                        it_per_s=round(rate, 4),
+                        rss_mb=current_rss_mb(),
+                        **averages,
+                    )
                 if is_last or done % settings.save_every == 0:
                     checkpoint.save_state(
                         folder / CHECKPOINTS, state, {"seconds": seconds}
@@ -175,10 +186,10 @@ def train(
         log.close()
     if interrupts.requested:
         print(
-            f"\nstopped at step {int(state.step)}, saved; go on with --resume",
+            f"stopped at step {int(state.step)}, saved; go on with --resume",
             file=sys.stderr,
         )
-        raise KeyboardInterrupt
+    interrupts.raise_if_requested()
     return state, seconds
 
 
@@ -198,33 +209,11 @@ def _averaged(averages: dict[str, float], losses: dict[str, Any]) -> dict[str, f
     return {k: 0.98 * averages.get(k, v) + 0.02 * v for k, v in fresh.items()}
 
 
-def _report(
-    settings: PriorConfig,
-    log: MetricsLog,
-    step: int,
-    averages: dict[str, float],
-    rate: float,
-    seconds: float,
-) -> None:
-    left = (settings.steps - step) / rate if rate > 0 else 0.0
-    millimetres = {
-        "surface": averages["surf_sdf"] * MILLIMETRES_PER_UNIT,
-        "canonical": math.sqrt(3 * averages["near_corresp"]) * MILLIMETRES_PER_UNIT,
-    }
-    line = (
-        f"step {step:,}/{settings.steps:,}  loss {averages['total']:.4f}  "
-        f"surface {millimetres['surface']:.2f} mm  "
-        f"canonical {millimetres['canonical']:.2f} mm  "
-        f"{rate:.2f} it/s  eta {duration(left)}"
-    )
-    if sys.stderr.isatty():
-        print(f"\r{line:<100}", end="", file=sys.stderr, flush=True)
-    elif step % (4 * settings.log_every) == 0 or step == settings.steps:
-        print(line, file=sys.stderr, flush=True)
-    log.write(
-        step=step,
-        seconds=round(seconds, 3),
-        it_per_s=round(rate, 4),
-        rss_mb=current_rss_mb(),
-        **averages,
+def _measures(averages: dict[str, float], rate: float) -> str:
+    """What the line of progress says of the losses."""
+    surface = averages["surf_sdf"] * MILLIMETRES_PER_UNIT
+    canonical = math.sqrt(3 * averages["near_corresp"]) * MILLIMETRES_PER_UNIT
+    return (
+        f"loss {averages['total']:.4f}  surface {surface:.2f} mm  "
+        f"canonical {canonical:.2f} mm  {rate:.2f} it/s"
     )

@@ -1,7 +1,6 @@
 """The tracked codes on disk: one neutral file per sequence."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from npga_jax.core import InputError, cannot_write
+from npga_jax.core import InputError, atomic_write
 from npga_jax.data import TRACKED, load_driving
 from npga_jax.nphm import HeadModel
 from npga_jax.tracking.head_prior import LoadedPrior
@@ -54,28 +53,25 @@ def path_of(output: Path, sequence: str) -> Path:
 
 
 def write_tracked(output: Path, sequence: str, tracked: Tracked) -> Path | None:
-    """Writes a sequence's codes beside and renames; nothing if it has no frame."""
+    """Writes a sequence's codes, whole or not at all; nothing if it has no frame.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
     if not len(tracked.frame_id):
         return None
     path = path_of(output, sequence)
-    # Not .npz: a part that a kill leaves behind must not look like driving codes.
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            np.savez_compressed(
-                file,
-                frame_id=tracked.frame_id.astype(np.int64),
-                expr=tracked.expr.astype(np.float32),
-                world_from_head=tracked.world_from_head.astype(np.float32),
-                z_id=tracked.z_id.astype(np.float32),
-                residual_mm=tracked.residual_mm.astype(np.float32),
-                model=tracked.model,
-                head_unit="m",
-            )
-        os.replace(part, path)
-    except OSError as error:
-        raise cannot_write(output, error) from error
+    with atomic_write(path) as file:
+        np.savez_compressed(
+            file,
+            frame_id=tracked.frame_id.astype(np.int64),
+            expr=tracked.expr.astype(np.float32),
+            world_from_head=tracked.world_from_head.astype(np.float32),
+            z_id=tracked.z_id.astype(np.float32),
+            residual_mm=tracked.residual_mm.astype(np.float32),
+            model=tracked.model,
+            head_unit="m",
+        )
     return path
 
 

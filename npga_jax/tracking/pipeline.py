@@ -1,7 +1,6 @@
 """Tracks a subject: from a capture's clouds to driving codes of every sequence."""
 
 import itertools
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import InputError, check_writable, duration
+from npga_jax.core import InputError, check_writable
 from npga_jax.data import CaptureConfig, NersembleCapture, Timestep, open_nersemble
 from npga_jax.nphm import (
     MILLIMETRES_PER_UNIT,
@@ -142,11 +141,8 @@ def track(
     frames, without_cloud = _gather_frames(capture, model, sequences)
     observations, channels = _observations(frames, options)
     links = _links([frame.timestep for frame in frames])
-    progress = _Progress(began)
     unknowns = schedule.start(model.cfg, len(frames))
-    unknowns = schedule.fit_poses(
-        model, observations, unknowns, prior, progress=progress
-    )
+    unknowns = schedule.fit_poses(model, observations, unknowns, prior, progress=True)
     if geo is None:
         unknowns = _fit_identity(
             model,
@@ -154,12 +150,12 @@ def track(
             unknowns,
             prior,
             options.identity_frames,
-            progress=progress,
+            progress=True,
         )
     else:
         unknowns = unknowns._replace(geo=jnp.asarray(geo))
     unknowns = schedule.fit_expressions(
-        model, observations, unknowns, links, prior, progress=progress
+        model, observations, unknowns, links, prior, progress=True
     )
     if geo is None:
         unknowns = _fit_identity(
@@ -169,7 +165,7 @@ def track(
             prior,
             options.joint_frames,
             stages=schedule.JOINT_STAGES,
-            progress=progress,
+            progress=True,
             name="identity, all expressions",
         )
     # From here on the identity is held.
@@ -180,7 +176,7 @@ def track(
         observations,
         links=links,
         prior=prior,
-        progress=progress,
+        progress=True,
     )
     unknowns = refine(unknowns, stages=schedule.JOINT_STAGES, name="refinement")
     if options.color_noise > 0:
@@ -190,7 +186,6 @@ def track(
             appearance=_appearance(model, observations, channels, unknowns, options),
             name="colours",
         )
-    progress.finish()
     unknowns = jax.device_get(unknowns)
     poses = [
         refined(frame.pose, unknowns.pose[i].astype(np.float64))
@@ -369,22 +364,3 @@ def _tracked(tracking: Tracking, sequence: str, loaded: LoadedPrior) -> Tracked:
         residual_mm=np.array([tracking.fits[i].median_mm for i in rows]),
         model=model_name(loaded),
     )
-
-
-class _Progress:
-    """One line of progress, with the time since the start."""
-
-    def __init__(self, began: float):
-        self._began = began
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        elapsed = duration(time.perf_counter() - self._began)
-        line = f"{name} {done}/{total}  {elapsed}"
-        if sys.stderr.isatty():
-            print(f"\r{line:<60}", end="", file=sys.stderr, flush=True)
-        elif done == total:
-            print(line, file=sys.stderr, flush=True)
-
-    def finish(self) -> None:
-        if sys.stderr.isatty():
-            print(file=sys.stderr)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from npga_jax.core import Progress
 from npga_jax.nphm import HeadModel, NPHMConfig
 from npga_jax.tracking.appearance import Appearance
 from npga_jax.tracking.solver import (
@@ -54,9 +55,6 @@ JOINT_STAGES = (Stage(0.008, 0.03, 0.5, 4),)
 
 COLOR_STAGES = (Stage(0.008, 0.03, 0.5, 6),)
 
-Progress = Callable[[str, int, int], None]
-
-
 _step_expressions = jax.jit(solve_expressions, static_argnames="cfg")
 _step_identity = jax.jit(solve_identity, static_argnames="cfg")
 
@@ -98,7 +96,7 @@ def _iterate(
     damping: jax.Array,
     prior: PriorWeights,
     stages: Sequence[Stage],
-    progress: Progress | None,
+    progress: bool,
     name: str,
     *extra: Appearance | None,
 ) -> Unknowns:
@@ -106,24 +104,25 @@ def _iterate(
     prior, links = as_arrays(prior, model.cfg), jnp.asarray(links, jnp.float32)
     total = sum(stage.iterations for stage in stages)
     done = 0
-    for stage in stages:
-        robust, current = _robust(stage), damping
-        for _ in range(stage.iterations):
-            unknowns, current = step_fn(
-                model.params,
-                model.cfg,
-                observations,
-                unknowns,
-                links,
-                current,
-                prior,
-                robust,
-                *extra,
-            )
-            done += 1
-            if progress:
-                jax.block_until_ready(unknowns)
-                progress(name, done, total)
+    with Progress(name, total, show=progress) as shown:
+        for stage in stages:
+            robust, current = _robust(stage), damping
+            for _ in range(stage.iterations):
+                unknowns, current = step_fn(
+                    model.params,
+                    model.cfg,
+                    observations,
+                    unknowns,
+                    links,
+                    current,
+                    prior,
+                    robust,
+                    *extra,
+                )
+                done += 1
+                if progress:
+                    jax.block_until_ready(unknowns)
+                    shown(done)
     return unknowns
 
 
@@ -136,13 +135,15 @@ def fit_expressions(
     stages: Sequence[Stage] = EXPRESSION_STAGES,
     *,
     appearance: Appearance | None = None,
-    progress: Progress | None = None,
+    progress: bool = False,
     name: str = "expressions",
 ) -> Unknowns:
     """Poses and expressions of all frames; the identity is held.
 
     Args:
       appearance: colours to fit beside geometry.
+      progress: whether to say on stderr how far it is.
+      name: what to call this there.
     """
     return _iterate(
         _step_expressions,
@@ -166,7 +167,7 @@ def fit_poses(
     prior: PriorWeights,
     stages: Sequence[Stage] = POSE_STAGES,
     *,
-    progress: Progress | None = None,
+    progress: bool = False,
 ) -> Unknowns:
     """Poses of all frames, each by itself; identity and expressions are held."""
     rigid = prior._replace(exp=_FIXED, smooth_exp=0.0)
@@ -191,7 +192,7 @@ def fit_identity(
     prior: PriorWeights,
     stages: Sequence[Stage] = IDENTITY_STAGES,
     *,
-    progress: Progress | None = None,
+    progress: bool = False,
     name: str = "identity",
 ) -> Unknowns:
     """Identity, expressions and poses together."""

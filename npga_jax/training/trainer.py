@@ -229,7 +229,7 @@ class Trainer:
         Raises:
           InputError: if a step's gradient is not finite, a batch cannot be read, or
             the disk is full; in all cases a checkpoint is left to go on from.
-          KeyboardInterrupt: when stopped by Ctrl-C.
+          KeyboardInterrupt: when stopped by Ctrl-C; Stopped by SIGTERM.
         """
         cfg = self.cfg
         start = int(self.state.step)
@@ -298,7 +298,7 @@ class Trainer:
                 f"experiments/train.py --resume --output {self.folder}",
                 file=sys.stderr,
             )
-            raise KeyboardInterrupt
+        interrupts.raise_if_requested()
         return self.state
 
     def _check(self, outcomes: list[tuple[int, Any]]) -> None:

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from npga_jax.app import cli
-from npga_jax.core.errors import InputError
+from npga_jax.core.errors import InputError, Stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,11 @@ def test_expected_ends_are_sentences(capsys, error, code, message):
         cli.run(raising(error), Settings, argv=[])
     assert end.value.code == code
     assert message in capsys.readouterr().err
+
+
+def test_a_run_that_sigterm_ended_and_that_has_saved_is_no_failure(capsys):
+    cli.run(raising(Stopped()), Settings, argv=[])
+    assert capsys.readouterr().err == "stopped\n"
 
 
 @pytest.mark.parametrize(

@@ -95,5 +95,5 @@ def test_anything_that_matters_makes_another_file(tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_a_sentence(calls, tmp_path):
     (tmp_path / "forward").write_text("in the way")
-    with pytest.raises(InputError, match=r"F cannot be written to .*--capture.cache"):
+    with pytest.raises(InputError, match=r"cannot be written .*--capture.cache"):
         ask(tmp_path)

@@ -298,7 +298,7 @@ def test_a_rendering_that_is_not_finite_is_an_input_error(tmp_path):
 def test_results_that_cannot_be_written_are_an_input_error(tmp_path):
     capture = _make_capture()
     (tmp_path / "run").write_text("a file, not a folder")
-    with pytest.raises(InputError, match="cannot write the results"):
+    with pytest.raises(InputError, match="cannot be written"):
         evaluation.evaluate(
             _make_render_fn(capture, _error()),
             capture,

@@ -110,6 +110,7 @@ def test_run_writes_what_it_promises(whole_run):
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.usefixtures("own_signals")
 def test_run_that_was_stopped_ends_like_one_that_was_not(
     tiny_capture, whole_run, tmp_path, signal_number
 ):

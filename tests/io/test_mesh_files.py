@@ -321,7 +321,7 @@ def test_what_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_mesh(tmp_path / "a.ply")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         write_mesh(tmp_path / "file" / "a.ply", *mesh)
     bad = {
         "vertices are": {"vertices": np.zeros((40, 2))},

@@ -85,7 +85,7 @@ def test_nothing_to_write_and_wrong_shapes(tmp_path):
     with pytest.raises(ValueError, match="colors"):
         write_ply(tmp_path / "a.ply", splats._replace(colors=np.zeros((50, 3))))
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         write_ply(tmp_path / "file" / "a.ply", splats)
 
 

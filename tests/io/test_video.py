@@ -50,7 +50,7 @@ def test_a_failing_source_leaves_nothing_and_keeps_the_old_file(tmp_path):
 
 def test_unwritable_place_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(InputError, match="cannot write the video"):
+    with pytest.raises(InputError, match="cannot be written"):
         write_video(tmp_path / "file" / "video.mp4", _frames(2), fps=24)
     (tmp_path / "taken.mp4").mkdir()
     with pytest.raises(InputError, match=r"taken\.mp4"):

@@ -11,7 +11,7 @@ import pytest
 from npga_jax.avatar.settings import DetailConfig, GaussianConfig
 from npga_jax.core import checkpoint
 from npga_jax.core.checkpoint import CHECKPOINTS
-from npga_jax.core.errors import InputError
+from npga_jax.core.errors import InputError, Stopped
 from npga_jax.core.metrics_log import METRICS_FILE
 from npga_jax.data.opening import open_capture
 from npga_jax.data.settings import CaptureConfig
@@ -300,15 +300,24 @@ def test_capacity_of_earlier_runs_is_kept(capture, first_state, tmp_path):
     assert trainer.max_isects == 12_345
 
 
-def test_ctrl_c_saves_after_the_step_in_hand(make_trainer, tmp_path, capsys):
-    step = FakeStep(at_11=lambda: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize(
+    ("number", "end"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Stopped)],
+)
+@pytest.mark.usefixtures("own_signals")
+def test_a_signal_saves_after_the_step_in_hand(
+    make_trainer, tmp_path, capsys, number, end
+):
+    step = FakeStep(at_11=lambda: signal.raise_signal(number))
+    with pytest.raises(KeyboardInterrupt) as raised:
         make_trainer(step).run()
+    assert raised.type is end
     assert saved_steps(tmp_path) == [8, 12]
     assert "stopped at step 12" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("own_signals")
 def test_second_ctrl_c_acts_at_once(make_trainer, tmp_path):
     def twice():
         signal.raise_signal(signal.SIGINT)
