@@ -1,11 +1,9 @@
-"""How canonical Gaussians change with the expression: coarse motion F and detail G.
+"""G, the detail network: what an expression adds to every attribute of a Gaussian.
 
-F moves centres; G adds residuals of every attribute (NPGA, section 3; widths and
-scales are defaults of this project). Both are arguments of the training step: an
-ablation swaps the function.
+NPGA, section 3; widths and scales are defaults of this project.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.core import (
-    Deformed,
     Params,
     apply_mlp,
     init_mlp,
@@ -44,45 +41,6 @@ NUM_OUTPUTS = 14
 
 BLOCK_ROWS = 2_000
 """Gaussians that pass G together on a CPU (`map_rows`)."""
-
-REFLECTION = np.array([-1, 1, 1, 1, 1, -1, -1] + [1] * 7, np.float32)
-"""What a reflection at x = 0 does to the outputs: x flips, and so do rotations about
-y and z."""
-
-
-def mirror_permutation(names: Sequence[str]) -> tuple[int, ...] | None:
-    """Which component takes the place of which when left and right are exchanged.
-
-    Reads names that end in _L and _R, or Left and Right, as ARKit's do; a component
-    without a partner is its own.
-
-    Returns:
-      A permutation, or None if no two names are partners: the code is not of a kind
-      whose symmetry is known.
-    """
-    suffixes = {"_L": "_R", "_R": "_L", "Left": "Right", "Right": "Left"}
-    positions = {name: i for i, name in enumerate(names)}
-    permutation = list(range(len(names)))
-    for i, name in enumerate(names):
-        for suffix, other in suffixes.items():
-            partner = name.removesuffix(suffix) + other
-            if name.endswith(suffix) and partner in positions:
-                permutation[i] = positions[partner]
-    if permutation == list(range(len(names))):
-        return None
-    return tuple(permutation)
-
-
-def coarse_identity(
-    params: Params,
-    means: jax.Array,
-    features: jax.Array,
-    bindings: jax.Array,
-    expr: jax.Array,
-) -> Deformed:
-    """F that does not move anything: the variant without a neural head model."""
-    del params, features, bindings, expr
-    return Deformed(means=means)
 
 
 def init_detail(
@@ -142,7 +100,6 @@ def detail_residuals(
     expr: jax.Array,  # [E]
     *,
     octaves: int,
-    mirror: Sequence[int] | None = None,
 ) -> Residuals:
     """G: fields of blendshapes, smooth in space and linear in the expression code.
 
@@ -151,32 +108,15 @@ def detail_residuals(
     reaches unseen mixtures of expressions better than an MLP that reads the code beside
     the position (docs/results.md). Positions are read without a gradient, as in
     Deformable 3D Gaussians.
-
-    Args:
-      mirror: the permutation of the code that goes with a reflection of the head at
-        x = 0 (`mirror_permutation`). The two halves of the head then share one basis:
-        what a left smile teaches is known of a right one. Features tell the halves
-        apart where they differ. None: no symmetry is assumed.
     """
     expr = expr / jax.lax.stop_gradient(params["code_std"])
     expr = jax.lax.stop_gradient(params["code_filter"]) @ expr
 
     def rows_of_g(means, features):
-        x = means / HEAD_RADIUS
-        if mirror is not None:
-            x = jnp.concatenate([jnp.abs(x[:, :1]), x[:, 1:]], axis=-1)
-        x = positional_encoding(x, octaves)
+        x = positional_encoding(means / HEAD_RADIUS, octaves)
         hidden = apply_mlp(params, jnp.concatenate([x, features], axis=-1))
-
-        def blend(code):
-            basis = jnp.tensordot(code, params["basis_w"], 1)
-            return hidden @ basis + code @ params["basis_b"]
-
-        out = blend(expr)
-        if mirror is not None:
-            reflected = blend(expr[np.asarray(mirror)]) * REFLECTION
-            out = jnp.where(means[:, :1] < 0, reflected, out)
-        return out
+        basis = jnp.tensordot(expr, params["basis_w"], 1)
+        return hidden @ basis + expr @ params["basis_b"]
 
     places = jax.lax.stop_gradient(means)
     out = map_rows(rows_of_g, (places, features), rows=BLOCK_ROWS)
@@ -193,30 +133,33 @@ def detail_residuals(
 
 
 def blind_to_features(
+    params: Params,
+    means: jax.Array,
+    features: jax.Array,
+    expr: jax.Array,
+    *,
     detail_fn: Callable[..., Residuals],
-) -> Callable[..., Residuals]:
+) -> Residuals:
     """A G that knows Gaussians by their places alone."""
-
-    def residuals(params, means, features, expr):
-        return detail_fn(params, means, jnp.zeros_like(features), expr)
-
-    return residuals
+    return detail_fn(params, means, jnp.zeros_like(features), expr)
 
 
 def within_reach(
-    detail_fn: Callable[..., Residuals], reach: float
-) -> Callable[..., Residuals]:
+    params: Params,
+    means: jax.Array,
+    features: jax.Array,
+    expr: jax.Array,
+    *,
+    detail_fn: Callable[..., Residuals],
+    reach: float,
+) -> Residuals:
     """A G that moves and turns Gaussians by a share of what it says.
 
     Beside F, which knows where expressions take the skin, there is little left to move;
     what it says of sizes, opacities and colours is taken in full.
     """
-
-    def residuals(params, means, features, expr):
-        full = detail_fn(params, means, features, expr)
-        return full._replace(means=reach * full.means, quats=reach * full.quats)
-
-    return residuals
+    full = detail_fn(params, means, features, expr)
+    return full._replace(means=reach * full.means, quats=reach * full.quats)
 
 
 def no_detail(

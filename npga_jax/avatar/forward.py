@@ -17,7 +17,7 @@ import numpy as np
 
 from npga_jax.avatar.bones import bind, fit_rigid_motion
 from npga_jax.avatar.detail import HEAD_RADIUS, MOTION_SCALE
-from npga_jax.core import Deformed, Params, map_rows, positional_encoding
+from npga_jax.core import Params, map_rows, positional_encoding
 
 NECK_HEIGHTS = (-0.125, -0.105)
 """Metres, y of the head frame: nothing moves below the first, all above the second.
@@ -130,11 +130,14 @@ def forward_motion(
     expr: jax.Array,  # [E]
     *,
     octaves: int,
-) -> Deformed:
-    """Moves canonical centres to where the expression takes them.
+) -> jax.Array:
+    """Where the expression takes canonical centres.
 
     Positions are read without a gradient, as G reads them: a Gaussian then moves as its
     image asks, and not to where F would take it elsewhere.
+
+    Returns:
+      [N, 3] posed, metres.
     """
     places = jax.lax.stop_gradient(means)
     inputs = (places,) if features is None else (places, features)
@@ -145,7 +148,7 @@ def forward_motion(
     moved = means + map_rows(rows_of_f, inputs, rows=BLOCK_ROWS)
     jaw = jaw_motion(params, expr, octaves=octaves)
     bindings = jax.lax.stop_gradient(bindings)
-    return Deformed(means=bind(means, moved, bindings, jaw))
+    return bind(means, moved, bindings, jaw)
 
 
 def frozen_motion(
@@ -155,8 +158,20 @@ def frozen_motion(
     bindings: jax.Array,
     expr: jax.Array,
     **options,
-) -> Deformed:
+) -> jax.Array:
     """`forward_motion` as it was distilled: not trained, and blind to features."""
     del features
     params = jax.lax.stop_gradient(params)
     return forward_motion(params, means, None, bindings, expr, **options)
+
+
+def no_motion(
+    params: Params,
+    means: jax.Array,
+    features: jax.Array,
+    bindings: jax.Array,
+    expr: jax.Array,
+) -> jax.Array:
+    """F that moves nothing: the variant without a neural head model."""
+    del params, features, bindings, expr
+    return means

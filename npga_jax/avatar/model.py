@@ -4,25 +4,23 @@ Everything is rendered in the head frame: a camera is brought there by the head 
 that the cloud, its spherical harmonics and its covariances need no rotation.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from npga_jax.avatar.detail import Residuals, coarse_identity, detail_residuals
+from npga_jax.avatar.detail import Residuals
+from npga_jax.avatar.method import Method
 from npga_jax.core import (
     AvatarParams,
-    CoarseFn,
     Gaussians,
-    RasterizeFn,
     RenderOutput,
     Splats,
+    clip_with_way_back,
     logit,
     quat_multiply,
     rotmat_to_quat,
     safe_normalize,
 )
-from npga_jax.rasterizer import rasterization
 from npga_jax.rasterizer import sh as sh_bases
 
 MIN_SCALE, MAX_SCALE = 1e-4, 3e-2
@@ -30,9 +28,6 @@ MIN_SCALE, MAX_SCALE = 1e-4, 3e-2
 
 HYPER_SCALE = 10.0
 """Hyper coordinates times this become features; they are a few hundredths of a unit."""
-
-DetailFn = Callable[..., Residuals]
-"""(params, means [N, 3], features [N, F], expr [E]) -> Residuals."""
 
 
 def init_gaussians(
@@ -87,13 +82,21 @@ def init_gaussians(
     return gaussians, jnp.arange(capacity) < count
 
 
+def bounded_scales(log_scales: jax.Array) -> jax.Array:
+    """Activated scales, between `MIN_SCALE` and `MAX_SCALE`.
+
+    A Gaussian at a bound still feels a gradient that leads away from it.
+    """
+    low, high = np.log(MIN_SCALE), np.log(MAX_SCALE)
+    return jnp.exp(clip_with_way_back(log_scales, low, high))
+
+
 def deform_gaussians(
+    method: Method,
     params: AvatarParams,
     alive: jax.Array,  # [N] bool
     expr: jax.Array,  # [E]
     *,
-    detail_fn: DetailFn = detail_residuals,
-    coarse_fn: CoarseFn = coarse_identity,
     detail_expr: jax.Array | None = None,
 ) -> tuple[Splats, Residuals]:
     """The cloud at an expression, in the head frame, activated; and what G added.
@@ -103,19 +106,19 @@ def deform_gaussians(
     """
     gaussians = params.gaussians
     means, features = gaussians.means, gaussians.features
-    coarse = coarse_fn(params.coarse, means, features, gaussians.bindings, expr)
-    residuals = detail_fn(
+    moved = method.forward.apply(
+        params.forward, means, features, gaussians.bindings, expr
+    )
+    residuals = method.detail.apply(
         params.detail, means, features, expr if detail_expr is None else detail_expr
     )
     turn = residuals.quats + jnp.array([1.0, 0.0, 0.0, 0.0])
     opacities = jax.nn.sigmoid(gaussians.logit_opacities + residuals.logit_opacities)
     sh = gaussians.sh.at[:, 0].add(residuals.rgb / sh_bases.C0)
     splats = Splats(
-        means=coarse.means + residuals.means,
+        means=moved + residuals.means,
         quats=quat_multiply(turn, gaussians.quats),
-        scales=jnp.clip(
-            jnp.exp(gaussians.log_scales + residuals.log_scales), MIN_SCALE, MAX_SCALE
-        ),
+        scales=bounded_scales(gaussians.log_scales + residuals.log_scales),
         opacities=jnp.where(alive, opacities, 0.0),
         colors=sh,
     )
@@ -143,6 +146,8 @@ def head_viewmats(viewmats: jax.Array, world_from_head: jax.Array) -> jax.Array:
 
 
 def render_views(
+    method: Method,
+    params: AvatarParams,
     splats: Splats,
     viewmats: jax.Array,  # [C, 4, 4] head-to-camera
     Ks: jax.Array,  # [C, 3, 3]
@@ -150,26 +155,32 @@ def render_views(
     width: int,
     height: int,
     max_isects: int,
-    features: jax.Array | None = None,  # [N, D]
     background: jax.Array | float = 1.0,
-    rasterize_fn: RasterizeFn = rasterization,
-) -> RenderOutput:
+    with_screen: bool = True,
+) -> tuple[jax.Array, RenderOutput]:
     """Renders one posed cloud into C cameras, on white unless told otherwise.
 
     Args:
-      features: composited too, for the screen-space network.
+      with_screen: False leaves the screen-space network out, if the method has one.
+
+    Returns:
+      Images [C, H, W, 3] as they are to be shown, and what the rasterizer made.
     """
+    is_refined = with_screen and method.screen is not None
     backgrounds = jnp.broadcast_to(background, (viewmats.shape[0], 3))
-    return rasterize_fn(
+    out = method.rasterize_fn(
         *splats,
         viewmats,
         Ks,
         width=width,
         height=height,
         max_isects=max_isects,
-        features=features,
+        features=params.gaussians.features if is_refined else None,
         backgrounds=backgrounds.astype(jnp.float32),
     )
+    if not is_refined:
+        return out.colors, out
+    return method.screen.apply(params.screen, out), out
 
 
 def splats_to_world(splats: Splats, world_from_head: jax.Array) -> Splats:

@@ -1,19 +1,18 @@
 """An avatar as a function of codes and cameras: images and clouds."""
 
-from functools import lru_cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from npga_jax.avatar.method import Method
 from npga_jax.avatar.model import (
     deform_gaussians,
     head_viewmats,
     render_views,
     splats_to_world,
 )
-from npga_jax.avatar.networks import Deformation
-from npga_jax.avatar.screen import refine_image
 from npga_jax.core import AvatarParams, InputError, Splats
 from npga_jax.rasterizer import padded_capacity
 
@@ -23,7 +22,7 @@ class AvatarRenderer:
 
     def __init__(
         self,
-        deformation: Deformation,
+        method: Method,
         params: AvatarParams,
         alive: jax.Array,
         width: int,
@@ -34,43 +33,49 @@ class AvatarRenderer:
         """Binds an avatar.
 
         Args:
-          deformation: its F and G, the ones that it was trained with.
+          method: the one that it was trained with.
           width: of images, unless a call says otherwise; likewise `height`.
           num_expr: length of the codes that it was trained on.
         """
-        self.params, self.alive = params, alive
+        self.method, self.params, self.alive = method, params, alive
         self.width, self.height = width, height
         self.num_expr = num_expr
-        self._deform = partial(deform_gaussians, **deformation._asdict())
         self._capacity = padded_capacity(0)
-        self._compiled = lru_cache(maxsize=8)(self._compile)
+        self._compiled = cache(self._compile)
+        self._pose = jax.jit(
+            lambda params, alive, expr: deform_gaussians(method, params, alive, expr)[0]
+        )
 
     def _compile(self, width: int, height: int, capacity: int):
         @jax.jit
-        def render(params, alive, expr, world_from_head, viewmats, Ks):
-            splats, _ = self._deform(params, alive, expr)
-            has_screen = bool(params.screen)
-            out = render_views(
+        def render(params, alive, expr, world_from_head, viewmats, Ks, background):
+            splats, _ = deform_gaussians(self.method, params, alive, expr)
+            images, out = render_views(
+                self.method,
+                params,
                 splats,
                 head_viewmats(viewmats, world_from_head),
                 Ks,
                 width=width,
                 height=height,
                 max_isects=capacity,
-                features=params.gaussians.features if has_screen else None,
+                background=background,
             )
-            images = refine_image(params.screen, out) if has_screen else out.colors
             return images, jnp.max(out.num_isects)
 
         return render
 
-    def _check_expr(self, expr: np.ndarray) -> None:
+    def _check_expr(self, expr: np.ndarray) -> np.ndarray:
+        expr = np.asarray(expr, np.float32)
         if expr.shape != (self.num_expr,):
             raise InputError(
                 f"the expression code has shape {expr.shape}; this avatar was trained "
                 f"on codes of length {self.num_expr}. Drive it with codes of the same "
                 "model."
             )
+        if not np.isfinite(expr).all():
+            raise InputError("the expression code is not finite; give numbers.")
+        return expr
 
     def __call__(
         self,
@@ -80,21 +85,36 @@ class AvatarRenderer:
         Ks: np.ndarray,  # [C, 3, 3]
         width: int | None = None,
         height: int | None = None,
+        background: float | np.ndarray = 1.0,  # [] or [3]
     ) -> np.ndarray:
-        """Images [C, H, W, 3] float32 in [0, 1], on white."""
-        self._check_expr(expr)
+        """Images [C, H, W, 3] float32 in [0, 1], on white unless told otherwise."""
+        expr = self._check_expr(expr)
         size = (width or self.width, height or self.height)
+        background = np.asarray(background, np.float32)
         while True:
             colors, wanted = self._compiled(*size, self._capacity)(
-                self.params, self.alive, expr, world_from_head, viewmats, Ks
+                self.params,
+                self.alive,
+                expr,
+                world_from_head,
+                viewmats,
+                Ks,
+                background,
             )
             if int(wanted) <= self._capacity:
                 return np.clip(np.asarray(colors), 0.0, 1.0)
             self._capacity = padded_capacity(int(wanted))
 
-    def splats(self, expr: np.ndarray, world_from_head: np.ndarray) -> Splats:
-        """The posed cloud in the world frame, NumPy arrays."""
-        self._check_expr(expr)
-        splats, _ = jax.jit(self._deform)(self.params, self.alive, expr)
-        splats = splats_to_world(splats, jnp.asarray(world_from_head))
+    def splats(
+        self, expr: np.ndarray, world_from_head: np.ndarray | None = None
+    ) -> Splats:
+        """The posed cloud, NumPy arrays.
+
+        Args:
+          expr: [E].
+          world_from_head: [4, 4]; None leaves the cloud in the head frame.
+        """
+        splats = self._pose(self.params, self.alive, self._check_expr(expr))
+        if world_from_head is not None:
+            splats = splats_to_world(splats, jnp.asarray(world_from_head))
         return jax.tree.map(np.asarray, splats)

@@ -33,9 +33,9 @@ class AvatarParams(NamedTuple):
     """Everything that is trained."""
 
     gaussians: Gaussians
-    detail: Params  # G, the detail network
-    coarse: Params  # F, the coarse forward deformation; empty when it has no weights
-    screen: Params  # the screen-space network; empty without one
+    forward: Params  # of F, the forward motion; empty when it has no weights
+    detail: Params  # of G, the detail network; likewise
+    screen: Params  # of the screen-space network; likewise
 
 
 class Splats(NamedTuple):
@@ -72,14 +72,12 @@ class Batch(NamedTuple):
     expr: jax.Array  # [E] expression code
 
 
-class Deformed(NamedTuple):
-    """What a coarse deformation makes of canonical centres."""
+class Graph(NamedTuple):
+    """Neighbours of every Gaussian; a dead one has itself."""
 
-    means: jax.Array  # [N, 3] head frame, posed
+    ids: jax.Array  # [N, K] int32
+    weights: jax.Array  # [N, K] sum to 1; zero for dead ones
 
-
-CoarseFn = Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array], Deformed]
-"""(params, means [N, 3], features [N, F], bindings [N, 2], expr [E]) -> Deformed."""
 
 RasterizeFn = Callable[..., RenderOutput]
 """`rasterizer.rasterization` or anything with its signature."""

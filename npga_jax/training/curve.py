@@ -6,7 +6,7 @@ from npga_jax.avatar import AvatarRenderer
 from npga_jax.data import Capture, Split, Views
 from npga_jax.evaluation import evaluate_views
 from npga_jax.training.settings import TrainConfig
-from npga_jax.training.step import TrainState
+from npga_jax.training.state import TrainState
 
 _FRAME_STEP = 2
 _NUM_CAMERAS = 3

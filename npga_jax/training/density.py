@@ -9,14 +9,13 @@ the pixels that a Gaussian contributes to, opacities of copies); Kheradmand et a
 (3DGS-MCMC: relocation of the faint).
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from npga_jax.core import Gaussians, Splats, logit, quat_to_rotmat, safe_normalize
 
-Strategy = Literal["adaptive", "mcmc"]
 _FAINT = 1e-6
 
 
@@ -31,19 +30,13 @@ class ViewStats(NamedTuple):
 
 
 class DensityOptions(NamedTuple):
-    """How the cloud changes at an event."""
+    """How the cloud changes at an event; `DensityConfig` has the defaults."""
 
-    strategy: Strategy = "adaptive"
-    growth: float = 0.08
-    """New Gaussians an event, as a share of the capacity."""
-    peak_weight: float = 0.5
-    """Share of the largest value over views in a Gaussian's score; the rest is the
-    mean. What is wrong in few expressions shows in the peak."""
-    error_weight: float = 0.5
-    """Share of the pixel errors in the score; the rest are screen-space gradients."""
+    growth: float  # new Gaussians, as a share of the capacity
+    peak_weight: float  # share of the largest value over views in a score
+    error_weight: float  # share of the pixel errors in it
     prune_opacity: float = 0.01
-    prune_scale: float = 0.02
-    """Metres."""
+    prune_scale: float = 0.02  # metres
     split_scale: float = 1e-3
     """Metres: larger Gaussians are split along their longest axis, others cloned."""
 
@@ -131,7 +124,7 @@ def _write(tree, rows: jax.Array, values, valid: jax.Array):
     return jax.tree.map(lambda x, v: x.at[target].set(v, mode="drop"), tree, values)
 
 
-def control_density(
+def adaptive(
     gaussians: Gaussians,
     moments: tuple[Gaussians, ...],
     alive: jax.Array,
@@ -142,34 +135,67 @@ def control_density(
 ) -> tuple[Gaussians, tuple[Gaussians, ...], jax.Array, DensityReport]:
     """One event: drops what is not seen, and refines what is wrong.
 
-    Opacities are never reset. "adaptive" drops the faint and the huge, and refines the
-    Gaussians of the highest score. "mcmc" moves the faint to places drawn in proportion
-    to opacity, and adds more that are drawn so.
+    Opacities are never reset. The faint and the huge are dropped, and the Gaussians of
+    the highest score are split or cloned.
 
     Args:
       gaussians: [N] canonical.
       moments: of the optimiser, in the shape of `gaussians`; those of changed rows are
         set to zero.
       alive: [N].
+      stats: of some views.
+      key: not used.
 
     Returns:
       The same, changed, and what was done.
     """
+    del key
+    kept = alive & ~_useless(gaussians, stats, options)
+    score = growth_score(stats, kept, options)
+    num_new = max(1, int(options.growth * alive.shape[0]))
+    return _replace(gaussians, moments, alive, kept, score, num_new, options)
+
+
+def relocate(
+    gaussians: Gaussians,
+    moments: tuple[Gaussians, ...],
+    alive: jax.Array,
+    stats: ViewStats,
+    key: jax.Array,
+    *,
+    options: DensityOptions,
+) -> tuple[Gaussians, tuple[Gaussians, ...], jax.Array, DensityReport]:
+    """One event of 3DGS-MCMC: the faint move to where opacity is, and more are added.
+
+    Args and returns are those of `adaptive`; places are drawn in proportion to opacity.
+    """
     capacity = alive.shape[0]
-    num_new = max(1, int(options.growth * capacity))
+    kept = alive & ~_useless(gaussians, stats, options)
+    opacity = jax.nn.sigmoid(gaussians.logit_opacities)
+    # Gumbel's trick: drawn without replacement, in proportion to opacity.
+    score = jnp.log(opacity) + jax.random.gumbel(key, (capacity,))
+    score = jnp.where(kept, score, -jnp.inf)
+    num_new = min(capacity, 2 * max(1, int(options.growth * capacity)))
+    return _replace(gaussians, moments, alive, kept, score, num_new, options)
+
+
+def _useless(
+    gaussians: Gaussians, stats: ViewStats, options: DensityOptions
+) -> jax.Array:
     scales = jnp.exp(jnp.max(gaussians.log_scales, axis=-1))
-    useless = (stats.opacity_peak < options.prune_opacity) | (
-        scales > options.prune_scale
-    )
-    kept = alive & ~useless
-    if options.strategy == "mcmc":
-        opacity = jax.nn.sigmoid(gaussians.logit_opacities)
-        # Gumbel's trick: drawn without replacement, in proportion to opacity.
-        score = jnp.log(opacity) + jax.random.gumbel(key, (capacity,))
-        score = jnp.where(kept, score, -jnp.inf)
-        num_new = min(capacity, 2 * num_new)
-    else:
-        score = growth_score(stats, kept, options)
+    return (stats.opacity_peak < options.prune_opacity) | (scales > options.prune_scale)
+
+
+def _replace(
+    gaussians: Gaussians,
+    moments: tuple[Gaussians, ...],
+    alive: jax.Array,
+    kept: jax.Array,
+    score: jax.Array,  # [N] the highest are refined; -inf and what is not kept never
+    num_new: int,
+    options: DensityOptions,
+) -> tuple[Gaussians, tuple[Gaussians, ...], jax.Array, DensityReport]:
+    """Two in the place of each of the `num_new` with the highest score."""
     best, parents = jax.lax.top_k(score, num_new)
     free = jnp.argsort(kept, stable=True)[:num_new]  # Dead slots come first.
     is_free = ~kept[free]
@@ -182,11 +208,11 @@ def control_density(
     moments = tuple(
         _write(_write(m, parents, zeros, valid), free, zeros, valid) for m in moments
     )
-    target = jnp.where(valid, free, capacity)
+    target = jnp.where(valid, free, alive.shape[0])
     now_alive = kept.at[target].set(True, mode="drop")
     report = DensityReport(
         added=jnp.sum(valid),
-        dropped=jnp.sum(alive & useless),
+        dropped=jnp.sum(alive & ~kept),
         wanted=jnp.sum(is_parent & ~is_free),
     )
     return gaussians, moments, now_alive, report
@@ -195,14 +221,22 @@ def control_density(
 def explore(
     gaussians: Gaussians, alive: jax.Array, key: jax.Array, *, rate: jax.Array | float
 ) -> Gaussians:
-    """3DGS-MCMC's noise: the fainter a Gaussian, the more its centre wanders.
+    """The fainter a Gaussian, the more its centre wanders, within its own ellipsoid.
+
+    After 3DGS-MCMC, whose noise is Sigma eta; this one is R S eta, in standard
+    deviations, so that thin Gaussians stay on the surface and small ones do not freeze.
 
     Args:
-      rate: of centres, metres a step.
+      rate: of centres, standard deviations a step.
     """
     opacity = jax.nn.sigmoid(gaussians.logit_opacities)
     wander = jax.nn.sigmoid(-100.0 * (opacity - 0.005)) * alive
     axes = quat_to_rotmat(safe_normalize(gaussians.quats))
     noise = jax.random.normal(key, gaussians.means.shape)
-    noise = jnp.einsum("nij,nj->ni", axes, jnp.exp(gaussians.log_scales) * noise)
+    noise = jnp.einsum(
+        "nij,nj->ni",
+        axes,
+        jnp.exp(gaussians.log_scales) * noise,
+        precision=jax.lax.Precision.HIGHEST,
+    )
     return gaussians._replace(means=gaussians.means + rate * wander[:, None] * noise)

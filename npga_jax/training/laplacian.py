@@ -5,21 +5,12 @@ space (NPGA's Laplacian terms). Hyper coordinates take part in the distance, so 
 lips that touch are not tied together.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
-from npga_jax.core import Gaussians
-
-
-class Graph(NamedTuple):
-    """Neighbours of every Gaussian; a dead one has itself."""
-
-    ids: jax.Array  # [N, K] int32
-    weights: jax.Array  # [N, K] sum to 1; zero for dead ones
+from npga_jax.core import Gaussians, Graph
 
 
 _APART = 0.1

@@ -1,10 +1,11 @@
-"""One Adam over all parameters, with a step size per group; and which are matrices.
+"""One Adam over all parameters, with a step size per group.
 
 All groups share Adam's betas, so one Adam followed by a factor per leaf is the same as
 one optimiser per group, and its moments have the parameters' own structure: density
 control can edit them row by row.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -12,21 +13,38 @@ import jax.numpy as jnp
 import optax
 
 from npga_jax.core import AvatarParams, Gaussians
+from npga_jax.training.settings import OptimConfig
 
 
 class GroupRates(NamedTuple):
     """Step size of each group at the start, and how far some of them fall."""
 
-    means: float = 1.6e-4
-    detail: float = 1.5e-3
-    coarse: float = 5e-5
-    screen: float = 1e-3
-    quats: float = 1e-3
-    log_scales: float = 5e-3
-    logit_opacities: float = 5e-2
-    sh: float = 2.5e-3
-    features: float = 2.5e-3
-    final_fraction: float = 0.05
+    means: float
+    forward: float
+    detail: float
+    screen: float
+    quats: float
+    log_scales: float
+    logit_opacities: float
+    sh: float
+    features: float
+    final_fraction: float
+
+
+_DETAIL, _DETAIL_BESIDE_F = 1.5e-3, 5e-4
+
+
+def group_rates(cfg: OptimConfig, *, has_forward: bool) -> GroupRates:
+    """Step sizes of the settings.
+
+    Args:
+      has_forward: whether G has F beside it, which decides its usual step size.
+    """
+    values = dataclasses.asdict(cfg)
+    values["forward"] = values.pop("coarse")
+    if values["detail"] is None:
+        values["detail"] = _DETAIL_BESIDE_F if has_forward else _DETAIL
+    return GroupRates(**values)
 
 
 class GroupRateState(NamedTuple):
@@ -35,7 +53,7 @@ class GroupRateState(NamedTuple):
     count: jax.Array  # [] int32
 
 
-_DECAYING = ("means", "detail", "coarse", "screen", "features")
+_DECAYING = ("means", "detail", "forward", "screen", "features")
 
 
 def _labels(params: AvatarParams) -> AvatarParams:
@@ -44,8 +62,8 @@ def _labels(params: AvatarParams) -> AvatarParams:
 
     return AvatarParams(
         gaussians=Gaussians(*Gaussians._fields),
+        forward=everywhere(params.forward, "forward"),
         detail=everywhere(params.detail, "detail"),
-        coarse=everywhere(params.coarse, "coarse"),
         screen=everywhere(params.screen, "screen"),
     )
 
@@ -81,6 +99,15 @@ def scale_by_group(rates: GroupRates, num_steps: int) -> optax.GradientTransform
     return optax.GradientTransformation(init, update)
 
 
-def make_optimizer(rates: GroupRates, num_steps: int) -> optax.GradientTransformation:
-    """Adam with 3DGS's epsilon and a step size per group."""
-    return optax.chain(optax.scale_by_adam(eps=1e-15), scale_by_group(rates, num_steps))
+def make_optimizer(
+    cfg: OptimConfig, num_steps: int, *, has_forward: bool
+) -> optax.GradientTransformation:
+    """Adam with 3DGS's epsilon and a step size per group.
+
+    Args:
+      has_forward: see `group_rates`.
+    """
+    rates = group_rates(cfg, has_forward=has_forward)
+    return optax.chain(
+        optax.scale_by_adam(eps=1e-15), scale_by_group(rates, num_steps)
+    )

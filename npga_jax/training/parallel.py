@@ -27,33 +27,40 @@ BATCH_SPECS = Batch(
 """Views over devices; what is common to a timestep everywhere."""
 
 
-def make_mesh(num_devices: int = 0) -> Mesh:
-    """A mesh of the first `num_devices` local devices; 0 means all.
+def make_mesh(num_devices: int = 0, views_per_step: int = 0) -> Mesh:
+    """A mesh of the first local devices.
+
+    Args:
+      num_devices: how many; 0 for as many as share the views evenly.
+      views_per_step: views to share; 0: any number of devices will do.
 
     Raises:
-      InputError: if there are fewer.
+      InputError: if there are fewer, or the views cannot be shared evenly.
     """
     devices = jax.local_devices()
     if num_devices > len(devices):
         raise InputError(
             f"--num-devices {num_devices}: this machine has {len(devices)} "
-            f"{devices[0].platform} device(s); pass at most that, or 0 for all."
+            f"{devices[0].platform} device(s); pass at most that, or 0 for all that "
+            "share --views-per-step evenly."
         )
-    return Mesh(np.array(devices[: num_devices or None]), (AXIS_NAME,))
+    count = num_devices or largest_share(views_per_step, len(devices))
+    if views_per_step % count:
+        raise InputError(
+            f"--views-per-step {views_per_step} cannot be shared among {count} "
+            f"devices; pass a multiple of {count}, or --num-devices 0."
+        )
+    return Mesh(np.array(devices[:count]), (AXIS_NAME,))
+
+
+def largest_share(views: int, devices: int) -> int:
+    """The largest number of devices that share the views evenly; of no views, all."""
+    return max(d for d in range(1, devices + 1) if views % d == 0)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
-
-
-def check_divisible(views_per_step: int, mesh: Mesh) -> None:
-    """Raises InputError unless every device gets the same number of views."""
-    if views_per_step % mesh.size:
-        raise InputError(
-            f"--views-per-step {views_per_step} cannot be shared among {mesh.size} "
-            f"devices; pass a multiple of {mesh.size}, or --num-devices."
-        )
 
 
 def shard_batch(batch: Batch, mesh: Mesh) -> Batch:

@@ -7,7 +7,7 @@ import numpy as np
 from npga_jax.avatar import AvatarRenderer
 from npga_jax.data import Capture, Split, load_batch
 from npga_jax.training.settings import TrainConfig
-from npga_jax.training.step import TrainState
+from npga_jax.training.state import TrainState
 
 
 def make_preview_fn(

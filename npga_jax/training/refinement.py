@@ -1,135 +1,141 @@
 """Density control in a run: when, from which views, and on which state."""
 
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.avatar import (
-    deform_gaussians,
-    head_viewmats,
-    make_deformation,
-    render_views,
-)
-from npga_jax.core import AvatarParams, Batch
+from npga_jax.avatar import Method
+from npga_jax.core import Batch
 from npga_jax.data import Capture, Views, load_batch
-from npga_jax.training.build import Stage, loss_weights, neighbour_graph
 from npga_jax.training.density import (
-    DensityOptions,
     DensityReport,
     ViewStats,
-    control_density,
     empty_stats,
     view_stats,
 )
-from npga_jax.training.losses import composite_target, photometric_terms, weighted_sum
+from npga_jax.training.losses import weighted_terms
 from npga_jax.training.settings import TrainConfig
-from npga_jax.training.step import TrainState, downscale_batch
+from npga_jax.training.stages import Stage, stage_frames, stage_terms
+from npga_jax.training.state import TrainState
+from npga_jax.training.step import view_step
 
 
-def event_steps(cfg: TrainConfig) -> tuple[int, ...]:
+def event_steps(cfg: TrainConfig, method: Method) -> tuple[int, ...]:
     """Steps after which the cloud is changed."""
-    density = cfg.density
-    if density.strategy == "none" or density.stop < density.start:
+    if method.density.change is None:
         return ()
-    shares = np.linspace(density.start, density.stop, density.events)
-    return tuple(dict.fromkeys(max(1, round(s * cfg.steps)) for s in shares))
+    steps = (max(1, round(share * cfg.steps)) for share in method.density.events)
+    return tuple(dict.fromkeys(steps))
 
 
-def event_at(cfg: TrainConfig, step: int) -> int | None:
+def event_at(cfg: TrainConfig, method: Method, step: int) -> int | None:
     """The number of the event that is due after so many steps, or None."""
-    steps = event_steps(cfg)
+    steps = event_steps(cfg, method)
     return steps.index(step) if step in steps else None
+
+
+class Survey(NamedTuple):
+    """What the views of an event say."""
+
+    stats: ViewStats
+    num_isects: int  # the most that a view wanted
+    num_dropped: int  # that found no room, over all views
 
 
 class Refiner:
     """Runs events; compiled once for a size of images and a capacity."""
 
     def __init__(
-        self, cfg: TrainConfig, capture: Capture, stage: Stage, max_isects: int
+        self,
+        cfg: TrainConfig,
+        method: Method,
+        capture: Capture,
+        stage: Stage,
+        max_isects: int,
     ):
-        self.cfg, self.capture = cfg, capture
-        density = cfg.density
-        options = DensityOptions(
-            strategy=density.strategy,
-            growth=density.growth,
-            peak_weight=density.peak_weight,
-            error_weight=density.error_weight,
-        )
-        self._control = jax.jit(partial(control_density, options=options))
-        factor = stage.downscale
-        deformation = make_deformation(cfg, capture.expr_names)
-        weights = loss_weights(cfg, capture, stage)._replace(
-            lpips=0.0,
-            parts=0.0,
-            screen=0.0,
-            residual=0.0,
-            laplacian_features=0.0,
-            laplacian_dynamics=0.0,
-            scale=0.0,
-            opacity=0.0,
-        )
+        """Binds a run.
+
+        Args:
+          max_isects: capacity of a view.
+        """
+        self.cfg, self.method, self.capture = cfg, method, capture
+        self._control = jax.jit(method.density.change)
+        terms = tuple(t for t in stage_terms(method, stage) if t.guides_density)
+        frames = stage_frames(capture, stage, max_isects)
+        quiet = method.replace(code_noise=0.0)
+        keys = (jax.random.key(0), jax.random.key(0))
 
         def add_view(
-            stats: ViewStats, params: AvatarParams, alive: jax.Array, batch: Batch
-        ) -> ViewStats:
-            batch = downscale_batch(batch, factor)
-            viewmats = head_viewmats(batch.viewmats, batch.world_from_head)
-            target, matte = composite_target(batch.rgb, batch.alpha, 1.0)
-            splats, _ = deform_gaussians(
-                params, alive, batch.expr, **deformation._asdict()
-            )
+            stats: ViewStats, state: TrainState, batch: Batch
+        ) -> tuple[ViewStats, jax.Array, jax.Array]:
+            view = view_step(quiet, terms, frames, state.params, state, batch, keys)
 
             def render(means, colors):
-                out = render_views(
-                    splats._replace(means=means, colors=colors),
-                    viewmats,
-                    batch.Ks,
-                    width=capture.width // factor,
-                    height=capture.height // factor,
+                out = method.rasterize_fn(
+                    *view.splats._replace(means=means, colors=colors),
+                    view.viewmats,
+                    view.Ks,
+                    width=view.target.shape[2],
+                    height=view.target.shape[1],
                     max_isects=max_isects,
+                    backgrounds=jnp.full((view.Ks.shape[0], 3), frames.background),
                 )
-                return out.colors, out.alphas
+                return (out.colors, out.alphas), out
 
-            (colors, alphas), pull = jax.vjp(render, splats.means, splats.colors)
-            by_pixel = jax.grad(
-                lambda c, a: weighted_sum(
-                    photometric_terms(c, a, target, matte), weights
-                ),
-                argnums=(0, 1),
-            )(colors, alphas)
-            gradient, _ = pull(by_pixel)
+            (colors, alphas), pull, out = jax.vjp(
+                render, view.splats.means, view.splats.colors, has_aux=True
+            )
+            view = view._replace(out=out)
+
+            def loss_of(colors, alphas):
+                seen = view.out._replace(colors=colors, alphas=alphas)
+                return weighted_terms(terms, view._replace(out=seen, shown=colors))[0]
+
+            gradient, _ = pull(jax.grad(loss_of, argnums=(0, 1))(colors, alphas))
             # What a colour would change is the sum of the weights of its Gaussian: with
             # errors in the place of a gradient, its share in them.
-            wrong = jnp.mean(jnp.abs(colors - target), axis=-1, keepdims=True)
+            wrong = jnp.mean(jnp.abs(colors - view.target), axis=-1, keepdims=True)
             _, share = pull(
                 (jnp.broadcast_to(wrong, colors.shape), jnp.zeros_like(alphas))
             )
             error = jnp.max(jnp.abs(share[:, 0]), axis=-1)
-            return view_stats(stats, splats, gradient, error, viewmats[0], batch.Ks[0])
+            stats = view_stats(
+                stats, view.splats, gradient, error, view.viewmats[0], view.Ks[0]
+            )
+            return stats, jnp.max(view.out.num_isects), jnp.sum(view.out.num_dropped)
 
         self._add_view = jax.jit(add_view)
 
-    def __call__(
-        self, state: TrainState, train: tuple[Views, ...], event: int
-    ) -> tuple[TrainState, DensityReport]:
-        """Looks at some views and changes the cloud; which ones depends on the seed.
+    def look(self, state: TrainState, train: tuple[Views, ...], event: int) -> Survey:
+        """Renders and differentiates some views; which ones depends on the seed.
 
         Args:
           event: counts from 0.
         """
-        cfg = self.cfg
-        rng = np.random.default_rng((cfg.seed, 1, event))
+        rng = np.random.default_rng((self.cfg.seed, 1, event))
         order = rng.permutation(len(train))
         stats = empty_stats(state.alive.shape[0])
-        for i in range(cfg.density.views):
+        counts = []
+        for i in range(self.method.density.views):
             timestep, cameras = train[order[i % len(train)]]
             camera = cameras[rng.integers(len(cameras))]
             batch = load_batch(self.capture, timestep, (camera,))
-            stats = self._add_view(stats, state.params, state.alive, batch)
+            stats, *count = self._add_view(stats, state, batch)
+            counts.append(count)
+        wanted, dropped = np.array(jax.device_get(counts)).T
+        return Survey(stats, int(wanted.max()), int(dropped.sum()))
+
+    def change(
+        self, state: TrainState, stats: ViewStats, event: int
+    ) -> tuple[TrainState, DensityReport]:
+        """Changes the cloud, and the optimiser's moments with it.
+
+        The neighbours are then those of the cloud before.
+        """
         adam, *rest = state.opt_state
-        key = jax.random.fold_in(jax.random.key(cfg.seed), event)
+        key = jax.random.fold_in(jax.random.key(self.cfg.seed), event)
         gaussians, (mu, nu), alive, report = self._control(
             state.params.gaussians,
             (adam.mu.gaussians, adam.nu.gaussians),
@@ -144,6 +150,5 @@ class Refiner:
             params=state.params._replace(gaussians=gaussians),
             opt_state=(adam, *rest),
             alive=alive,
-            graph=neighbour_graph(cfg, gaussians, alive),
         )
         return state, jax.tree.map(int, report)

@@ -1,18 +1,17 @@
-"""What a run folder holds besides checkpoints: settings, environment, two logs."""
+"""What a run folder holds besides checkpoints: settings and environment."""
 
 import dataclasses
 import json
 import os
 import platform
 import subprocess
-import types
-import typing
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from npga_jax.core import InputError, write_json
+from npga_jax.core import InputError, differences, from_json, write_json
 from npga_jax.training.settings import TrainConfig
+from npga_jax.training.versions import VERSION, upgraded
 
 CONFIG_FILE = "config.json"
 ENV_FILE = "env.json"
@@ -29,13 +28,20 @@ FREE_TO_CHANGE = {
     "test_every",
     "evaluate",
     "max_isects",
+    "num_devices",
     "capture.cache_dir",
 }
 
 
 def write_config(folder: Path, cfg: TrainConfig) -> None:
     """Stores the settings of a run."""
-    write_json(folder / CONFIG_FILE, dataclasses.asdict(cfg))
+    write_json(folder / CONFIG_FILE, settings_to_json(cfg))
+
+
+def settings_to_json(cfg: TrainConfig) -> dict[str, Any]:
+    """Settings with their version; paths as text."""
+    plain = json.loads(json.dumps(dataclasses.asdict(cfg), default=str))
+    return {"version": VERSION, **plain}
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -51,73 +57,74 @@ def read_config(folder: Path) -> TrainConfig:
             "that experiments/train.py has written."
         )
     try:
-        return _from_json(TrainConfig, json.loads(path.read_text()), "")
+        return settings_from_json(json.loads(path.read_text()))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be understood ({error}); it should be as "
-            "experiments/train.py of this version writes it. A run of another version "
-            "is opened by that version, or trained again."
+            "experiments/train.py writes it. A run of a version that was never "
+            "released is opened by that version, or trained again."
         ) from error
 
 
-def _from_json(kind: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        names = {
-            f.name: f"{name}.{f.name}".strip(".") for f in dataclasses.fields(kind)
-        }
-        # What an older version did not know, it may have done otherwise than today's
-        # default does; where the result depends on it, nothing is filled in.
-        for field, full in names.items():
-            if field not in value and full not in FREE_TO_CHANGE:
-                raise ValueError(f"there is no '{full}' in it")
-        return kind(**{k: _from_json(hints[k], v, names[k]) for k, v in value.items()})
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if value is None and type(None) in options:
-        return None
-    if Path in options:
-        return Path(value)
-    if typing.get_origin(kind) is tuple:
-        return tuple(value)
-    return value
+def settings_from_json(settings: dict[str, Any]) -> TrainConfig:
+    """Settings of this version or an earlier one.
+
+    Raises:
+      InputError: see `versions.upgraded`.
+      ValueError: they lack something, or have something unknown.
+    """
+    return from_json(TrainConfig, upgraded(settings))
 
 
 def changed_settings(old: TrainConfig, new: TrainConfig) -> list[str]:
     """Sentences on the settings that differ, but for those that may."""
-    before, after = (_flat(dataclasses.asdict(c)) for c in (old, new))
-    return [
-        f"{name} was {before[name]}, is now {after[name]}"
-        for name in before
-        if name not in FREE_TO_CHANGE and before[name] != after.get(name)
-    ]
+    return differences(old, new, FREE_TO_CHANGE)
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "numba",
+    "av",
+)
 
 
-def write_environment(folder: Path, devices: list[str]) -> None:
-    """Stores versions, machine and commit: what a number depends on."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "av")
-    write_json(
-        folder / ENV_FILE,
-        {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "machine": platform.machine(),
-            "cpu_count": os.cpu_count(),
-            "devices": devices,
-            "xla_flags": os.environ.get("XLA_FLAGS", ""),
-            "versions": {name: metadata.version(name) for name in names},
-            "commit": git_commit(),
-        },
-    )
+def environment(devices: list[str], renderer: dict[str, Any]) -> dict[str, Any]:
+    """Versions, machine and commit: what a number depends on.
+
+    Args:
+      devices: that are trained on.
+      renderer: which of its ways the rasterizer takes, and why.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "devices": devices,
+        "renderer": renderer,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "commit": git_commit(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def write_environment(folder: Path, found: dict[str, Any]) -> None:
+    """Stores an `environment` with the run."""
+    write_json(folder / ENV_FILE, found)
 
 
 def git_commit() -> str | None:

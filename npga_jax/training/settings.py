@@ -1,29 +1,37 @@
 """Settings of a training run, and the presets: data only, no JAX.
 
-Each field's text is its command-line help. Package functions never take a `Config`;
-the scripts unpack it.
+Each field's text is its command-line help; defaults and bounds stand beside it. Only
+`training.default_method`, the trainer and `app` read a `TrainConfig`.
 """
 
 import dataclasses
-import math
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from npga_jax.avatar import DetailConfig, ForwardConfig, GaussianConfig, ScreenConfig
-from npga_jax.core import InputError, option_from_argv
+from npga_jax.avatar import (
+    DetailConfig,
+    ForwardConfig,
+    GaussianConfig,
+    ScreenConfig,
+)
+from npga_jax.core import InputError, Only, Range, check_ranges, option_from_argv
 from npga_jax.data import CaptureConfig
 
 PresetName = Literal["demo", "quick", "long", "paper"]
 
+_WITH_DENSITY = Only("density.strategy", ("adaptive", "mcmc"))
+_ADAPTIVE = Only("density.strategy", ("adaptive",))
+_WITH_LPIPS = Only("loss.lpips")
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights of the loss terms."""
+    """Weights of the loss terms; one of weight zero is not computed."""
 
     l1: float = 0.8
     ssim: float = 0.2
-    alpha: float = 0.1
+    alpha: Annotated[float, Only("capture.mattes")] = 0.1
     parts: float = 0.0
     """l1 of eyes and mouth once more, where the capture has labels."""
     screen: float = 0.0
@@ -31,13 +39,13 @@ class LossConfig:
     no such network."""
     lpips: float = 0.0
     """Perceptual distance (AlexNet) of a crop around the face."""
-    lpips_from: float = 0.6
+    lpips_from: Annotated[float, Range(0, 1), _WITH_LPIPS] = 0.6
     """Share of the steps after which the perceptual loss starts."""
-    lpips_crop: int = 128
+    lpips_crop: Annotated[int, Range(32), _WITH_LPIPS] = 128
     """Pixels along an edge of the crop."""
-    residual: float = 0.01
-    """Squared size of the detail network's residuals, in their own output scales, where
-    there is no F (else --forward.detail-residual)."""
+    residual: Annotated[float | None, Only("detail.enabled")] = None
+    """Squared size of the detail network's residuals, in their own output scales;
+    default: 0.1 beside F, 0.01 without."""
     laplacian_features: float = 0.0
     """Differences of features between neighbours."""
     laplacian_dynamics: float = 0.0
@@ -55,19 +63,20 @@ class DensityConfig:
     strategy: Literal["adaptive", "mcmc", "none"] = "adaptive"
     """adaptive: refine what is wrong, drop what is not seen; mcmc: relocate the faint,
     in proportion to opacity, with noise on centres."""
-    start: float = 0.06
+    start: Annotated[float, Range(0, 1), _WITH_DENSITY] = 0.06
     """Share of the steps before the first event."""
-    stop: float = 0.6
+    stop: Annotated[float, Range(0, 1), _WITH_DENSITY] = 0.6
     """Share of the steps after which the cloud stays as it is."""
-    events: int = 10
+    events: Annotated[int, Range(1), _WITH_DENSITY] = 10
     """Number of events, evenly spread between."""
-    views: int = 32
+    views: Annotated[int, Range(1), _WITH_DENSITY] = 32
     """Views rendered to decide at an event."""
-    growth: float = 0.08
+    growth: Annotated[float, Range(0, 1), _WITH_DENSITY] = 0.08
     """New Gaussians an event, as a share of the capacity."""
-    peak_weight: float = 0.5
-    """Share of the largest value over views in what decides; the rest is the mean."""
-    error_weight: float = 0.5
+    peak_weight: Annotated[float, Range(0, 1), _ADAPTIVE] = 0.5
+    """Share of the largest value over views in what decides; the rest is the mean.
+    What is wrong in few expressions shows in the peak."""
+    error_weight: Annotated[float, Range(0, 1), _ADAPTIVE] = 0.5
     """Share of image errors in what decides; the rest are screen-space gradients."""
 
 
@@ -77,16 +86,17 @@ class OptimConfig:
 
     means: float = 1.6e-4
     """Metres per step."""
-    detail: float = 1.5e-3
-    """Of G, where there is no F (else --forward.detail-rate)."""
-    coarse: float = 5e-5
-    screen: float = 1e-3
+    detail: Annotated[float | None, Only("detail.enabled")] = None
+    """Of G; default: 5e-4 beside F, 1.5e-3 without."""
+    coarse: Annotated[float, Only("forward.tuned")] = 5e-5
+    """Of F."""
+    screen: Annotated[float, Only("loss.screen")] = 1e-3
     quats: float = 1e-3
     log_scales: float = 5e-3
     logit_opacities: float = 5e-2
     sh: float = 2.5e-3
     features: float = 2.5e-3
-    final_fraction: float = 0.05
+    final_fraction: Annotated[float, Range(0, 1, is_open=True)] = 0.05
     """Step sizes of means and networks at the end, as a fraction of the start."""
 
 
@@ -103,33 +113,36 @@ class TrainConfig:
     preset: PresetName = "quick"
     """quick: 24 minutes on 2 CPU cores; long: the same for hours; paper: one large GPU;
     demo: a few minutes, and what the packaged subject gets unless told otherwise."""
-    steps: int = 8_000
+    method: Path | None = None
+    """A Python file with `def method(cfg) -> Method`: your own loss, F, G, density
+    control or renderer (docs/extending.md)."""
+    steps: Annotated[int, Range(1)] = 8_000
     """Optimiser steps of the whole run."""
-    save_every: int = 1_000
+    save_every: Annotated[int, Range(1)] = 1_000
     """Steps between checkpoints."""
     resume: bool = False
     """Continue what is in --output."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Seed of initialisation and of the order of the frames."""
     halvings: tuple[float, ...] = ()
     """Shares of the steps at which the size of the images doubles, ascending: 0.2 0.5
     starts at a quarter of the size."""
-    balance: float = 0.0
+    balance: Annotated[float, Range(0, 4)] = 0.0
     """How much more often frames with rare expressions come: 0 not at all, 1 in
     proportion to their distance from the most similar ones."""
-    average_from: float = 0.95
+    average_from: Annotated[float, Range(0, 1)] = 0.95
     """Share of the steps after which weights are averaged: a run ends with their mean,
     which does not show what the last frames were. 1: it ends with the last weights."""
-    views_per_step: int = 1
-    """Cameras rendered per step, all of one timestep; a multiple of the devices."""
+    views_per_step: Annotated[int, Range(1)] = 1
+    """Cameras rendered per step, all of one timestep; devices share them evenly."""
     num_devices: int = 0
-    """Devices to train on; 0: all. A CPU is one device that uses all its cores; a
-    larger number splits it, which is for tests."""
-    max_isects: int = 0
+    """Devices to train on; 0: as many as share --views-per-step evenly. A CPU is one
+    device that uses all its cores; a larger number splits it, which is for tests."""
+    max_isects: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Capacity for tile intersections per view; 0: measured at the start, and grown."""
-    log_every: int = 20
+    log_every: Annotated[int, Range(1)] = 20
     """Steps between progress lines."""
-    preview_every: int = 1_000
+    preview_every: Annotated[int, Range(1)] = 1_000
     """Steps between preview pictures."""
     test_every: int = 0
     """Steps between tests on a few held-out images, kept in curve.jsonl; they decide
@@ -180,81 +193,20 @@ PRESETS: dict[str, TrainConfig] = {
         log_every=100,
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=250_000, init_frames=12),
-        forward=ForwardConfig(tuned=True, detail_reach=1.0, detail_residual=0.01),
+        forward=ForwardConfig(tuned=True, detail_reach=1.0),
         detail=DetailConfig(hidden=256, layers=6),
         screen=ScreenConfig(width=32, start=0.25),
         loss=LossConfig(
             screen=1.0,
+            residual=0.01,
             lpips=0.1,
             lpips_from=0.06,
             lpips_crop=256,
             laplacian_features=0.01,
             laplacian_dynamics=0.01,
         ),
-        optim=OptimConfig(detail=5e-4, final_fraction=0.01),
+        optim=OptimConfig(final_fraction=0.01),
     ),
-}
-
-
-_GROUPS = (
-    "capture",
-    "gaussians",
-    "forward",
-    "detail",
-    "screen",
-    "loss",
-    "density",
-    "optim",
-)
-_SMALLEST = {
-    "average_from": 0,
-    "steps": 1,
-    "save_every": 1,
-    "log_every": 1,
-    "preview_every": 1,
-    "test_every": 0,
-    "views_per_step": 1,
-    "num_devices": 0,
-    "max_isects": 0,
-    "seed": 0,
-    "balance": 0,
-    "capture.width": 1,
-    "capture.frame_stride": 0,
-    "gaussians.capacity": 1,
-    "gaussians.init_frames": 1,
-    "gaussians.expressive_frames": 0,
-    "gaussians.feature_dim": 1,
-    "gaussians.sh_degree": 0,
-    "forward.hidden": 1,
-    "forward.layers": 1,
-    "forward.octaves": 0,
-    "forward.steps": 1,
-    "density.events": 1,
-    "density.views": 1,
-    "loss.lpips_crop": 32,
-    "screen.width": 1,
-    "detail.hidden": 1,
-    "detail.layers": 1,
-    "detail.octaves": 0,
-}
-_LARGEST = {
-    "average_from": 1.0,
-    "seed": 2**32 - 1,
-    "max_isects": 2**31 - 1,
-    "gaussians.capacity": 2**24,
-    "gaussians.sh_degree": 3,
-    "forward.octaves": 16,
-    "forward.detail_reach": 1.0,
-    "detail.octaves": 16,
-    "density.start": 1.0,
-    "density.stop": 1.0,
-    "density.growth": 1.0,
-    "density.peak_weight": 1.0,
-    "density.error_weight": 1.0,
-    "balance": 4.0,
-    "screen.start": 1.0,
-    "loss.lpips_from": 1.0,
-    "optim.final_fraction": 1.0,
 }
 
 
@@ -264,30 +216,7 @@ def validate(cfg: TrainConfig) -> None:
     Raises:
       InputError: for the first setting that no run can have.
     """
-    numbers = {
-        **{name: getattr(cfg, name) for name in _SMALLEST if "." not in name},
-        **{
-            f"{group}.{name}": value
-            for group in _GROUPS
-            for name, value in dataclasses.asdict(getattr(cfg, group)).items()
-            if isinstance(value, int | float)
-        },
-    }
-    for name, value in numbers.items():
-        smallest, largest = _SMALLEST.get(name, 0), _LARGEST.get(name, math.inf)
-        is_zero_wrong = name == "optim.final_fraction"
-        if (
-            not math.isfinite(value)
-            or not smallest <= value <= largest
-            or (is_zero_wrong and value == 0)
-        ):
-            kind = "whole" if isinstance(value, int) else "finite"
-            least = "more than 0" if is_zero_wrong else f"at least {smallest}"
-            most = "" if math.isinf(largest) else f" and at most {largest}"
-            raise InputError(
-                f"--{name.replace('_', '-')} {value}: expected a {kind} number that "
-                f"is {least}{most}."
-            )
+    check_ranges(cfg)
     if cfg.density.strategy != "none" and cfg.average_from < cfg.density.stop:
         raise InputError(
             f"--average-from {cfg.average_from}: weights cannot be averaged while "

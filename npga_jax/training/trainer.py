@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from npga_jax.avatar import Method
 from npga_jax.core import (
     CHECKPOINTS,
     Batch,
@@ -33,11 +34,18 @@ from npga_jax.data import (
     prefetch,
 )
 from npga_jax.rasterizer import padded_capacity
-from npga_jax.training import parallel, refinement
-from npga_jax.training.build import make_isects_fn, make_run_step, stage_at
+from npga_jax.training import parallel
+from npga_jax.training.refinement import Refiner, event_at
 from npga_jax.training.run_folder import CURVE_FILE
 from npga_jax.training.settings import TrainConfig
-from npga_jax.training.step import TrainState, average_in
+from npga_jax.training.stages import (
+    Stage,
+    make_isects_fn,
+    make_run_step,
+    stage_at,
+)
+from npga_jax.training.start import neighbour_graph
+from npga_jax.training.state import TrainState, average_in
 
 ISECTS_SLACK = 1.1
 """Room that a changed cloud must leave; else a larger capacity is compiled for."""
@@ -63,6 +71,7 @@ class Trainer:
     def __init__(
         self,
         cfg: TrainConfig,
+        method: Method,
         capture: Capture,
         split: Split,
         folder: Path,
@@ -76,15 +85,16 @@ class Trainer:
         """Prepares a run.
 
         Args:
+          method: what the run is made of.
           state: where to start, on any device.
           seconds_before: training time of the runs that this one continues.
           max_isects: capacity that those runs came to; 0: unknown.
           preview_fn: makes a picture [H, W, 3] uint8 of a state.
           test_fn: measures a state; what it takes is no training time.
         """
-        self.cfg, self.capture, self.split, self.folder = cfg, capture, split, folder
-        self.mesh = parallel.make_mesh(cfg.num_devices)
-        parallel.check_divisible(cfg.views_per_step, self.mesh)
+        self.cfg, self.method = cfg, method
+        self.capture, self.split, self.folder = capture, split, folder
+        self.mesh = parallel.make_mesh(cfg.num_devices, cfg.views_per_step)
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
         self.preview_fn, self.test_fn = preview_fn, test_fn
         self.seconds_before = seconds_before
@@ -97,7 +107,7 @@ class Trainer:
         if cfg.balance > 0:
             codes = expression_codes(capture, split.train)
             self._weights = frame_weights(codes, cfg.balance)
-        self.stage = stage_at(cfg, int(state.step))
+        self.stage = self._stage_at(int(state.step))
         self._isects_fn = self._make_isects_fn()
         known = max(cfg.max_isects, max_isects)
         self._set_room(known or padded_capacity(self._isects_fn(self.state)))
@@ -105,9 +115,15 @@ class Trainer:
     def _make_isects_fn(self) -> Callable[[TrainState], int]:
         return make_isects_fn(
             self.cfg,
+            self.method,
             self.capture,
             self.split.train,
             downscale=self.stage.downscale,
+        )
+
+    def _stage_at(self, step: int) -> Stage:
+        return stage_at(
+            self.cfg, self.method, step, has_mattes=self.capture.has_mattes
         )
 
     @property
@@ -118,7 +134,7 @@ class Trainer:
     def _set_room(self, max_isects: int) -> None:
         """The next step is compiled for this capacity, and for the stage as it is."""
         self.max_isects = max_isects
-        self.refine_fn: refinement.Refiner | None = None
+        self.refiner: Refiner | None = None
         self.step_fn: Callable | None = None
 
     def _compile_step(self, batch: Batch) -> Callable:
@@ -129,10 +145,11 @@ class Trainer:
         """
         step_fn = make_run_step(
             self.cfg,
+            self.method,
             self.capture,
+            self.stage,
             max_isects=self.max_isects,
             axis_name=parallel.AXIS_NAME,
-            stage=self.stage,
         )
         jitted = parallel.data_parallel(step_fn, self.mesh)
         compiled = jitted.lower(self.state, batch).compile()
@@ -145,7 +162,7 @@ class Trainer:
 
     def _enter_stage(self, step: int) -> None:
         """Compiles anew where images become larger or a loss joins in."""
-        stage = stage_at(self.cfg, step)
+        stage = self._stage_at(step)
         if stage == self.stage:
             return
         is_resized = stage.downscale != self.stage.downscale
@@ -156,27 +173,50 @@ class Trainer:
             max_isects = max(max_isects, padded_capacity(self._isects_fn(self.state)))
         self._set_room(max_isects)
 
-    def _change_cloud(self, step: int) -> None:
-        """Density control after a step, where one is due."""
-        event = refinement.event_at(self.cfg, step)
-        if event is None:
-            return
-        if self.refine_fn is None:
-            self.refine_fn = refinement.Refiner(
-                self.cfg, self.capture, self.stage, self.max_isects
-            )
-        self.state, report = self.refine_fn(self.state, self.split.train, event)
-        self.state = jax.device_put(self.state, parallel.replicated(self.mesh))
+    def _change_cloud(self, event: int) -> None:
+        """Density control; `event` counts from 0.
+
+        What a view wants is known only when it has been rendered. Where it does not
+        fit, all views are looked at again with more room: nothing is decided on images
+        that lack Gaussians.
+        """
+        while True:
+            if self.refiner is None:
+                self.refiner = Refiner(
+                    self.cfg, self.method, self.capture, self.stage, self.max_isects
+                )
+            survey = self.refiner.look(self.state, self.split.train, event)
+            if not survey.num_dropped:
+                break
+            self._grow(survey.num_isects, survey.num_dropped, "density control")
+        state, report = self.refiner.change(self.state, survey.stats, event)
+        graph = neighbour_graph(
+            self.cfg, self.method, state.params.gaussians, state.alive
+        )
+        self.state = jax.device_put(
+            state._replace(graph=graph), parallel.replicated(self.mesh)
+        )
         print(
-            f"\nstep {step:,}: {report.added} Gaussians added, {report.dropped} "
-            f"dropped, {int(self.state.alive.sum())} of {self.state.alive.shape[0]} "
-            "slots in use"
+            f"\nstep {int(state.step):,}: {report.added} Gaussians added, "
+            f"{report.dropped} dropped, {int(state.alive.sum())} of "
+            f"{state.alive.shape[0]} slots in use"
             + (f", {report.wanted} more found none" if report.wanted else ""),
             file=sys.stderr,
         )
         wanted = self._isects_fn(self.state)
         if wanted * ISECTS_SLACK > self.max_isects:
             self._set_room(padded_capacity(wanted))
+
+    def _grow(self, wanted: int, dropped: int, where: str) -> None:
+        """More room for intersections, said aloud."""
+        grown = padded_capacity(wanted)
+        print(
+            f"\n{where}: {dropped} intersections did not fit in {self.max_isects} a "
+            f"view; going on with {grown} (set --max-isects to avoid the "
+            "recompilation)",
+            file=sys.stderr,
+        )
+        self._set_room(grown)
 
     def save(self) -> None:
         """Writes a checkpoint of the state, unless there is one.
@@ -264,7 +304,8 @@ class Trainer:
                     is_logged = is_last or done % cfg.log_every == 0
                     is_logged |= done == start + 1
                     is_tested = not is_stopped and self._is_test_due(curve, done)
-                    is_seen = is_logged or is_saved or is_tested
+                    event = event_at(cfg, self.method, done)
+                    is_seen = is_logged or is_saved or is_tested or event is not None
                     if is_seen or len(unchecked) == _MOST_UNCHECKED:
                         self._check(unchecked)
                         unchecked.clear()
@@ -275,7 +316,8 @@ class Trainer:
                         mark, marked_step = now, done
                         self.seconds = now - began
                         self._report(log, done, values, rate)
-                    self._change_cloud(done)
+                    if event is not None:
+                        self._change_cloud(event)
                     if done == cfg.steps > self._averaged_after:
                         self.state = self.state._replace(params=self.state.average)
                     if is_saved:
@@ -324,14 +366,8 @@ class Trainer:
             )
         dropped = sum(int(m["num_dropped"]) for _, m in outcomes)
         if dropped:
-            grown = padded_capacity(max(int(m["num_isects"]) for _, m in outcomes))
-            print(
-                f"\n{dropped} intersections of {len(outcomes)} step(s) did not fit in "
-                f"{self.max_isects} a view; going on with {grown} (set --max-isects to "
-                "avoid the recompilation)",
-                file=sys.stderr,
-            )
-            self._set_room(grown)
+            wanted = max(int(m["num_isects"]) for _, m in outcomes)
+            self._grow(wanted, dropped, f"{len(outcomes)} step(s)")
 
     def _stop_at(self, step: int, loss: float) -> None:
         crash = self.folder / "crash"

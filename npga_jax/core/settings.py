@@ -1,0 +1,148 @@
+"""Settings as dataclasses that state each default and bound once, beside the field.
+
+    steps: Annotated[int, Range(low=1)] = 8_000
+    lpips_crop: Annotated[int, Range(low=32), Only("loss.lpips")] = 128
+
+A number without a range is finite and at least 0.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from npga_jax.core.errors import InputError
+
+
+class Range(NamedTuple):
+    """What a number may be."""
+
+    low: float = 0
+    high: float = math.inf
+    is_open: bool = False
+    """It must be more than `low`."""
+
+
+class Only(NamedTuple):
+    """The setting has an effect only where another one, named with dots, is on."""
+
+    name: str
+    values: tuple = ()
+    """Values of the other at which this one has an effect; none: whatever is true."""
+
+
+class Field(NamedTuple):
+    """One setting, found in a tree of dataclasses."""
+
+    name: str  # with dots
+    value: Any
+    range: Range
+    conditions: tuple[Only, ...]
+
+
+def walk(cfg: Any, prefix: str = "") -> Iterator[Field]:
+    """All settings of a tree of dataclasses."""
+    hints = typing.get_type_hints(type(cfg), include_extras=True)
+    for field in dataclasses.fields(cfg):
+        name, value = prefix + field.name, getattr(cfg, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from walk(value, f"{name}.")
+            continue
+        marks = getattr(hints[field.name], "__metadata__", ())
+        ranges = [m for m in marks if isinstance(m, Range)]
+        yield Field(
+            name,
+            value,
+            ranges[0] if ranges else Range(),
+            tuple(m for m in marks if isinstance(m, Only)),
+        )
+
+
+def option(name: str) -> str:
+    """A setting as the command line calls it."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_ranges(cfg: Any) -> None:
+    """Raises InputError for the first number that is out of its range."""
+    for name, value, (low, high, is_open), _ in walk(cfg):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        is_low = value <= low if is_open else value < low
+        if not math.isfinite(value) or is_low or value > high:
+            kind = "whole" if isinstance(value, int) else "finite"
+            least = f"more than {low}" if is_open else f"at least {low}"
+            most = "" if math.isinf(high) else f" and at most {high}"
+            raise InputError(
+                f"{option(name)} {value}: expected a {kind} number that is "
+                f"{least}{most}."
+            )
+
+
+def check_effects(cfg: Any, usual: Any) -> None:
+    """Refuses settings that would do nothing.
+
+    Args:
+      usual: the settings before the user's choices; what is as there was not chosen.
+
+    Raises:
+      InputError: for the first that was chosen, and has no effect beside the others.
+    """
+    values = {field.name: field.value for field in walk(cfg)}
+    before = {field.name: field.value for field in walk(usual)}
+    for name, value, _, conditions in walk(cfg):
+        if value == before[name]:
+            continue
+        for condition in conditions:
+            other = values[condition.name]
+            is_on = other in condition.values if condition.values else bool(other)
+            if not is_on:
+                wanted = " or ".join(map(str, condition.values)) or "on"
+                raise InputError(
+                    f"{option(name)} {value} has no effect: it needs "
+                    f"{option(condition.name)} to be {wanted}, which is {other}. "
+                    "Leave one of them out."
+                )
+
+
+def from_json(kind: Any, value: Any, name: str = "") -> Any:
+    """Settings from what `dataclasses.asdict` and JSON made of them.
+
+    Raises:
+      ValueError: a setting is missing, or there is one that is not known.
+    """
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        names = {
+            f.name: f"{name}.{f.name}".strip(".") for f in dataclasses.fields(kind)
+        }
+        for field in names:
+            if field not in value:
+                raise ValueError(f"there is no '{names[field]}' in it")
+        unknown = sorted(value.keys() - names.keys())
+        if unknown:
+            raise ValueError(f"'{name}{'.' if name else ''}{unknown[0]}' is not known")
+        return kind(
+            **{k: from_json(hints[k], v, names[k]) for k, v in value.items()}
+        )
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None and type(None) in options:
+        return None
+    if Path in options:
+        return Path(value)
+    if typing.get_origin(kind) is tuple:
+        return tuple(value)
+    return value
+
+
+def differences(old: Any, new: Any, free: Collection[str]) -> list[str]:
+    """Sentences on the settings that differ, but for those that may."""
+    after = {field.name: field.value for field in walk(new)}
+    return [
+        f"{name} was {value}, is now {after[name]}"
+        for name, value, *_ in walk(old)
+        if name not in free and value != after[name]
+    ]

@@ -1,0 +1,57 @@
+"""A researcher's own method: a Python file with `def method(cfg) -> Method`."""
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+from npga_jax.avatar import Method
+from npga_jax.core import InputError
+from npga_jax.training.default_method import default_method
+from npga_jax.training.settings import TrainConfig
+
+METHOD_FILE = "method.py"
+"""The copy of it in a run's folder."""
+
+
+def build_method(cfg: TrainConfig, file: Path | None = None) -> Method:
+    """The method of a run: of a file, or else of the settings alone.
+
+    Args:
+      cfg: with `forward.source` decided.
+      file: what counts instead of `cfg.method`.
+
+    Raises:
+      InputError: the file is not there, fails, or gives no `Method`.
+    """
+    file = file or cfg.method
+    if file is None:
+        return default_method(cfg)
+    if not file.is_file():
+        raise InputError(
+            f"--method {file}: there is no such file; give a Python file with "
+            "`def method(cfg) -> Method` (docs/extending.md)."
+        )
+    try:
+        spec = importlib.util.spec_from_file_location("npga_jax_own_method", file)
+        module = importlib.util.module_from_spec(spec)
+        # Classes of the file are looked up by the name of their module.
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        made = module.method(cfg)
+    except Exception as error:
+        if isinstance(error, InputError):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise InputError(
+            f"--method {file}{where}: {type(error).__name__}: {error}. It should "
+            "define `def method(cfg) -> Method` (docs/extending.md)."
+        ) from error
+    if not isinstance(made, Method):
+        raise InputError(
+            f"--method {file}: method(cfg) returned {type(made).__name__}; expected a "
+            "Method, for instance npga_jax.default_method(cfg) with a field replaced."
+        )
+    return made
