@@ -19,7 +19,7 @@ from npga_jax.core import InputError
 
 CHECKPOINTS = "checkpoints"
 """The folder in a run's folder."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KEPT = 3
 """Checkpoints that stay on disk: the latest ones."""
 
@@ -46,6 +46,16 @@ def latest_step(folder: Path) -> int | None:
             if "format_version" in (metadata or {}):
                 return saved.step
     return None
+
+
+def format_version(folder: Path, step: int) -> int:
+    """The format that a checkpoint was written in; 0 where that is not known."""
+    with _without_logged_traces(), _checkpointer(folder) as checkpointer:
+        try:
+            found = checkpointer.metadata(step).custom_metadata or {}
+        except Exception:  # Orbax has many for what is not there.
+            return 0
+    return int(found.get("format_version", 0))
 
 
 def save_state(folder: Path, state: Any, metadata: dict[str, Any]) -> None:

@@ -122,6 +122,14 @@ def _version(name: str) -> str | None:
         return None
 
 
+def read_environment(folder: Path) -> dict[str, Any]:
+    """The `environment` of a run; empty where it is not known."""
+    try:
+        return json.loads((folder / ENV_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 def write_environment(folder: Path, found: dict[str, Any]) -> None:
     """Stores an `environment` with the run."""
     write_json(folder / ENV_FILE, found)

@@ -1,27 +1,32 @@
-"""A trained run, opened for use: its avatar as a function of codes and cameras."""
+"""A run folder, opened: its avatar, its capture, its settings."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
-import numpy as np
 
-from npga_jax.avatar import (
-    AvatarRenderer,
-    make_deformation,
+from npga_jax.avatar import Avatar, AvatarRenderer, Method
+from npga_jax.core import (
+    CHECKPOINTS,
+    AvatarParams,
+    InputError,
+    Params,
+    checkpoint,
 )
-from npga_jax.core import CHECKPOINTS, AvatarParams, InputError, Splats, checkpoint
 from npga_jax.data import Capture, Split, holdout_split, open_capture
 from npga_jax.training import parallel
-from npga_jax.training.build import state_template
-from npga_jax.training.run_folder import read_config
+from npga_jax.training.artefact import make_avatar
+from npga_jax.training.method_file import METHOD_FILE, build_method
+from npga_jax.training.run_folder import read_config, read_environment
 from npga_jax.training.settings import TrainConfig
-from npga_jax.training.step import TrainState
+from npga_jax.training.start import state_template
+from npga_jax.training.state import TrainState
 
 
 def make_renderer_fn(
-    cfg: TrainConfig, capture: Capture
+    method: Method, capture: Capture
 ) -> Callable[[TrainState], AvatarRenderer]:
     """A function from states of a run in progress to their renderer.
 
@@ -33,7 +38,7 @@ def make_renderer_fn(
         nonlocal renderer
         if renderer is None:
             renderer = AvatarRenderer(
-                make_deformation(cfg, capture.expr_names),
+                method,
                 state.params,
                 state.alive,
                 capture.width,
@@ -52,6 +57,7 @@ class Run:
 
     folder: Path
     config: TrainConfig
+    method: Method
     capture: Capture
     split: Split
     step: int
@@ -60,16 +66,34 @@ class Run:
     seconds: dict[str, float]
     render_fn: AvatarRenderer
 
-    def splats(self, expr: np.ndarray, world_from_head: np.ndarray) -> Splats:
-        """The posed cloud in the world frame, NumPy arrays."""
-        return self.render_fn.splats(expr, world_from_head)
+    def avatar(self) -> Avatar:
+        """The avatar as it is at this step, which needs neither run nor capture."""
+        return make_avatar(
+            self.config,
+            self.method,
+            self.params,
+            self.alive,
+            self.capture,
+            self.split,
+            steps=self.step,
+            environment=read_environment(self.folder),
+        )
 
 
-def load_run(folder: Path, *, data_root: Path | None = None) -> Run:
+def method_of_run(folder: Path, cfg: TrainConfig) -> Method:
+    """The method of a run: of the file that lies in its folder, if it has its own."""
+    own = folder / METHOD_FILE
+    return build_method(cfg, own if own.is_file() else None)
+
+
+def load_run(
+    folder: Path, *, data_root: Path | None = None, method: Method | None = None
+) -> Run:
     """Opens the newest checkpoint of a run.
 
     Args:
       data_root: where the capture is now, if it has moved since the training.
+      method: what the run was made of, if that was given in Python.
 
     Raises:
       InputError: if the folder is no run, has no checkpoint, or its capture is gone.
@@ -81,25 +105,78 @@ def load_run(folder: Path, *, data_root: Path | None = None) -> Run:
             f"{folder} has no complete checkpoint yet; train on with "
             f"experiments/train.py --resume --output {folder}."
         )
+    method = method or method_of_run(folder, cfg)
     capture = open_capture(cfg.subject, data_root or cfg.data_root, cfg.capture)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )
-    mesh = parallel.make_mesh(1)
-    state, metadata = checkpoint.load_state(
-        folder / CHECKPOINTS,
-        step,
-        state_template(cfg, capture.expr_dim),
-        parallel.replicated(mesh),
-    )
+    state, metadata = load_state(folder, step, cfg, method, capture.expr_names)
     return Run(
         folder=folder,
         config=cfg,
+        method=method,
         capture=capture,
         split=split,
         step=step,
         params=state.params,
         alive=state.alive,
         seconds={"training": float(metadata.get("seconds", 0.0))},
-        render_fn=make_renderer_fn(cfg, capture)(state),
+        render_fn=make_renderer_fn(method, capture)(state),
+    )
+
+
+class _Params1(NamedTuple):
+    """`AvatarParams` in checkpoints of format 1."""
+
+    gaussians: Params
+    detail: Params
+    coarse: Params
+    screen: Params
+
+
+def load_state(
+    folder: Path,
+    step: int,
+    cfg: TrainConfig,
+    method: Method,
+    names: tuple[str, ...],
+) -> tuple[TrainState, dict]:
+    """The state of a checkpoint, on every device, and what was saved beside it.
+
+    Args:
+      folder: of the run.
+      step: of the checkpoint.
+      names: of the components of the code.
+
+    Raises:
+      InputError: it cannot be read, or does not fit the settings.
+    """
+    template = state_template(cfg, method, names)
+    checkpoints = folder / CHECKPOINTS
+    is_old = checkpoint.format_version(checkpoints, step) == 1
+    if is_old:
+        template = _each_params(
+            template,
+            AvatarParams,
+            lambda p: _Params1(p.gaussians, p.detail, p.forward, p.screen),
+        )
+    sharding = parallel.replicated(
+        parallel.make_mesh(cfg.num_devices, cfg.views_per_step)
+    )
+    state, metadata = checkpoint.load_state(checkpoints, step, template, sharding)
+    if is_old:
+        state = _each_params(
+            state,
+            _Params1,
+            lambda p: AvatarParams(p.gaussians, p.coarse, p.detail, p.screen),
+        )
+    return state, metadata
+
+
+def _each_params(state: TrainState, kind: type, change: Callable) -> TrainState:
+    """Changes the parameters of a state, their average and their moments."""
+    return jax.tree.map(
+        lambda x: change(x) if isinstance(x, kind) else x,
+        state,
+        is_leaf=lambda x: isinstance(x, kind),
     )
