@@ -248,6 +248,7 @@ def _step_programs(cfg, device, max_isects, rasterize_fn) -> list[Program]:
         batch_shapes,
         make_last_step,
         step_config,
+        step_method,
     )
 
     from npga_jax.training import parallel, state_template
@@ -265,7 +266,8 @@ def _step_programs(cfg, device, max_isects, rasterize_fn) -> list[Program]:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
     whole = parallel.replicated(mesh).spec
-    state = state_template(config, len(footage.expr_names))
+    method = step_method(config, rasterize_fn)
+    state = state_template(config, method, footage.expr_names)
     state = jax.tree.map(lambda x: place(x, whole), state)
     batch = jax.tree.map(place, batch_shapes(footage, cfg.views), parallel.BATCH_SPECS)
     jitted = parallel.data_parallel(step, mesh)

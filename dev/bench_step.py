@@ -7,7 +7,7 @@ need not add up to the step.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,25 +20,33 @@ from synthetic_step import (
     make_last_step,
     make_state,
     step_config,
+    step_method,
 )
 
 from npga_jax.avatar import (
     deform_gaussians,
     head_viewmats,
-    make_deformation,
     render_views,
 )
-from npga_jax.core import memory, peak_rss_mb
+from npga_jax.core import RenderOutput, memory, peak_rss_mb
 from npga_jax.rasterizer import padded_capacity, rasterization, rasterization_pure
 from npga_jax.training import (
     PresetName,
     composite_target,
-    make_run_optimizer,
+    losses,
     parallel,
-    photometric_terms,
+    run_optimizer,
 )
 
 _MOST_LOSS_ERROR, _MOST_NORM_ERROR = 1e-5, 1e-3
+
+
+class Seen(NamedTuple):
+    """What the terms that are timed look at (`avatar.StepView`)."""
+
+    out: RenderOutput
+    target: jax.Array
+    matte: jax.Array
 
 
 def measure(
@@ -63,8 +71,7 @@ def measure(
     # On the host: steps give the memory of what they get away.
     state = jax.tree.map(np.array, make_state(cfg, footage))
     batch = make_batch(footage, views)
-    mesh = parallel.make_mesh(num_devices)
-    parallel.check_divisible(views, mesh)
+    mesh = parallel.make_mesh(num_devices, views)
     parts, num_isects = _parts(cfg, footage, state, batch)
     max_isects = padded_capacity(num_isects)
     first, metrics, seconds = {}, {}, {}
@@ -175,16 +182,25 @@ def _read(metrics) -> dict[str, float]:
 
 def _parts(cfg, footage, state, batch) -> tuple[dict[str, Callable[[], Any]], int]:
     """Programs to time alone, and the intersections of the largest view."""
-    deformation = make_deformation(cfg, footage.expr_names)._asdict()
+    method = step_method(cfg, rasterization)
     size = {"width": footage.width, "height": footage.height}
     viewmats = head_viewmats(jnp.asarray(batch.viewmats), batch.world_from_head)
-    optimizer = make_run_optimizer(cfg)
+    optimizer = run_optimizer(cfg)
 
     def deform(params):
-        return deform_gaussians(params, state.alive, batch.expr, **deformation)[0]
+        return deform_gaussians(method, params, state.alive, batch.expr)[0]
 
     def render(splats, max_isects):
-        return render_views(splats, viewmats, batch.Ks, **size, max_isects=max_isects)
+        return render_views(
+            method,
+            state.params,
+            splats,
+            viewmats,
+            batch.Ks,
+            **size,
+            max_isects=max_isects,
+            with_screen=False,
+        )[1]
 
     splats = jax.jit(deform)(state.params)
     counts = jax.jit(lambda s: render(s, 1).num_isects)(splats)
@@ -202,7 +218,9 @@ def _parts(cfg, footage, state, batch) -> tuple[dict[str, Callable[[], Any]], in
 
     def loss(colors, alphas):
         target, matte = composite_target(batch.rgb, batch.alpha, 1.0)
-        return sum(photometric_terms(colors, alphas, target, matte).values())
+        seen = out._replace(colors=colors, alphas=alphas)
+        view = Seen(seen, target, matte)
+        return losses.l1(view) + losses.ssim(view) + losses.alpha(view)
 
     def update(grads, opt_state, params):
         updates, opt_state = optimizer.update(grads, opt_state, params)

@@ -68,7 +68,7 @@ def main(cfg: EvaluateTransferConfig) -> None:
         pose_points,
     )
     from npga_jax.prior import load_ict
-    from npga_jax.training import person_forward
+    from npga_jax.training import default_method
 
     ict, truth = load_ict(cfg.scans), load_truth(cfg.target_capture)
     driver_truth = load_truth(cfg.driver_capture)
@@ -98,7 +98,8 @@ def main(cfg: EvaluateTransferConfig) -> None:
     )
 
     run_cfg = dataclasses.replace(TrainConfig(), capture=cfg.capture)
-    forward = person_forward(run_cfg, person, fitted.nphm)
+    fit = default_method(run_cfg).forward.fit
+    forward = fit(person, fitted.nphm, run_cfg.gaussians.feature_dim)
     backward = make_backward(person)
     canonical = canonical_points(person, target, truth, ict, training)
 

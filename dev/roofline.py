@@ -154,18 +154,19 @@ def network_macs(preset: PresetName, num_gaussians: int) -> Networks:
     """Counted on the shapes of a preset's training state."""
     from synthetic_step import CODE_LENGTH, step_config
 
-    from npga_jax.training import state_template
+    from npga_jax.training import default_method, state_template
 
     cfg = step_config(preset, num_gaussians)
-    params = state_template(cfg, CODE_LENGTH).params
-    coarse, detail = params.coarse, params.detail
+    names = tuple(map(str, range(CODE_LENGTH)))
+    params = state_template(cfg, default_method(cfg), names).params
+    motion, detail = params.forward, params.detail
 
     def macs(*weights):
         return sum(w.shape[-2] * w.shape[-1] for w in weights)
 
-    forward = [layer["w"] for layer in coarse["layers"]] + [coarse["out_w"]]
+    forward = [layer["w"] for layer in motion["layers"]] + [motion["out_w"]]
     if cfg.forward.tuned:
-        forward.append(coarse["features_w"])
+        forward.append(motion["features_w"])
     # G's basis is mixed by the code once, and is then one matrix.
     blended = detail["basis_w"]
     return Networks(

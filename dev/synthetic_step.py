@@ -13,16 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from bench_scenes import make_head_scene
 
-from npga_jax.avatar import with_chin
+from npga_jax.avatar import Method, code_space_template
 from npga_jax.core import Batch, RasterizeFn
-from npga_jax.distillation import initial_forward
 from npga_jax.training import (
     PRESETS,
     InitialPoints,
     PresetName,
     TrainConfig,
     TrainState,
-    distill_options,
+    default_method,
     make_run_step,
     parallel,
     stage_at,
@@ -52,6 +51,11 @@ def step_config(preset: PresetName, num_gaussians: int) -> TrainConfig:
     )
 
 
+def step_method(cfg: TrainConfig, rasterize_fn: RasterizeFn) -> Method:
+    """The method of the settings with a rasterizer."""
+    return default_method(cfg).replace(rasterize_fn=rasterize_fn)
+
+
 def make_last_step(
     cfg: TrainConfig,
     footage: SyntheticFootage,
@@ -59,13 +63,14 @@ def make_last_step(
     rasterize_fn: RasterizeFn,
 ) -> Callable:
     """The step that ends a run, when all its losses have joined in."""
+    method = step_method(cfg, rasterize_fn)
     return make_run_step(
         cfg,
+        method,
         footage,
+        stage_at(cfg, method, cfg.steps - 1, has_mattes=footage.has_mattes),
         max_isects=max_isects,
         axis_name=parallel.AXIS_NAME,
-        stage=stage_at(cfg, cfg.steps - 1),
-        rasterize_fn=rasterize_fn,
     )
 
 
@@ -104,7 +109,7 @@ def make_batch(footage: SyntheticFootage, num_views: int) -> Batch:
 
 def make_state(cfg: TrainConfig, footage: SyntheticFootage) -> TrainState:
     """A state before the first step; every slot holds a Gaussian."""
-    count, num_expr = cfg.gaussians.capacity, len(footage.expr_names)
+    count = cfg.gaussians.capacity
     scene = make_head_scene(count, footage.width, footage.height)
     radius = np.linalg.norm(scene["means"], axis=1).mean()
     points = InitialPoints(
@@ -115,12 +120,6 @@ def make_state(cfg: TrainConfig, footage: SyntheticFootage) -> TrainState:
         hyper=np.zeros((count, 0), np.float32),
         bindings=np.zeros((count, 2), np.float32),
     )
-    coarse = initial_forward(
-        np.zeros(num_expr, np.float32),
-        1.0,
-        num_features=cfg.gaussians.feature_dim,
-        options=distill_options(cfg),
-    )
     return state_from_points(
-        cfg, points, num_expr=num_expr, coarse=with_chin(coarse, None), code_std=1.0
+        cfg, default_method(cfg), points, code_space_template(footage.expr_names)
     )

@@ -3,55 +3,91 @@
 import dataclasses
 import json
 import shlex
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import tyro
 
 from npga_jax.app import cli
 from npga_jax.core import InputError, check_writable, runtime, write_json
+from npga_jax.training import TrainConfig, preset_from_argv, read_config
 
-_TRAIN = Path(__file__).with_name("train.py")
 
-# What each row changes in the full method, as train.py's own options: any of its
-# settings, and so any of the functions that they choose, may be a row.
-ROWS: dict[str, tuple[str, ...]] = {
-    "full": (),
-    "vanilla: G alone": (
-        *("--forward.source", "none"),
-        "--detail.no-reads-features",
-        *("--loss.laplacian-features", "0", "--loss.laplacian-dynamics", "0"),
-        *("--loss.lpips", "0", "--density.strategy", "none"),
+class Row(NamedTuple):
+    """What a variant changes in the full method: settings, or the method itself."""
+
+    options: tuple[str, ...] = ()
+    """Of experiments/train.py."""
+    method: Callable[[Any], Any] | None = None
+    """Method -> Method, applied to what the settings give."""
+
+
+def without_density(method: Any) -> Any:
+    """The cloud stays as it starts, on all slots."""
+    from npga_jax import DensityControl
+
+    return method.replace(density=DensityControl())
+
+
+def without_detail(method: Any) -> Any:
+    """F alone moves the Gaussians."""
+    from npga_jax.avatar import no_detail
+
+    return method.replace(detail=method.detail.replace(apply=no_detail))
+
+
+def static(method: Any) -> Any:
+    """Nothing moves."""
+    from npga_jax.avatar import no_motion
+
+    forward = method.forward.replace(apply=no_motion)
+    return without_detail(method.replace(forward=forward))
+
+
+ROWS: dict[str, Row] = {
+    "full": Row(),
+    "vanilla: G alone": Row(
+        (
+            *("--forward.source", "none", "--detail.no-reads-features"),
+            *("--loss.laplacian-features", "0", "--loss.laplacian-dynamics", "0"),
+            *("--loss.lpips", "0"),
+        ),
+        without_density,
     ),
-    "no F": ("--forward.source", "none"),
-    "F tuned": ("--forward.tuned",),
-    "F alone": ("--detail.no-enabled",),
-    "G reaches far": ("--forward.detail-reach", "1", "--forward.detail-rate", "2e-4"),
-    "G learns fast": (
-        *("--forward.detail-reach", "1", "--forward.detail-rate", "1.5e-3"),
-        *("--forward.detail-residual", "0.01"),
+    "no F": Row(("--forward.source", "none")),
+    "F tuned": Row(("--forward.tuned",)),
+    "F alone": Row(method=without_detail),
+    "G reaches far": Row(("--forward.detail-reach", "1", "--optim.detail", "2e-4")),
+    "G learns fast": Row(
+        (
+            *("--forward.detail-reach", "1", "--optim.detail", "1.5e-3"),
+            *("--loss.residual", "0.01"),
+        )
     ),
-    "static": ("--forward.source", "none", "--detail.no-enabled"),
-    "G hears all of the codes": ("--detail.tracking-noise", "0"),
-    "no features": ("--detail.no-reads-features",),
-    "with Laplacian": (
-        *("--loss.laplacian-features", "0.01"),
-        *("--loss.laplacian-dynamics", "0.01"),
+    "static": Row(("--forward.source", "none"), static),
+    "G hears all of the codes": Row(("--detail.tracking-noise", "0")),
+    "no features": Row(("--detail.no-reads-features",)),
+    "with Laplacian": Row(
+        (
+            *("--loss.laplacian-features", "0.01"),
+            *("--loss.laplacian-dynamics", "0.01"),
+        )
     ),
-    "no density control": ("--density.strategy", "none"),
-    "MCMC": ("--density.strategy", "mcmc", "--loss.opacity", "0.01"),
-    "with LPIPS": ("--loss.lpips", "0.05"),
-    "with CNN": ("--loss.screen", "1"),
-    "eyes and mouth weighted": ("--loss.parts", "0.8"),
-    "rare expressions more often": ("--balance", "1"),
-    "half size first": ("--halvings", "0.3"),
-    "no bones": ("--gaussians.no-bones",),
-    "neutral clouds only": ("--gaussians.expressive-frames", "0"),
-    "two views a step": ("--views-per-step", "2"),
-    "blendshape codes": ("--capture.driving", "blendshapes"),
+    "no density control": Row(method=without_density),
+    "MCMC": Row(("--density.strategy", "mcmc", "--loss.opacity", "0.01")),
+    "with LPIPS": Row(("--loss.lpips", "0.05")),
+    "with CNN": Row(("--loss.screen", "1")),
+    "eyes and mouth weighted": Row(("--loss.parts", "0.8")),
+    "rare expressions more often": Row(("--balance", "1")),
+    "half size first": Row(("--halvings", "0.3")),
+    "no bones": Row(("--gaussians.no-bones",)),
+    "neutral clouds only": Row(("--gaussians.expressive-frames", "0")),
+    "two views a step": Row(("--views-per-step", "2")),
+    "blendshape codes": Row(("--capture.driving", "blendshapes")),
 }
 SHOWN = (
     ("self_reenactment", "face", "psnr", "face dB"),
@@ -132,40 +168,54 @@ def folder_of(output: Path, name: str, seed: int) -> Path:
 
 def run_one(cfg: AblateConfig, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Trains and measures one variant, as far as that is not done yet."""
+    import jax
+
+    from npga_jax import train
+
     target = folder / "ablation.json"
     if target.is_file():
         return json.loads(target.read_text())
-    command = [sys.executable, str(_TRAIN), "--subject", cfg.subject]
-    if (folder / "config.json").is_file():
-        command += ["--resume", "--output", str(folder), "--no-evaluate"]
-    else:
-        command += ["--output", str(folder), "--no-evaluate", "--seed", str(seed)]
-        command += ["--steps", str(cfg.steps)]
-        if cfg.subject != "demo":
-            command += ["--capture.driving", cfg.driving]
-        command += [*shlex.split(cfg.options), *ROWS[name]]
-    if cfg.data_root is not None:
-        command += ["--data-root", str(cfg.data_root)]
-    code = subprocess.run(command, check=False).returncode
-    if code == 130:
-        raise KeyboardInterrupt
-    if code:
-        raise InputError(
-            f"training '{name}' with seed {seed} failed, as it says above; the command "
-            f"was: {' '.join(command)}"
-        )
-    result = measure(cfg, folder)
+    row = ROWS[name]
+    try:
+        run = train(settings_of(cfg, row, seed, folder), partial(method_of, row))
+    except InputError as error:
+        raise InputError(f"training '{name}' with seed {seed}: {error}") from error
+    result = measure(cfg, run)
     write_json(target, result)
+    # Each variant has programs of its own, which nobody else runs.
+    jax.clear_caches()
     return result
 
 
-def measure(cfg: AblateConfig, folder: Path) -> dict[str, Any]:
+def method_of(row: Row, settings: TrainConfig) -> Any:
+    """The method of a variant."""
+    from npga_jax import default_method
+
+    full = default_method(settings)
+    return full if row.method is None else row.method(full)
+
+
+def settings_of(cfg: AblateConfig, row: Row, seed: int, folder: Path) -> TrainConfig:
+    """The settings of a run, or of what it has begun with."""
+    if (folder / "config.json").is_file():
+        return dataclasses.replace(
+            read_config(folder), resume=True, output=folder, data_root=cfg.data_root
+        )
+    argv = ["--subject", cfg.subject, "--output", str(folder), "--no-evaluate"]
+    argv += ["--seed", str(seed), "--steps", str(cfg.steps)]
+    if cfg.subject != "demo":
+        argv += ["--capture.driving", cfg.driving]
+    if cfg.data_root is not None:
+        argv += ["--data-root", str(cfg.data_root)]
+    argv += [*shlex.split(cfg.options), *row.options]
+    return tyro.cli(TrainConfig, args=argv, default=preset_from_argv(argv))
+
+
+def measure(cfg: AblateConfig, run: Any) -> dict[str, Any]:
     """Scores of a run on some held-out images."""
     from npga_jax.evaluation import evaluate_views
     from npga_jax.metrics import make_lpips
-    from npga_jax.training import load_run
 
-    run = load_run(folder, data_root=cfg.data_root)
     lpips = {"lpips_alex": make_lpips("alex")}
     held_out = run.config.capture.held_out_camera
     chosen = (*run.capture.cameras[:: cfg.camera_step], held_out)
@@ -200,7 +250,9 @@ def pick(result: dict[str, Any], split: str, region: str, metric: str) -> float:
 def write_results(output: Path, cfg: AblateConfig, results: dict) -> None:
     """The table so far, and all figures."""
     settings = {k: str(v) for k, v in dataclasses.asdict(cfg).items()}
-    rows = {name: {"options": ROWS[name], "runs": r} for name, r in results.items()}
+    rows = {
+        name: {"options": ROWS[name].options, "runs": r} for name, r in results.items()
+    }
     report = {"settings": settings, "rows": rows}
     write_json(output / "ablation.json", report)
     (output / "table.md").write_text(format_table(results))
@@ -242,7 +294,9 @@ def write_pictures(output: Path, cfg: AblateConfig, names: tuple[str, ...]) -> N
 
     panels = []
     for name in names:
-        run = load_run(folder_of(output, name, 0), data_root=cfg.data_root)
+        folder = folder_of(output, name, 0)
+        method = method_of(ROWS[name], read_config(folder))
+        run = load_run(folder, data_root=cfg.data_root, method=method)
         camera = run.config.capture.held_out_camera
         view = max(
             run.split.self_reenactment,

@@ -55,7 +55,7 @@ def main(cfg: DistillConfig) -> None:
         measure_forward,
         open_person,
     )
-    from npga_jax.training import distill_options, person_forward
+    from npga_jax.training import default_method, distill_options
 
     capture = open_capture(cfg.subject, cfg.data_root, cfg.capture, decode=False)
     split = holdout_split(
@@ -73,7 +73,8 @@ def main(cfg: DistillConfig) -> None:
     options = distill_options(run_cfg)
     path = forward_path(person, codes, cfg.feature_dim, options, cfg.capture.cache_dir)
     was_cached, began = path.is_file(), time.perf_counter()
-    params = person_forward(run_cfg, person, codes)
+    fit = default_method(run_cfg).forward.fit
+    params = fit(person, codes, cfg.feature_dim)
     seconds = time.perf_counter() - began
     how = "taken from the cache" if was_cached else f"distilled in {seconds:.0f} s"
     print(f"F of subject {cfg.subject}, from {len(codes)} training codes: {how}")

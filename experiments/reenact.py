@@ -10,15 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from shots import (
-    Shot,
-    check_sizes,
-    choose_camera,
-    driver_name,
-    load_codes,
-    render_shots,
-    shot_of_timestep,
-)
 
 from npga_jax.app import cli
 from npga_jax.core import InputError, check_writable, runtime
@@ -32,7 +23,9 @@ class ReenactConfig:
     """Drive an avatar; give --driver-subject, --driving, or both."""
 
     run: Path
-    """Run folder that experiments/train.py has written."""
+    """Run folder that experiments/train.py has written, or its avatar.npz alone."""
+    method: Path | None = None
+    """The file with the avatar's own method, where avatar.npz asks for it."""
     driver_subject: str = ""
     """Subject whose sequence drives the avatar, and is shown beside it."""
     sequence: str = "FREE"
@@ -43,15 +36,16 @@ class ReenactConfig:
     data_root: Path | None = None
     """Folder that holds the subjects; default: the one of the training."""
     pose: Literal["fixed", "target", "driver"] = "fixed"
-    """Head pose. fixed: the first one of the avatar's held-out sequence; target: those
-    of that sequence, to and fro; driver: the fixed one, moved as the driver moves."""
+    """Head pose. fixed: that of the avatar at rest; target: those of the held-out
+    sequence, to and fro; driver: the fixed one, moved as the driver moves."""
     neutral: bool = False
     """Add the driver's change from the driver's most neutral frame to the avatar's most
     neutral code, instead of taking codes as they are."""
     smooth: float = 0.0
     """Weight of earlier codes in exponential smoothing, from 0 to below 1."""
     camera: str | None = None
-    """Camera of the avatar's capture to look from; default: the held-out one."""
+    """Camera of the avatar's capture to look from, which is then opened; default: the
+    avatar's own, which is where the held-out camera was."""
     output: Path | None = None
     """The .mp4 file; default: in the run folder, named after the driver. A sheet of
     stills goes beside it, as .png."""
@@ -74,32 +68,35 @@ class Driver(NamedTuple):
 
 
 def main(cfg: ReenactConfig) -> None:
+    """Opens avatar and driver, renders, writes video and stills."""
+    from npga_jax.app import check_sizes, open_avatar, render_shots
+
     check_options(cfg)
+    check_sizes(cfg.output, cfg.width, cfg.fps)
     runtime.configure()
     from npga_jax.evaluation import spread, write_sheet
     from npga_jax.io import write_video
-    from npga_jax.training import load_run
 
-    run = load_run(cfg.run, data_root=cfg.data_root)
-    camera = choose_camera(run, cfg.camera)
-    driver = open_driver(cfg, run)
-    output = cfg.output or cfg.run / "renders" / f"reenact_{driver.name}.mp4"
+    opened = open_avatar(cfg.run, data_root=cfg.data_root, method=cfg.method)
+    avatar, subject = opened.avatar, opened.config.subject
+    driver = open_driver(cfg, opened)
+    output = cfg.output or opened.folder / "renders" / f"reenact_{driver.name}.mp4"
     check_writable(output.parent)
-    shots = plan_shots(cfg, run, camera, driver.codes)
-    fps = cfg.fps or (driver.pictures[0] if driver.pictures else run.capture).fps
+    shots = plan_shots(cfg, opened, driver.codes)
+    fps = cfg.fps or (driver.pictures[0] if driver.pictures else avatar.camera).fps
     kept = spread(_SHEET_COLUMNS, len(shots))
     stills: list[tuple[np.ndarray, ...]] = []
 
     def frames() -> Iterator[np.ndarray]:
-        for i, avatar in enumerate(render_shots(run, shots, width=cfg.width)):
+        for i, image in enumerate(render_shots(avatar, shots, width=cfg.width)):
             frame_id = int(driver.codes.frame_id[i])
-            images = (*driver_picture(driver, frame_id, avatar.shape), avatar)
+            images = (*driver_picture(driver, frame_id, image.shape), image)
             if i in kept:
                 stills.append(images)
-            yield beside(images, driver.name, run.config.subject, frame_id)
+            yield beside(images, driver.name, subject, frame_id)
 
     count = write_video(output, frames(), fps)
-    titles = [f"avatar of {run.config.subject}"]
+    titles = [f"avatar of {subject}"]
     if driver.pictures:
         titles = [f"driver: {driver.name}", *titles]
     rows = list(zip(titles, zip(*stills, strict=True), strict=True))
@@ -116,24 +113,26 @@ def check_options(cfg: ReenactConfig) -> None:
         )
     if not 0 <= cfg.smooth < 1:
         raise InputError(f"--smooth is {cfg.smooth}; give 0 or more, below 1.")
-    check_sizes(cfg.output, cfg.width, cfg.fps)
 
 
-def open_driver(cfg: ReenactConfig, run: Any) -> Driver:
+def open_driver(cfg: ReenactConfig, opened: Any) -> Driver:
     """The codes that drive, and the video that they are of where it is known."""
+    from npga_jax.app import driver_name, load_codes
+
+    avatar, config = opened.avatar, opened.config
     if not cfg.driver_subject:
-        codes = load_codes(cfg.driving, run)
+        codes = load_codes(cfg.driving, avatar)
         return Driver(driver_name(cfg.driving), codes, None)
     from npga_jax.data import find_sequence, list_driving_files, locate_subject
 
-    data_root = cfg.data_root or run.config.data_root
+    data_root = cfg.data_root or config.data_root
     root, subject = locate_subject(cfg.driver_subject, data_root)
     folder = root / subject
     names = sorted(p.name for p in (folder / "sequences").glob("*") if p.is_dir())
     sequence = find_sequence(tuple(names), cfg.sequence)
     path = cfg.driving
     if path is None:
-        wanted = run.capture.driving_name
+        wanted = config.capture.driving
         path = list_driving_files(folder, sequence, cfg.cache_dir).get(wanted)
         if path is None:
             raise InputError(
@@ -142,8 +141,9 @@ def open_driver(cfg: ReenactConfig, run: Any) -> Driver:
                 f"experiments/track.py --subject {cfg.driver_subject}, or give a file "
                 "with --driving."
             )
-    codes = load_codes(path, run)
-    capture = open_pictures(root, subject, sequence, run.capture.width, cfg.cache_dir)
+    codes = load_codes(path, avatar)
+    width = avatar.camera.width
+    capture = open_pictures(root, subject, sequence, width, cfg.cache_dir)
     timesteps = {t.frame_id: t for t in capture.timesteps if t.sequence == sequence}
     rows = [i for i, frame in enumerate(codes.frame_id) if int(frame) in timesteps]
     if not rows:
@@ -157,7 +157,7 @@ def open_driver(cfg: ReenactConfig, run: Any) -> Driver:
         expr=codes.expr[rows],
         world_from_head=codes.world_from_head[rows],
     )
-    front = run.config.capture.held_out_camera
+    front = config.capture.held_out_camera
     camera = front if front in capture.cameras else capture.cameras[0]
     return Driver(
         f"{cfg.driver_subject}_{sequence}", codes, (capture, camera, timesteps)
@@ -179,29 +179,27 @@ def open_pictures(
     )
 
 
-def plan_shots(cfg: ReenactConfig, run: Any, camera: str, codes: Any) -> list[Shot]:
+def plan_shots(cfg: ReenactConfig, opened: Any, codes: Any) -> list:
     """Codes and poses of all frames, seen by one camera."""
     from npga_jax.app import (
         follow_motion,
+        neutral_shot,
         relative_codes,
         smooth_codes,
         there_and_back,
     )
-    from npga_jax.core import most_neutral_row
-    from npga_jax.data import expression_codes
 
     expr = codes.expr
     if cfg.neutral:
-        own = expression_codes(run.capture, run.split.train)
-        expr = relative_codes(expr, own[most_neutral_row(own)])
+        expr = relative_codes(expr, opened.avatar.neutral)
     expr = smooth_codes(expr, cfg.smooth)
-    held_out = [v.timestep for v in run.split.self_reenactment]
-    reference = shot_of_timestep(run.capture, held_out[0], camera)
+    reference = neutral_shot(opened, cfg.camera)
     if cfg.pose == "driver":
         poses = follow_motion(reference.world_from_head, codes.world_from_head)
     elif cfg.pose == "target":
+        held_out = [v.timestep for v in opened.split.self_reenactment]
         order = there_and_back(len(held_out), len(expr))
-        poses = [run.capture.driving(held_out[i]).world_from_head for i in order]
+        poses = [opened.capture.driving(held_out[i]).world_from_head for i in order]
     else:
         poses = [reference.world_from_head] * len(expr)
     return [

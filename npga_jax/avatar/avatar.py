@@ -1,4 +1,4 @@
-"""A trained avatar as a value: drive it, render it, without the capture that made it."""
+"""A trained avatar as a value: driven and rendered without its capture."""
 
 import dataclasses
 from functools import cached_property
@@ -55,6 +55,14 @@ class Avatar:
             self.camera.height,
             num_expr=len(self.driving_names),
         )
+
+    @property
+    def world_viewmat(self) -> np.ndarray:
+        """[4, 4] `camera` in the world of the capture, where `neutral_pose` is."""
+        pose = self.neutral_pose.astype(np.float64)
+        scale = np.linalg.norm(pose[:3, 0])
+        matrix = np.diag([scale, scale, scale, 1.0]) @ self.camera.viewmat
+        return (matrix @ np.linalg.inv(pose)).astype(np.float32)
 
     @property
     def num_gaussians(self) -> int:

@@ -22,7 +22,9 @@ class GaussianConfig:
     """More clouds, of the most different expressions, where a head model takes them
     back to canonical space: they show teeth, and skin that is folded away at rest. All
     clouds share the slots."""
-    init_share: Annotated[float, Range(0, 1), Only("density.strategy", ("adaptive", "mcmc"))] = 0.8
+    init_share: Annotated[
+        float, Range(0, 1), Only("density.strategy", ("adaptive", "mcmc"))
+    ] = 0.8
     """Share of the slots that are filled at the start, where density is controlled."""
     init_scale: float = 0.8
     """Standard deviations at the start, in units of the distance to the next points."""

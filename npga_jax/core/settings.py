@@ -125,9 +125,7 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
         unknown = sorted(value.keys() - names.keys())
         if unknown:
             raise ValueError(f"'{name}{'.' if name else ''}{unknown[0]}' is not known")
-        return kind(
-            **{k: from_json(hints[k], v, names[k]) for k, v in value.items()}
-        )
+        return kind(**{k: from_json(hints[k], v, names[k]) for k, v in value.items()})
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in options:
         return None

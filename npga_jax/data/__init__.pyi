@@ -10,6 +10,7 @@ from .capture import find_sequence as find_sequence
 from .capture import match_sequences as match_sequences
 from .decoding import probe as probe
 from .driving import TRACKED as TRACKED
+from .driving import DrivingFile as DrivingFile
 from .driving import list_driving_files as list_driving_files
 from .driving import load_driving as load_driving
 from .driving import tracked_folder as tracked_folder

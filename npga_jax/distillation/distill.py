@@ -48,12 +48,12 @@ an earlier version left in a cache is then not taken for this one's."""
 
 
 class DistillOptions(NamedTuple):
-    """How F is made."""
+    """How F is made; `avatar.ForwardConfig` has the usual sizes."""
 
-    hidden: int = 128
-    layers: int = 4
-    octaves: int = 6
-    steps: int = 4000
+    hidden: int
+    layers: int
+    octaves: int
+    steps: int
     num_points: int = 256
     num_codes: int = 16
     matrix_rate: float = 2e-2
@@ -191,7 +191,7 @@ def distill(
     codes: np.ndarray,
     *,
     num_features: int,
-    options: DistillOptions = DistillOptions(),  # noqa: B008 - immutable
+    options: DistillOptions,
     progress: bool = True,
 ) -> tuple[Params, Domain]:
     """Distils one person's F.

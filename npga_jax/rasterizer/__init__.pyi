@@ -7,3 +7,4 @@ from .rendering import rasterization as rasterization
 from .rendering import rasterization_pallas as rasterization_pallas
 from .rendering import rasterization_pure as rasterization_pure
 from .rendering import rasterization_reference as rasterization_reference
+from .stub_path import describe_path as describe_path

@@ -7,6 +7,7 @@ from .frame_report import summary as summary
 from .head_prior import LoadedPrior as LoadedPrior
 from .head_prior import open_prior as open_prior
 from .options import TrackingOptions as TrackingOptions
+from .pipeline import Tracking as Tracking
 from .pipeline import track_subject as track_subject
 from .residuals import apply_pose as apply_pose
 from .schedule import fit_scan as fit_scan

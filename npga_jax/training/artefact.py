@@ -122,7 +122,9 @@ def write_avatar(path: Path, avatar: Avatar) -> None:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)
 
 
-def load_avatar(path: str | Path, *, method: str | Path | Method | None = None) -> Avatar:
+def load_avatar(
+    path: str | Path, *, method: str | Path | Method | None = None
+) -> Avatar:
     """Opens an avatar; neither its run nor its capture need be there.
 
     Args:
@@ -250,9 +252,7 @@ def _take_params(
     names: tuple[str, ...],
 ) -> AvatarParams:
     """Parameters in the structure that the method's networks have."""
-    stored = {
-        field: arrays[f"params/gaussians/{field}"] for field in Gaussians._fields
-    }
+    stored = {field: arrays[f"params/gaussians/{field}"] for field in Gaussians._fields}
     codes: CodeSpace = code_space_template(names)
     template = jax.eval_shape(
         lambda: init_params(method, Gaussians(**stored), codes, jax.random.key(0))

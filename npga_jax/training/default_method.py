@@ -95,9 +95,7 @@ def loss_terms(cfg: TrainConfig) -> tuple[LossTerm, ...]:
         LossTerm(
             "lpips",
             loss.lpips,
-            partial(
-                losses.lpips, crop=loss.lpips_crop, lpips_fn=losses.alex_lpips
-            ),
+            partial(losses.lpips, crop=loss.lpips_crop, lpips_fn=losses.alex_lpips),
             start=loss.lpips_from,
         ),
         LossTerm("residual", residual, losses.residual),

@@ -12,7 +12,6 @@ from scipy.spatial import cKDTree
 
 from npga_jax.core import Gaussians, Graph
 
-
 _APART = 0.1
 """Metres between skin, skull and jaw: what they carry has no neighbours elsewhere."""
 

@@ -88,9 +88,7 @@ def laplacian_dynamics(view: StepView) -> jax.Array:
     return _smoothness(view, dynamics(moved, view.residuals))
 
 
-def lpips(
-    view: StepView, *, crop: int, lpips_fn: Callable[[], LpipsFn]
-) -> jax.Array:
+def lpips(view: StepView, *, crop: int, lpips_fn: Callable[[], LpipsFn]) -> jax.Array:
     """Perceptual distance of a crop around the face, shifted at random.
 
     Args:
@@ -156,9 +154,7 @@ def weighted_terms(
         term.name: term.fn(view._replace(key=_named_key(view.key, term.name)))
         for term in terms
     }
-    loss = sum(
-        (term.weight * values[term.name] for term in terms), start=jnp.zeros(())
-    )
+    loss = sum((term.weight * values[term.name] for term in terms), start=jnp.zeros(()))
     return loss, values
 
 

@@ -108,6 +108,4 @@ def make_optimizer(
       has_forward: see `group_rates`.
     """
     rates = group_rates(cfg, has_forward=has_forward)
-    return optax.chain(
-        optax.scale_by_adam(eps=1e-15), scale_by_group(rates, num_steps)
-    )
+    return optax.chain(optax.scale_by_adam(eps=1e-15), scale_by_group(rates, num_steps))

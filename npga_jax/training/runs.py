@@ -110,7 +110,9 @@ def load_run(
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )
-    state, metadata = load_state(folder, step, cfg, method, capture.expr_names)
+    state, metadata = load_state(
+        folder, step, cfg, method, capture.expr_names, parallel.make_mesh(1)
+    )
     return Run(
         folder=folder,
         config=cfg,
@@ -140,6 +142,7 @@ def load_state(
     cfg: TrainConfig,
     method: Method,
     names: tuple[str, ...],
+    mesh: jax.sharding.Mesh,
 ) -> tuple[TrainState, dict]:
     """The state of a checkpoint, on every device, and what was saved beside it.
 
@@ -147,6 +150,7 @@ def load_state(
       folder: of the run.
       step: of the checkpoint.
       names: of the components of the code.
+      mesh: the devices.
 
     Raises:
       InputError: it cannot be read, or does not fit the settings.
@@ -160,10 +164,9 @@ def load_state(
             AvatarParams,
             lambda p: _Params1(p.gaussians, p.detail, p.forward, p.screen),
         )
-    sharding = parallel.replicated(
-        parallel.make_mesh(cfg.num_devices, cfg.views_per_step)
+    state, metadata = checkpoint.load_state(
+        checkpoints, step, template, parallel.replicated(mesh)
     )
-    state, metadata = checkpoint.load_state(checkpoints, step, template, sharding)
     if is_old:
         state = _each_params(
             state,

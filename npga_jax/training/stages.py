@@ -1,4 +1,4 @@
-"""What changes while a run goes on: the size of its images, and the terms that count."""
+"""What changes during a run: the size of its images, and the terms that count."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,8 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from npga_jax.avatar import LossTerm, Method, head_viewmats, render_views, terms_at
-from npga_jax.avatar import deform_gaussians
+from npga_jax.avatar import (
+    LossTerm,
+    Method,
+    deform_gaussians,
+    head_viewmats,
+    render_views,
+    terms_at,
+)
 from npga_jax.core import Batch
 from npga_jax.data import Capture, Footage, Views, load_batch, plan_step
 from npga_jax.training.optim import make_optimizer
@@ -24,9 +30,7 @@ class Stage(NamedTuple):
     terms: tuple[str, ...]  # names of those that count
 
 
-def stage_at(
-    cfg: TrainConfig, method: Method, step: int, *, has_mattes: bool
-) -> Stage:
+def stage_at(cfg: TrainConfig, method: Method, step: int, *, has_mattes: bool) -> Stage:
     """The stage of a step; counted from 0."""
     share = step / cfg.steps
     terms = terms_at(method, share, has_mattes=has_mattes)

@@ -122,9 +122,7 @@ class Trainer:
         )
 
     def _stage_at(self, step: int) -> Stage:
-        return stage_at(
-            self.cfg, self.method, step, has_mattes=self.capture.has_mattes
-        )
+        return stage_at(self.cfg, self.method, step, has_mattes=self.capture.has_mattes)
 
     @property
     def total_seconds(self) -> float:

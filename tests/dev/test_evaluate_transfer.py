@@ -6,12 +6,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from npga_jax.training.build import distill_options
 
 from npga_jax.app import cli
 from npga_jax.distillation.distill import initial_forward
 from npga_jax.prior.ict import NUM_VERTICES, ORIGIN_CM, UNIT_CM
 from npga_jax.tracking.alignment import rigid_fit
-from npga_jax.training.build import distill_options
 from tests.synthetic_capture import write_capture
 from tests.tracked_capture import write_prior, write_tracked
 

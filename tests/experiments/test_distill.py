@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from npga_jax.training.build import distill_options, person_forward
 from PIL import Image
 
 from npga_jax.app import cli
@@ -15,7 +16,6 @@ from npga_jax.data.splits import expression_codes, holdout_split
 from npga_jax.distillation import sampling
 from npga_jax.distillation.cache import forward_path
 from npga_jax.distillation.person import open_person
-from npga_jax.training.build import distill_options, person_forward
 from npga_jax.training.settings import TrainConfig
 from tests.synthetic_capture import write_capture
 from tests.tracked_capture import write_prior, write_tracked

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from npga_jax.training.build import state_template
 
 from npga_jax.core import checkpoint
 from npga_jax.core.checkpoint import CHECKPOINTS
 from npga_jax.training import parallel
-from npga_jax.training.build import state_template
 from npga_jax.training.run_folder import read_config
 
 ROOT = Path(__file__).parents[2]

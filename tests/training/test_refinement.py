@@ -6,13 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from npga_jax.avatar.detail import init_detail
-from npga_jax.avatar.networks import make_deformation
-from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
-from npga_jax.data.opening import open_capture
-from npga_jax.data.settings import CaptureConfig
-from npga_jax.data.splits import holdout_split
 from npga_jax.training.build import (
     Stage,
     group_rates,
@@ -21,6 +14,13 @@ from npga_jax.training.build import (
     stage_at,
     state_from_points,
 )
+
+from npga_jax.avatar.detail import init_detail
+from npga_jax.avatar.networks import make_deformation
+from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
+from npga_jax.data.opening import open_capture
+from npga_jax.data.settings import CaptureConfig
+from npga_jax.data.splits import holdout_split
 from npga_jax.training.initial_points import InitialPoints
 from npga_jax.training.optim import GroupRates
 from npga_jax.training.refinement import Refiner, event_at, event_steps

@@ -6,6 +6,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from npga_jax.training.build import distill_options, state_template
 
 from npga_jax.avatar.bones import JAW, SKULL
 from npga_jax.avatar.detail import wiener_filter
@@ -17,7 +18,6 @@ from npga_jax.data.splits import Views
 from npga_jax.distillation.distill import initial_forward
 from npga_jax.training import initial_points as initialization
 from npga_jax.training import mouth
-from npga_jax.training.build import distill_options, state_template
 from npga_jax.training.mouth import bind_mouth
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.start import initial_state

@@ -7,6 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from npga_jax.training.build import loss_weights, stage_at, state_from_points
 
 from npga_jax.avatar.settings import DetailConfig, GaussianConfig
 from npga_jax.core import checkpoint
@@ -19,7 +20,6 @@ from npga_jax.data.splits import holdout_split
 from npga_jax.rasterizer.capacity import padded_capacity
 from npga_jax.training import parallel
 from npga_jax.training import trainer as fitting
-from npga_jax.training.build import loss_weights, stage_at, state_from_points
 from npga_jax.training.initial_points import InitialPoints
 from npga_jax.training.run_folder import CURVE_FILE
 from npga_jax.training.settings import DensityConfig, TrainConfig

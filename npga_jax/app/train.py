@@ -1,0 +1,332 @@
+"""Training from a capture to a measured avatar: what experiments/train.py does."""
+
+import contextlib
+import dataclasses
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from npga_jax.app.evaluation import evaluate_run
+from npga_jax.avatar import Avatar, Method
+from npga_jax.core import (
+    CHECKPOINTS,
+    InputError,
+    check_effects,
+    checkpoint,
+    is_lack_of_memory,
+    memory,
+    peak_rss_mb,
+    runtime,
+)
+from npga_jax.data import (
+    TRACKED,
+    Capture,
+    Split,
+    holdout_split,
+    locate_subject,
+    open_capture,
+    open_nersemble,
+    plan_step,
+    sequences_to_track,
+    tracking_output,
+)
+from npga_jax.distillation import Person, open_person
+from npga_jax.rasterizer import describe_path
+from npga_jax.tracking import track_subject
+from npga_jax.training import (
+    AVATAR_FILE,
+    CONFIG_FILE,
+    LESS_MEMORY,
+    METHOD_FILE,
+    PRESETS,
+    Run,
+    TrainConfig,
+    Trainer,
+    build_method,
+    changed_settings,
+    environment,
+    initial_state,
+    load_run,
+    load_state,
+    make_avatar,
+    make_preview_fn,
+    make_renderer_fn,
+    make_test_fn,
+    method_of_run,
+    parallel,
+    read_config,
+    state_template,
+    validate,
+    write_avatar,
+    write_config,
+    write_environment,
+)
+
+_COPIES_OF_STATE = 2
+"""While it is made, and while a step computes the next."""
+
+
+def train(
+    cfg: TrainConfig, method: Callable[[TrainConfig], Method] | None = None
+) -> Run:
+    """Codes where they are missing, data, training, evaluation.
+
+    Args:
+      cfg: settings; `training.PRESETS` has some to begin with.
+      method: makes what the run is made of, once the settings know where F comes
+        from, as the function of a `--method` file does; None for that file, or else
+        for what the settings say.
+
+    Returns:
+      The run, opened; `run.avatar()` is what was trained.
+
+    Raises:
+      InputError: settings, capture or machine do not allow it, or training diverged.
+      KeyboardInterrupt: Ctrl-C, after the state was saved; Stopped: SIGTERM, likewise.
+    """
+    stages: dict[str, float] = {}
+    validate(cfg)
+    if not cfg.resume:
+        check_effects(cfg, PRESETS[cfg.preset])
+    folder = choose_folder(cfg)
+    root, name = locate_subject(cfg.subject, cfg.data_root)
+    untracked = sequences_to_track(root / name, cfg.capture)
+    runtime.configure(num_cpu_devices=cfg.num_devices)
+    if untracked:
+        began = time.perf_counter()
+        make_codes(cfg, root, name, untracked)
+        stages["tracking"] = time.perf_counter() - began
+    began = time.perf_counter()
+    capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
+    split = holdout_split(
+        capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
+    )
+    stages["data"] = time.perf_counter() - began
+    print(
+        f"{len(split.train)} training timesteps x {len(split.train[0].cameras)} "
+        f"cameras at {capture.width}x{capture.height}, "
+        f"{len(split.self_reenactment)} held out; run folder {folder}"
+    )
+    for note in capture.notes:
+        print(f"note: {note}")
+    cfg, person = decide(cfg, capture)
+    if cfg.prior and person is None and not untracked and not cfg.resume:
+        print(
+            f"note: --prior {cfg.prior} is not used: there are driving codes of model "
+            f"'{capture.driving_model}' already"
+        )
+    if method is not None:
+        made = method(cfg)
+    else:
+        made = method_of_run(folder, cfg) if cfg.resume else build_method(cfg)
+    with explain_lack_of_memory():
+        run_training(cfg, made, folder, capture, split, person)
+    run = load_run(folder, data_root=cfg.data_root, method=made)
+    if cfg.evaluate:
+        evaluate_run(run, stages=stages)
+    return run
+
+
+def decide(cfg: TrainConfig, capture: Capture) -> tuple[TrainConfig, Person | None]:
+    """What only the capture decides: which codes are used, and where F comes from.
+
+    Returns:
+      The settings as the run keeps them, also if files of another tracker are added
+      later; and whose head model F is distilled from, if it is.
+
+    Raises:
+      InputError: what was asked for does not go with the codes.
+    """
+    used = dataclasses.replace(cfg.capture, driving=capture.driving_name)
+    cfg = dataclasses.replace(cfg, capture=used)
+    if cfg.forward.source == "none":
+        return cfg, None
+    person = open_person(capture, cfg.prior)
+    if person is None and cfg.forward.source == "distilled":
+        raise InputError(
+            f"--forward.source distilled needs codes of the head tracker; those of "
+            f"subject {cfg.subject} are of '{capture.driving_model}'. Make codes with "
+            "experiments/track.py and use them with --capture.driving nphm."
+        )
+    source = "none" if person is None else "distilled"
+    cfg = dataclasses.replace(
+        cfg, forward=dataclasses.replace(cfg.forward, source=source)
+    )
+    if not cfg.resume:
+        check_effects(cfg, PRESETS[cfg.preset])
+    return cfg, person
+
+
+def make_codes(
+    cfg: TrainConfig, root: Path, name: str, sequences: tuple[str, ...]
+) -> None:
+    """Runs the head tracker, for the sake of sequences that lack its codes."""
+    # Tracking is slow: what is wrong with the capture or the split is said before.
+    capture = open_nersemble(
+        root, name, cfg.capture, progress=False, decode=False, need_driving=False
+    )
+    holdout_split(capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera)
+    output = tracking_output(root / name, cfg.capture)
+    count = len(sequences)
+    print(
+        f"{count} of {len(capture.sequences)} sequences of subject {cfg.subject} "
+        f"{'has' if count == 1 else 'have'} no "
+        f"{f'{TRACKED}.npz' if cfg.capture.driving else 'driving codes'}: tracking the "
+        f"head first; codes go to {output}",
+        flush=True,
+    )
+    # It keeps what is there already, and takes the identity from it. Without a name it
+    # may start from the poses of any other tracker.
+    track_subject(
+        root,
+        name,
+        dataclasses.replace(cfg.capture, driving=""),
+        prior=cfg.prior,
+        output=output,
+        sequences=capture.sequences,
+    )
+
+
+@contextlib.contextmanager
+def explain_lack_of_memory() -> Iterator[None]:
+    """Names the settings that memory depends on when it runs out."""
+    try:
+        yield
+    except Exception as error:
+        if not is_lack_of_memory(error):
+            raise
+        raise InputError(f"out of memory. {LESS_MEMORY}") from error
+
+
+def choose_folder(cfg: TrainConfig) -> Path:
+    """The run folder that is to be made, or the one that is to be resumed."""
+    if cfg.resume:
+        if cfg.output is None:
+            raise InputError(
+                "--resume needs --output: the run folder that is to be continued."
+            )
+        changes = changed_settings(read_config(cfg.output), cfg)
+        if changes:
+            raise InputError(
+                f"--resume cannot continue {cfg.output} with other settings: "
+                f"{'; '.join(changes)}. Give the original ones, or start a new run."
+            )
+        return cfg.output
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = cfg.output or Path("runs") / cfg.subject / now
+    if (folder / CHECKPOINTS).exists() or (folder / CONFIG_FILE).exists():
+        raise InputError(
+            f"{folder} already holds a run. Continue it with --resume, or choose "
+            "another --output."
+        )
+    return folder
+
+
+def prepare_folder(folder: Path, cfg: TrainConfig, found: dict[str, Any]) -> None:
+    """Makes the run folder and writes what the run is; settings are not replaced."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not cfg.resume:
+            write_config(folder, cfg)
+            if cfg.method is not None:
+                shutil.copyfile(cfg.method, folder / METHOD_FILE)
+        write_environment(folder, found)
+    except OSError as error:
+        raise InputError(
+            f"the run folder {folder} cannot be written ({error.strerror}); choose "
+            "another with --output."
+        ) from error
+
+
+def run_training(
+    cfg: TrainConfig,
+    method: Method,
+    folder: Path,
+    capture: Capture,
+    split: Split,
+    person: Person | None,
+) -> Avatar:
+    """Trains to the last step, from the newest checkpoint if there is one.
+
+    Returns:
+      What avatar.npz in the folder holds then.
+    """
+    # All that can be wrong with the settings comes before the folder is made.
+    mesh = parallel.make_mesh(cfg.num_devices, cfg.views_per_step)
+    plan_step(0, seed=cfg.seed, train=split.train, views_per_step=cfg.views_per_step)
+    template = state_template(cfg, method, capture.expr_names)
+    memory.check_room(
+        _COPIES_OF_STATE
+        * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(template)),
+        f"a state of {cfg.gaussians.capacity} Gaussians",
+        LESS_MEMORY,
+    )
+    seconds, max_isects = 0.0, 0
+    step = checkpoint.latest_step(folder / CHECKPOINTS)
+    if step is None:
+        state = initial_state(cfg, method, capture, split.train, person)
+    else:
+        state, metadata = load_state(
+            folder, step, cfg, method, capture.expr_names, mesh
+        )
+        seconds = float(metadata["seconds"])
+        # The same program as before: what follows is the same to the last bit.
+        max_isects = int(metadata.get("max_isects", 0))
+        print(f"resuming at step {step}")
+    devices = [str(d) for d in mesh.devices.flat]
+    found = environment(devices, describe_path())
+    prepare_folder(folder, cfg, found)
+    renderer_fn = make_renderer_fn(method, capture)
+    trainer = Trainer(
+        cfg,
+        method,
+        capture,
+        split,
+        folder,
+        state,
+        seconds_before=seconds,
+        max_isects=max_isects,
+        preview_fn=make_preview_fn(cfg, capture, split, renderer_fn),
+        test_fn=make_test_fn(cfg, capture, split, renderer_fn),
+    )
+    print(
+        f"{int(state.alive.sum())} Gaussians on {describe_devices(cfg, mesh.size)}, "
+        f"room for {trainer.max_isects} intersections a view; compiling the step",
+        flush=True,
+    )
+    state = trainer.run()
+    print(
+        f"\ntrained {cfg.steps} steps in {trainer.total_seconds:.0f} s, "
+        f"peak memory {peak_rss_mb():.0f} MiB"
+    )
+    avatar = make_avatar(
+        cfg,
+        method,
+        state.params,
+        state.alive,
+        capture,
+        split,
+        steps=int(state.step),
+        environment=found,
+    )
+    write_avatar(folder / AVATAR_FILE, avatar)
+    print(f"wrote {folder / AVATAR_FILE}", file=sys.stderr)
+    return avatar
+
+
+def describe_devices(cfg: TrainConfig, used: int) -> str:
+    """How many devices are trained on, and why not on all."""
+    there = len(jax.local_devices())
+    text = f"{used} {jax.default_backend()} device(s)"
+    if used < there and not cfg.num_devices:
+        text = (
+            f"{used} of {there} {jax.default_backend()} devices (they share "
+            f"--views-per-step {cfg.views_per_step} evenly; {there} views use all)"
+        )
+    return text
