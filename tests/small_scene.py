@@ -6,23 +6,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.avatar.detail import detail_residuals, init_detail
+from npga_jax.avatar.method import LossTerm, Method, code_space_template, init_params
 from npga_jax.avatar.model import (
     deform_gaussians,
     head_viewmats,
     init_gaussians,
     render_views,
 )
-from npga_jax.core.types import AvatarParams, Batch, Splats
-from npga_jax.training.optim import GroupRates, make_optimizer
-from npga_jax.training.step import TrainState, init_train_state
+from npga_jax.avatar.settings import DetailConfig, ForwardConfig
+from npga_jax.core.types import AvatarParams, Batch, RenderOutput, Splats
+from npga_jax.training.default_method import default_method
+from npga_jax.training.settings import LossConfig, OptimConfig, TrainConfig
+from npga_jax.training.stages import run_optimizer
+from npga_jax.training.state import TrainState, init_train_state
+from npga_jax.training.step import Frames, make_train_step
 
 WIDTH, HEIGHT = 32, 48
 NUM_POINTS, CAPACITY = 60, 64
 NUM_EXPR, NUM_FEATURES, HIDDEN, OCTAVES = 3, 4, 8, 2
 MAX_ISECTS = 2048
+FRAMES = Frames(WIDTH, HEIGHT, MAX_ISECTS)
+CODES = code_space_template(("a", "b", "c"))
+CONFIG = TrainConfig(
+    steps=200,
+    forward=ForwardConfig(source="none"),
+    detail=DetailConfig(hidden=HIDDEN, layers=2, octaves=OCTAVES, code_noise=0.0),
+    loss=LossConfig(),
+    optim=OptimConfig(),
+)
+METHOD: Method = default_method(CONFIG)
 
-detail_fn = functools.partial(detail_residuals, octaves=OCTAVES)
+
+def terms(*names: str, method: Method = METHOD) -> tuple[LossTerm, ...]:
+    """Terms of a method by name; all without names."""
+    return tuple(t for t in method.terms if not names or t.name in names)
+
+
+def make_step(method: Method = METHOD, cfg: TrainConfig = CONFIG, **options):
+    """The training step of this scene, not compiled."""
+    frames = options.pop("frames", FRAMES)
+    chosen = options.pop("terms", method.terms)
+    return make_train_step(method, chosen, frames, run_optimizer(cfg), **options)
 
 
 def ball_points(count: int = NUM_POINTS, seed: int = 0) -> np.ndarray:
@@ -47,21 +71,12 @@ def make_params(
         sh_degree=sh_degree,
         key=cloud_key,
     )
-    detail = init_detail(
-        detail_key,
-        num_features=NUM_FEATURES,
-        num_expr=NUM_EXPR,
-        hidden=HIDDEN,
-        layers=2,
-        octaves=OCTAVES,
-    )
-    return AvatarParams(gaussians, detail, {}, {}), alive
+    return init_params(METHOD, gaussians, CODES, detail_key), alive
 
 
-def make_state(num_steps: int = 200, **options) -> TrainState:
+def make_state(cfg: TrainConfig = CONFIG, **options) -> TrainState:
     """A state before the first step."""
-    optimizer = make_optimizer(GroupRates(), num_steps)
-    return init_train_state(*make_params(**options), optimizer)
+    return init_train_state(*make_params(**options), run_optimizer(cfg))
 
 
 def make_cameras(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,18 +101,25 @@ def make_pose(scale: float = 1.0, seed: int = 0) -> np.ndarray:
 
 
 @jax.jit
-def render(splats: Splats, viewmats: jax.Array, Ks: jax.Array):
+def render(splats: Splats, viewmats: jax.Array, Ks: jax.Array) -> RenderOutput:
     """Splats through cameras in the splats' own frame."""
     return render_views(
-        splats, viewmats, Ks, width=WIDTH, height=HEIGHT, max_isects=MAX_ISECTS
-    )
+        METHOD,
+        AvatarParams({}, {}, {}, {}),
+        splats,
+        viewmats,
+        Ks,
+        width=WIDTH,
+        height=HEIGHT,
+        max_isects=MAX_ISECTS,
+    )[1]
 
 
 @functools.cache
 def make_batches(num_views: int = 2) -> tuple[Batch, ...]:
     """What cameras see of a coloured ball whose redness is its first code."""
     params, alive = make_params()
-    splats, _ = deform_gaussians(params, alive, np.zeros(3), detail_fn=detail_fn)
+    splats, _ = deform_gaussians(METHOD, params, alive, np.zeros(3))
     viewmats, Ks = make_cameras(num_views)
     batches = []
     for i, redness in enumerate((0.0, 0.3, 0.7, 1.0)):

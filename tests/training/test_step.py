@@ -1,30 +1,26 @@
 """The step on a ball whose redness follows the expression."""
 
+import dataclasses
+
 import chex
 import jax
 import numpy as np
 import pytest
 
-from npga_jax.training.losses import LossWeights
-from npga_jax.training.optim import GroupRates, make_optimizer
-from npga_jax.training.step import average_in, make_train_step
+from npga_jax.training.settings import OptimConfig
+from npga_jax.training.state import average_in
 from tests import small_scene
 
 NUM_STEPS = 300
-RATES = GroupRates(detail=6e-3, sh=2e-2)
+CONFIG = dataclasses.replace(
+    small_scene.CONFIG, steps=NUM_STEPS, optim=OptimConfig(detail=6e-3, sh=2e-2)
+)
 
 
 @pytest.fixture(scope="module")
 def step():
     """One compilation for all tests here: a second trace is an error."""
-    fn = make_train_step(
-        optimizer=make_optimizer(RATES, NUM_STEPS),
-        width=small_scene.WIDTH,
-        height=small_scene.HEIGHT,
-        max_isects=small_scene.MAX_ISECTS,
-        detail_fn=small_scene.detail_fn,
-        loss_weights=LossWeights(residual=0.01),
-    )
+    fn = small_scene.make_step(cfg=CONFIG)
     return jax.jit(chex.assert_max_traces(fn, n=1))
 
 
@@ -32,7 +28,7 @@ def step():
 def trained(step):
     """The state after NUM_STEPS, and the metrics of every step."""
     batches = small_scene.make_batches()
-    state, history = small_scene.make_state(NUM_STEPS), []
+    state, history = small_scene.make_state(CONFIG), []
     for i in range(NUM_STEPS):
         state, metrics = step(state, batches[i % len(batches)])
         history.append(jax.device_get(metrics))
@@ -59,7 +55,7 @@ def test_steps_are_counted_and_reported(trained):
 
 def test_dead_slots_stay_where_they_were(trained):
     state, _ = trained
-    start = small_scene.make_state(NUM_STEPS)
+    start = small_scene.make_state(CONFIG)
     np.testing.assert_array_equal(state.alive, start.alive)
     for name in ("means", "quats", "log_scales", "logit_opacities", "sh", "features"):
         before, after = (getattr(s.params.gaussians, name) for s in (start, state))
@@ -114,7 +110,7 @@ def test_broken_camera_is_not_finite_or_counted(step, trained, name):
 
 
 def test_weights_are_averaged_one_after_the_other(step):
-    state, taken_in = small_scene.make_state(NUM_STEPS), []
+    state, taken_in = small_scene.make_state(CONFIG), []
     assert not any(np.any(x) for x in jax.tree.leaves(state.average))
     for batch in small_scene.make_batches()[:4]:
         state, _ = step(state, batch)
@@ -133,7 +129,7 @@ def test_weights_are_averaged_one_after_the_other(step):
 
 def test_same_start_ends_the_same_to_the_last_bit(step):
     def run():
-        state = small_scene.make_state(NUM_STEPS)
+        state = small_scene.make_state(CONFIG)
         for batch in 3 * small_scene.make_batches():
             state, _ = step(state, batch)
         return state
