@@ -118,7 +118,7 @@ def write_avatar(path: Path, avatar: Avatar) -> None:
         "camera": {"width": camera.width, "height": camera.height, "fps": camera.fps},
         "provenance": avatar.provenance,
     }
-    with atomic_write(path) as part, open(part, "wb") as file:
+    with atomic_write(path) as file:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)
 
 
