@@ -302,7 +302,7 @@ def run_training(
     )
     state = trainer.run()
     print(
-        f"\ntrained {cfg.steps} steps in {trainer.total_seconds:.0f} s, "
+        f"\ntrained {cfg.steps} steps in {trainer.clock.seconds:.0f} s, "
         f"peak memory {peak_rss_mb():.0f} MiB"
     )
     avatar = make_avatar(

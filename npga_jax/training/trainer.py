@@ -1,16 +1,13 @@
-"""The training loop: steps, progress, checkpoints, previews, growth of capacities."""
+"""The training loop: steps, density control, checkpoints, growth of capacities."""
 
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from npga_jax.avatar import Method
 from npga_jax.core import (
@@ -18,10 +15,7 @@ from npga_jax.core import (
     Batch,
     InputError,
     Interrupts,
-    MetricsLog,
     checkpoint,
-    current_rss_mb,
-    duration,
     memory,
 )
 from npga_jax.data import (
@@ -36,7 +30,6 @@ from npga_jax.data import (
 from npga_jax.rasterizer import padded_capacity
 from npga_jax.training import parallel
 from npga_jax.training.refinement import Refiner, event_at
-from npga_jax.training.run_folder import CURVE_FILE
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.stages import (
     Stage,
@@ -46,6 +39,8 @@ from npga_jax.training.stages import (
 )
 from npga_jax.training.start import neighbour_graph
 from npga_jax.training.state import TrainState, average_in
+from npga_jax.training.step import Metrics
+from npga_jax.training.watching import Clock, Watch
 
 ISECTS_SLACK = 1.1
 """Room that a changed cloud must leave; else a larger capacity is compiled for."""
@@ -59,10 +54,6 @@ _MOST_UNCHECKED = 100
 
 class NonFiniteError(InputError):
     """Training has diverged, or its data are damaged."""
-
-
-def _thousands(count: int) -> str:
-    return f"{count / 1000:.0f}k" if count >= 10_000 else str(count)
 
 
 class Trainer:
@@ -96,11 +87,18 @@ class Trainer:
         self.capture, self.split, self.folder = capture, split, folder
         self.mesh = parallel.make_mesh(cfg.num_devices, cfg.views_per_step)
         self.state = jax.device_put(state, parallel.replicated(self.mesh))
-        self.preview_fn, self.test_fn = preview_fn, test_fn
-        self.seconds_before = seconds_before
-        self.seconds = 0.0
+        self.clock = Clock(seconds_before)
+        self.watch = Watch(
+            cfg,
+            folder,
+            int(state.step),
+            self.clock,
+            preview_fn=preview_fn,
+            test_fn=test_fn,
+        )
         self._saved_step = int(state.step)  # Nothing is lost with it.
         self._has_warned = False
+        self._unchecked: list[tuple[int, Metrics]] = []
         self._averaged_after = math.ceil(cfg.average_from * cfg.steps)
         self._average_fn = jax.jit(average_in, donate_argnums=0)
         self._weights = None
@@ -123,11 +121,6 @@ class Trainer:
 
     def _stage_at(self, step: int) -> Stage:
         return stage_at(self.cfg, self.method, step, has_mattes=self.capture.has_mattes)
-
-    @property
-    def total_seconds(self) -> float:
-        """Training time including the runs before."""
-        return self.seconds_before + self.seconds
 
     def _set_room(self, max_isects: int) -> None:
         """The next step is compiled for this capacity, and for the stage as it is."""
@@ -234,7 +227,7 @@ class Trainer:
         checkpoint.save_state(
             self.folder / CHECKPOINTS,
             self.state,
-            {"seconds": self.total_seconds, "max_isects": self.max_isects},
+            {"seconds": self.clock.seconds, "max_isects": self.max_isects},
         )
         self._saved_step = int(self.state.step)
 
@@ -269,69 +262,30 @@ class Trainer:
             the disk is full; in all cases a checkpoint is left to go on from.
           KeyboardInterrupt: when stopped by Ctrl-C; Stopped by SIGTERM.
         """
-        cfg = self.cfg
         start = int(self.state.step)
-        log = MetricsLog(self.folder, from_step=start)
-        curve = self._open_curve(start)
         batches = self._batches(start)
-        unchecked = []
-        began = time.perf_counter()
-        mark, marked_step = began, start
+        self.clock.start()
         try:
             with Interrupts() as interrupts:
-                if self._is_test_due(curve, start):
-                    pause = self._test(curve, start, began)
-                    began, mark = began + pause, mark + pause
+                if self.watch.is_test_due(start):
+                    self._test(start)
                 for index, batch in batches:
                     self._enter_stage(index)
                     if self.step_fn is None:
                         self.step_fn = self._compile_step(batch)
                     self.state, metrics = self.step_fn(self.state, batch)
-                    done = index + 1
-                    unchecked.append((index, metrics))
-                    if done > self._averaged_after:
-                        count = np.float32(done - self._averaged_after)
-                        self.state = self._average_fn(self.state, count)
-                    if done == start + 1:
-                        jax.block_until_ready(metrics)
-                        mark, marked_step = time.perf_counter(), done
-                    self.seconds = time.perf_counter() - began
                     is_stopped = interrupts.requested
-                    is_last = is_stopped or done == cfg.steps
-                    is_saved = is_last or done % cfg.save_every == 0
-                    is_logged = is_last or done % cfg.log_every == 0
-                    is_logged |= done == start + 1
-                    is_tested = not is_stopped and self._is_test_due(curve, done)
-                    event = event_at(cfg, self.method, done)
-                    is_seen = is_logged or is_saved or is_tested or event is not None
-                    if is_seen or len(unchecked) == _MOST_UNCHECKED:
-                        self._check(unchecked)
-                        unchecked.clear()
-                    if is_logged:
-                        values = {k: v.item() for k, v in metrics.items()}
-                        now = time.perf_counter()
-                        rate = (done - marked_step) / max(now - mark, 1e-9)
-                        mark, marked_step = now, done
-                        self.seconds = now - began
-                        self._report(log, done, values, rate)
-                    if event is not None:
-                        self._change_cloud(event)
-                    if done == cfg.steps > self._averaged_after:
-                        self.state = self.state._replace(params=self.state.average)
-                    if is_saved:
-                        self.save()
-                    if done % cfg.preview_every == 0 or done == cfg.steps:
-                        self._preview(done)
-                    if is_tested:
-                        pause = self._test(curve, done, began)
-                        began, mark = began + pause, mark + pause
+                    self._after_step(
+                        index + 1,
+                        metrics,
+                        is_first=index == start,
+                        is_stopped=is_stopped,
+                    )
                     if is_stopped:
                         break
         finally:
             batches.close()
-            log.close()
-            if curve is not None:
-                curve.close()
+            self.watch.close()
         if interrupts.requested:
             print(
                 f"\nstopped at step {self._saved_step}, saved; go on with "
@@ -341,16 +295,65 @@ class Trainer:
         interrupts.raise_if_requested()
         return self.state
 
-    def _check(self, outcomes: list[tuple[int, Any]]) -> None:
-        """Stops at a bad step, grows a capacity that was too small.
+    def _after_step(
+        self, done: int, metrics: Metrics, *, is_first: bool, is_stopped: bool
+    ) -> None:
+        """All that may follow a step.
 
         Args:
-          outcomes: steps, and the metrics that they returned.
+          done: steps taken.
+          is_first: of this process: it was compiled for.
+          is_stopped: no step follows.
         """
+        cfg = self.cfg
+        self._unchecked.append((done - 1, metrics))
+        if done > self._averaged_after:
+            count = np.float32(done - self._averaged_after)
+            self.state = self._average_fn(self.state, count)
+        if is_first:
+            jax.block_until_ready(metrics)
+            self.clock.tick()
+            self.watch.skip(done)
+        is_last = is_stopped or done == cfg.steps
+        is_saved = is_last or done % cfg.save_every == 0
+        is_logged = is_last or is_first or done % cfg.log_every == 0
+        is_tested = not is_stopped and self.watch.is_test_due(done)
+        event = event_at(cfg, self.method, done)
+        is_seen = is_logged or is_saved or is_tested or event is not None
+        if is_seen or len(self._unchecked) == _MOST_UNCHECKED:
+            # A bad step stops the run here, before anything else touches its state.
+            self._check()
+        self.clock.tick()
+        if is_logged:
+            values = {k: v.item() for k, v in metrics.items()}
+            self.watch.report(done, values, self.max_isects)
+        if event is not None:
+            self._change_cloud(event)
+        if done == cfg.steps > self._averaged_after:
+            self.state = self.state._replace(params=self.state.average)
+        if is_saved:
+            self.save()
+        self.watch.show(self.state, done)
+        if is_tested:
+            self._test(done)
+
+    def _test(self, step: int) -> None:
+        """Tests the state; where that fails, it is saved first."""
+        jax.block_until_ready(self.state)
+        self.clock.tick()
+        try:
+            self.watch.test(self.state, step)
+        except InputError:
+            self.save()
+            raise
+
+    def _check(self) -> None:
+        """Looks at what steps returned: stops at a bad one, grows what is too small."""
         names = ("is_finite", "loss", "num_dropped", "num_isects", "num_invalid")
         outcomes = jax.device_get(
-            [(index, {name: m[name] for name in names}) for index, m in outcomes]
+            [(i, {name: m[name] for name in names}) for i, m in self._unchecked]
         )
+        self._unchecked.clear()
         for index, outcome in outcomes:
             if not outcome["is_finite"]:
                 self._stop_at(index, float(outcome["loss"]))
@@ -386,62 +389,3 @@ class Trainer:
             f"diverged, or its data are damaged. What was trained before is saved. "
             f"Lower the step sizes (--optim), or look into its batch, {path}."
         )
-
-    def _report(self, log: MetricsLog, step: int, values: dict, rate: float) -> None:
-        cfg = self.cfg
-        left = (cfg.steps - step) / rate if rate > 0 else 0.0
-        line = (
-            f"step {step:,}/{cfg.steps:,}  loss {values['loss']:.4f}  "
-            f"psnr {values['psnr']:.2f}  alive {_thousands(values['num_alive'])}  "
-            f"isects {_thousands(values['num_isects'])}/"
-            f"{_thousands(self.max_isects)}  {rate:.2f} it/s  eta {duration(left)}"
-        )
-        if sys.stderr.isatty():
-            print(f"\r{line:<100}", end="", file=sys.stderr, flush=True)
-        elif step % (10 * cfg.log_every) == 0 or step in (1, cfg.steps):
-            print(line, file=sys.stderr, flush=True)
-        log.write(
-            step=step,
-            seconds=round(self.total_seconds, 3),
-            it_per_s=round(rate, 4),
-            rss_mb=current_rss_mb(),
-            **values,
-        )
-
-    def _preview(self, step: int) -> None:
-        if self.preview_fn is None:
-            return
-        folder = self.folder / "previews"
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(self.preview_fn(self.state)).save(folder / f"{step:07}.png")
-
-    def _open_curve(self, start: int) -> MetricsLog | None:
-        """The log of the tests, if there are any."""
-        path = self.folder / CURVE_FILE
-        if not path.exists() and (self.test_fn is None or not self.cfg.test_every):
-            return None
-        return MetricsLog(self.folder, from_step=start, name=CURVE_FILE)
-
-    def _is_test_due(self, curve: MetricsLog | None, step: int) -> bool:
-        """Whether the state of a step is to be tested, and has not been yet."""
-        every = self.cfg.test_every
-        if curve is None or self.test_fn is None or not every or step == 0:
-            return False
-        return (step % every == 0 or step == self.cfg.steps) and step not in curve.steps
-
-    def _test(self, curve: MetricsLog, step: int, began: float) -> float:
-        """Measures the state; gives the seconds that it took.
-
-        Raises:
-          InputError: as `test_fn` does; the state is saved before.
-        """
-        jax.block_until_ready(self.state)
-        now = time.perf_counter()
-        self.seconds = now - began
-        try:
-            values = self.test_fn(self.state)
-        except InputError:
-            self.save()
-            raise
-        curve.write(step=step, seconds=round(self.total_seconds, 3), **values)
-        return time.perf_counter() - now
