@@ -12,6 +12,7 @@ from .avatar import Method as Method
 from .avatar import Network as Network
 from .avatar import StepView as StepView
 from .core import InputError as InputError
+from .data import CaptureConfig as CaptureConfig
 from .rasterizer import rasterization as rasterization
 from .training import PRESETS as PRESETS
 from .training import TrainConfig as TrainConfig

@@ -50,3 +50,26 @@ def own_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_capture: SyntheticCapture, tmp_path_factory: pytest.TempPathFactory):
+    """A run of a few steps on the tiny capture, opened; do not change its folder."""
+    import npga_jax
+    from npga_jax.avatar.settings import DetailConfig, GaussianConfig
+    from npga_jax.data.settings import CaptureConfig
+    from npga_jax.training.settings import DensityConfig, TrainConfig
+
+    return npga_jax.train(
+        TrainConfig(
+            subject=tiny_capture.subject,
+            data_root=tiny_capture.root,
+            output=tmp_path_factory.mktemp("runs") / "tiny",
+            steps=6,
+            evaluate=False,
+            capture=CaptureConfig(width=32, driving="blendshapes"),
+            gaussians=GaussianConfig(capacity=64, feature_dim=4),
+            detail=DetailConfig(hidden=8, layers=2),
+            density=DensityConfig(events=1, views=2),
+        )
+    )

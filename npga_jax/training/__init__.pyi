@@ -7,6 +7,8 @@ from .artefact import write_avatar as write_avatar
 from .curve import make_test_fn as make_test_fn
 from .default_method import default_method as default_method
 from .default_method import distill_options as distill_options
+from .density import DensityReport as DensityReport
+from .density import ViewStats as ViewStats
 from .initial_points import InitialPoints as InitialPoints
 from .losses import composite_target as composite_target
 from .method_file import METHOD_FILE as METHOD_FILE
