@@ -106,7 +106,7 @@ def detail_residuals(
     With h = MLP(encoding(x), f), the residual is sum_e z_e (W_e h + b_e): a code of
     zero leaves the canonical cloud as it is. With a hundred frames to learn from, this
     reaches unseen mixtures of expressions better than an MLP that reads the code beside
-    the position (docs/results.md). Positions are read without a gradient, as in
+    the position (docs/notes/results.md). Positions are read without a gradient, as in
     Deformable 3D Gaussians.
     """
     expr = expr / jax.lax.stop_gradient(params["code_std"])

@@ -45,7 +45,7 @@ def use_exact_products() -> None:
 
     GPUs would round the factors to 10 bits and TPUs to 7, which tracking and root
     finding cannot do with. On an H200 it makes a training step 6 to 25 % longer
-    (docs/performance.md).
+    (docs/notes/performance.md).
     """
     import jax
 

@@ -10,7 +10,7 @@ Half of the points begin in posed space instead, around where F takes them: B sa
 canonical point x' each is, and x' + F(x', z) should be it. Where an expression unfolds
 what is a thin line in canonical space (a lid that closes), the first cycle has almost
 no points and almost no error; the second has as many as there is skin. It does average
-branches, where there are any (docs/avatar.md, on lips).
+branches, where there are any (docs/notes/avatar.md, on lips).
 
 Neither says what F does between lips that touch, where it spans what B tears apart;
 `folding` keeps it from turning space inside out there.

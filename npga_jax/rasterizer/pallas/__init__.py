@@ -1,7 +1,7 @@
 """Compositing by Pallas kernels for TPUs and, through Triton, for NVIDIA's GPUs.
 
 Both equal their twin, `compositing`, in JAX's interpreter. Those for GPUs equal it on
-an H200, too, and take a fiftieth of its time or less (docs/performance.md). Those for
+an H200, too, and take a fiftieth of its time or less (docs/notes/performance.md). Those for
 TPUs compile for TPUs that are not there; THEY HAVE NOT RUN ON ONE.
 """
 
