@@ -12,7 +12,8 @@ from npga_jax.app.opened import Opened
 from npga_jax.avatar import Avatar
 from npga_jax.core import InputError, Progress
 from npga_jax.data import Capture, DrivingFile, Timestep, load_driving
-from npga_jax.evaluation import to_uint8, write_png
+from npga_jax.evaluation import to_uint8
+from npga_jax.io import write_png
 
 
 class Shot(NamedTuple):

@@ -37,7 +37,7 @@ from npga_jax.data import (
     tracking_output,
 )
 from npga_jax.distillation import Person, open_person
-from npga_jax.rasterizer import describe_path
+from npga_jax.rasterizer import renderer_path
 from npga_jax.tracking import track_subject
 from npga_jax.training import (
     AVATAR_FILE,
@@ -280,7 +280,7 @@ def run_training(
         max_isects = int(metadata.get("max_isects", 0))
         print(f"resuming at step {step}")
     devices = [str(d) for d in mesh.devices.flat]
-    found = environment(devices, describe_path())
+    found = environment(devices, renderer_path()._asdict())
     prepare_folder(folder, cfg, found)
     renderer_fn = make_renderer_fn(method, capture)
     trainer = Trainer(

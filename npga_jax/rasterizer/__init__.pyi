@@ -1,10 +1,10 @@
 from . import pallas as pallas
 from . import sh as sh
 from .capacity import padded_capacity as padded_capacity
-from .native import ffi as ffi
+from .paths import RendererPath as RendererPath
+from .paths import renderer_path as renderer_path
 from .rendering import Blocking as Blocking
 from .rendering import rasterization as rasterization
 from .rendering import rasterization_pallas as rasterization_pallas
 from .rendering import rasterization_pure as rasterization_pure
 from .rendering import rasterization_reference as rasterization_reference
-from .stub_path import describe_path as describe_path

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from npga_jax.core import clip_with_way_back
+
 C0 = 0.28209479177387814
 C1 = 0.4886025119029199
 C2 = (
@@ -41,7 +43,11 @@ def eval_sh(sh: jax.Array, directions: jax.Array) -> jax.Array:
       directions: [N, 3] unit vectors from the camera to the Gaussian.
 
     Returns:
-      [N, 3], clipped at 0 from below.
+      [N, 3], 0 or more. What is clamped at 0 gets the gradients that
+      would brighten it: otherwise a Gaussian once black would stay so.
+
+    Raises:
+      ValueError: K is another number.
     """
     num_bases = sh.shape[-2]
     if num_bases not in (1, 4, 9, 16):
@@ -70,4 +76,4 @@ def eval_sh(sh: jax.Array, directions: jax.Array) -> jax.Array:
             C3[6] * x * (xx - 3 * yy),
         ]
     rgb = sum(basis[k][..., None] * sh[..., k, :] for k in range(num_bases))
-    return jnp.maximum(rgb + 0.5, 0.0)
+    return clip_with_way_back(rgb + 0.5, 0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from npga_jax.core import MetricsLog, Progress, current_rss_mb
-from npga_jax.evaluation import write_png
+from npga_jax.io import write_png
 from npga_jax.training.run_folder import CURVE_FILE
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.state import TrainState

@@ -1,5 +1,0 @@
-"""Stub until the rasterizer's own lands."""
-
-
-def describe_path():
-    return {}
