@@ -30,7 +30,7 @@ def load_calibration(path: Path) -> Calibration:
     (2200 x 3208 if not given). A dict is one K per serial, for the videos as they are.
 
     Raises:
-        InputError: if the file is missing or not such a calibration.
+      InputError: if the file is missing or not such a calibration.
     """
     content = _read_json(path)
     poses, intrinsics = content.get("world_2_cam"), content.get("intrinsics")
@@ -69,14 +69,14 @@ def make_camera(
     """Scales a camera to the images that are used.
 
     Args:
-        calibration: The rig.
-        camera_id: Serial.
-        video_size: (W, H) of the video.
-        size: (W, H) of the images.
+      calibration: The rig.
+      camera_id: Serial.
+      video_size: (W, H) of the video.
+      size: (W, H) of the images.
 
     Raises:
-        InputError: if the serial is not in the calibration, or the video has another
-            aspect ratio than the images that K is meant for.
+      InputError: if the serial is not in the calibration, or the video has another
+        aspect ratio than the images that K is meant for.
     """
     if camera_id not in calibration.world2cam:
         raise InputError(
@@ -106,7 +106,7 @@ def load_color_calibration(path: Path) -> dict[str, np.ndarray]:
     """Reads color_calibration.json: a [3, n] matrix per serial; {} without the file.
 
     Raises:
-        InputError: if the file holds something else.
+      InputError: if the file holds something else.
     """
     if not path.is_file():
         return {}

@@ -40,11 +40,11 @@ def load_driving(path: Path) -> DrivingFile:
     Poses of heads in NPHM's unit are rescaled, so that heads are in metres.
 
     Args:
-        path: The .npz file.
+      path: The .npz file.
 
     Raises:
-        InputError: if the file is damaged, lacks a key, or holds shapes, numbers or
-            poses that cannot be.
+      InputError: if the file is damaged, lacks a key, or holds shapes, numbers or
+        poses that cannot be.
     """
     arrays = _load_arrays(path)
     missing = [key for key in REQUIRED_KEYS if key not in arrays]
@@ -100,11 +100,11 @@ def tracked_folder(subject_folder: Path, cache_dir: Path | None = None) -> Path:
     """Where a subject's tracked codes lie that are not in the capture itself.
 
     Args:
-        subject_folder: The subject's folder; two copies do not share codes.
-        cache_dir: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
+      subject_folder: The subject's folder; two copies do not share codes.
+      cache_dir: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
 
     Returns:
-        The folder that holds SEQ/tracking/nphm.npz. It need not exist.
+      The folder that holds SEQ/tracking/nphm.npz. It need not exist.
     """
     folder = subject_folder.resolve()
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
@@ -120,9 +120,9 @@ def list_driving_files(
     name is in both, the capture's own file counts.
 
     Args:
-        subject_folder: The subject's folder.
-        sequence: Name of the sequence's folder.
-        cache_dir: As in `tracked_folder`.
+      subject_folder: The subject's folder.
+      sequence: Name of the sequence's folder.
+      cache_dir: As in `tracked_folder`.
     """
     found: dict[str, Path] = {}
     for folder in (

@@ -22,12 +22,12 @@ def frame_weights(codes: np.ndarray, balance: float) -> np.ndarray:
     Captures are mostly at rest; what training sees rarely it learns late.
 
     Args:
-        codes: [T, E] of the frames.
-        balance: 0 for all alike, 1 in proportion to the distance to the frames with the
-            most similar codes.
+      codes: [T, E] of the frames.
+      balance: 0 for all alike, 1 in proportion to the distance to the frames with the
+        most similar codes.
 
     Returns:
-        [T] float64 with mean 1.
+      [T] float64 with mean 1.
     """
     codes = codes / np.maximum(codes.std(axis=0), 1e-6)
     squares = ((codes[:, None] - codes[None]) ** 2).sum(axis=-1)
@@ -52,17 +52,17 @@ def plan_step(
     so a run that is resumed sees what it would have seen.
 
     Args:
-        step: Counts from 0 through the whole run.
-        seed: Seed of the order.
-        train: The training views.
-        views_per_step: Cameras to draw, without replacement.
-        weights: [T] with mean 1, how often each timestep comes in an epoch.
+      step: Counts from 0 through the whole run.
+      seed: Seed of the order.
+      train: The training views.
+      views_per_step: Cameras to draw, without replacement.
+      weights: [T] with mean 1, how often each timestep comes in an epoch.
 
     Returns:
-        The timestep and the cameras.
+      The timestep and the cameras.
 
     Raises:
-        InputError: if the timestep has fewer cameras than that.
+      InputError: if the timestep has fewer cameras than that.
     """
     epoch, position = divmod(step, len(train))
     order = _epoch_order(np.random.default_rng((seed, epoch)), len(train), weights)
@@ -92,14 +92,14 @@ def load_batch(capture: Capture, timestep: Timestep, cameras: tuple[str, ...]) -
     """Reads the views of one timestep.
 
     Args:
-        capture: The capture.
-        timestep: The moment.
-        cameras: B serials.
+      capture: The capture.
+      timestep: The moment.
+      cameras: B serials.
 
     Returns:
-        NumPy arrays. Where there is no matte, the whole image counts as the person:
-        training must then not compare opacity with it (`build.loss_weights`). Without
-        labels no pixel is of an eye or a mouth.
+      NumPy arrays. Where there is no matte, the whole image counts as the person:
+      training must then not compare opacity with it (`build.loss_weights`). Without
+      labels no pixel is of an eye or a mouth.
     """
     views = [capture.camera(timestep, c) for c in cameras]
     mattes = [capture.alpha(timestep, c) for c in cameras]
@@ -140,19 +140,19 @@ def prefetch(
     ends with the generator; an exception in it is raised here.
 
     Args:
-        capture: The capture.
-        train: The training views.
-        seed: Seed of the order.
-        views_per_step: Cameras of a batch.
-        start_step: First step.
-        num_steps: How many steps to yield: `start_step` up to, but without,
-            `start_step + num_steps`.
-        weights: See `plan_step`.
-        depth: Batches that may wait.
-        place: Brings a batch to where it is needed, in that thread too.
+      capture: The capture.
+      train: The training views.
+      seed: Seed of the order.
+      views_per_step: Cameras of a batch.
+      start_step: First step.
+      num_steps: How many steps to yield: `start_step` up to, but without,
+        `start_step + num_steps`.
+      weights: See `plan_step`.
+      depth: Batches that may wait.
+      place: Brings a batch to where it is needed, in that thread too.
 
     Yields:
-        The step and its batch.
+      The step and its batch.
     """
     ready: queue.Queue[tuple[int, Batch] | BaseException] = queue.Queue(depth)
     stop = threading.Event()

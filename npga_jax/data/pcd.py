@@ -16,11 +16,11 @@ def read_pcd(path: Path) -> PointCloud:
     grey; normals that it does not have are None.
 
     Args:
-        path: A .pcd file with the fields x y z, and perhaps rgb or rgba (packed into
-            four bytes) and normal_x normal_y normal_z.
+      path: A .pcd file with the fields x y z, and perhaps rgb or rgba (packed into
+        four bytes) and normal_x normal_y normal_z.
 
     Raises:
-        InputError: if the file is not a point cloud, is cut short, or is empty.
+      InputError: if the file is not a point cloud, is cut short, or is empty.
     """
     data = path.read_bytes()
     try:
@@ -134,11 +134,11 @@ def decompress_lzf(data: bytes, size: int) -> bytes:
     """Undoes LZF compression.
 
     Args:
-        data: Tokens: a literal run (first byte < 32), or a copy of earlier output.
-        size: Bytes that must come out.
+      data: Tokens: a literal run (first byte < 32), or a copy of earlier output.
+      size: Bytes that must come out.
 
     Raises:
-        ValueError: if the data does not decompress to `size` bytes.
+      ValueError: if the data does not decompress to `size` bytes.
     """
     out = bytearray()
     i = 0
