@@ -139,7 +139,7 @@ def find_sequence(sequences: tuple[str, ...], prefix: str) -> str:
     """Finds the one sequence that `prefix` means.
 
     Raises:
-        InputError: if there is none, or more than one.
+      InputError: if there is none, or more than one.
     """
     found = match_sequences(sequences, prefix)
     if len(found) == 1:

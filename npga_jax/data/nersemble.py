@@ -109,17 +109,17 @@ def open_nersemble(
     """Opens a capture, and decodes what is not in the cache yet.
 
     Args:
-        root: Holds the subjects (or `nvs/` with the subjects).
-        subject: Name of the subject's folder.
-        cfg: What to use of it.
-        progress: Whether to say on stderr what is done.
-        decode: False to decode no more than the files that are read from later: for
-            captures that only drive, and to look at a few frames.
-        need_driving: False if sequences may be without driving codes, as they are
-            before they are tracked: all their frames are then timesteps.
+      root: Holds the subjects (or `nvs/` with the subjects).
+      subject: Name of the subject's folder.
+      cfg: What to use of it.
+      progress: Whether to say on stderr what is done.
+      decode: False to decode no more than the files that are read from later: for
+        captures that only drive, and to look at a few frames.
+      need_driving: False if sequences may be without driving codes, as they are
+        before they are tracked: all their frames are then timesteps.
 
     Raises:
-        InputError: for the first thing that is wrong with the capture.
+      InputError: for the first thing that is wrong with the capture.
     """
     survey = survey_nersemble(root, subject, cfg, need_driving=need_driving)
     _raise_problems(survey)
@@ -141,10 +141,10 @@ def decode_all(
     """Decodes what a survey found missing in the cache.
 
     Returns:
-        A new survey, which knows the true numbers of frames.
+      A new survey, which knows the true numbers of frames.
 
     Raises:
-        InputError: if the disk is too small, or a file is damaged.
+      InputError: if the disk is too small, or a file is damaged.
     """
     if not survey.missing:
         return survey

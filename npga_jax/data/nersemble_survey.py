@@ -73,14 +73,14 @@ def survey_nersemble(
     Opens headers only, and those only of files that are not in the cache yet.
 
     Args:
-        root: Holds the subjects (or `nvs/` with the subjects).
-        subject: Name of the subject's folder.
-        cfg: What to use of it.
-        need_driving: Whether a sequence without driving codes is a problem; else all
-            its frames are used.
+      root: Holds the subjects (or `nvs/` with the subjects).
+      subject: Name of the subject's folder.
+      cfg: What to use of it.
+      need_driving: Whether a sequence without driving codes is a problem; else all
+        its frames are used.
 
     Returns:
-        What was found, with all problems in it; never raises for what is on disk.
+      What was found, with all problems in it; never raises for what is on disk.
     """
     folder = root / subject
     if not folder.is_dir() and (root / "nvs" / subject).is_dir():
@@ -209,7 +209,7 @@ def _stated_frames(entry: video_cache.Entry, video_size: tuple[int, int]) -> int
     """Number of frames that a source states; 0 if it does not.
 
     Raises:
-        InputError: if it cannot be opened, or is a video of another size.
+      InputError: if it cannot be opened, or is a video of another size.
     """
     info = video.probe(entry.source, entry.kind)
     if entry.kind == "rgb" and (info.width, info.height) != video_size:

@@ -238,7 +238,7 @@ def test_pose_that_is_no_rotation_is_an_error(damaged, small):
     params = read_params(damaged)
     params["world_2_cam"][FRONT][0][0] = 3.0
     write_params(damaged, params)
-    with pytest.raises(InputError, match=f"'world_2_cam' of {FRONT} is not a rotation"):
+    with pytest.raises(InputError, match=f"'world_2_cam' of {FRONT} is not rigid"):
         open_074(damaged, small)
 
 
