@@ -9,6 +9,7 @@ from .archives import read_entry as read_entry
 from .argv import option_from_argv as option_from_argv
 from .checkpoint import CHECKPOINTS as CHECKPOINTS
 from .codes import most_neutral_row as most_neutral_row
+from .codes import neutral_first as neutral_first
 from .errors import InputError as InputError
 from .errors import Stopped as Stopped
 from .files import atomic_write as atomic_write

@@ -47,21 +47,26 @@ def skin_points(capture: Capture, timestep: Timestep) -> SkinPoints | None:
     return SkinPoints(cloud.xyz[keep], normals[keep], cloud.rgb[keep])
 
 
-def fixed_size(
-    arrays: tuple[np.ndarray, ...], count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, ...]:
-    """Draws or pads to `count` points.
+def drawn(points: SkinPoints, count: int, rng: np.random.Generator) -> SkinPoints:
+    """At most `count` of the points, without repetition, in arrays of their own."""
+    if len(points.xyz) <= count:
+        return points
+    chosen = rng.choice(len(points.xyz), count, replace=False)
+    return SkinPoints(*(array[chosen] for array in points))
+
+
+def padded(arrays: tuple[np.ndarray, ...], count: int) -> tuple[np.ndarray, ...]:
+    """Fills arrays up to one length.
 
     Args:
-      arrays: [P, ...] each.
+      arrays: [P, ...] each, P at most `count`.
+      count: the length.
 
     Returns:
       The arrays [count, ...] float32, and weights [count], 0 for padding.
     """
-    chosen = np.arange(len(arrays[0]))
-    if len(chosen) > count:
-        chosen = rng.choice(len(chosen), count, replace=False)
-    pad = count - len(chosen)
-    weights = np.concatenate([np.ones(len(chosen)), np.zeros(pad)])
-    padded = (np.pad(a[chosen], ((0, pad), (0, 0))) for a in arrays)
-    return tuple(a.astype(np.float32) for a in (*padded, weights))
+    known = len(arrays[0])
+    pad = count - known
+    weights = np.concatenate([np.ones(known), np.zeros(pad)])
+    wide = (np.pad(a, ((0, pad), (0, 0))) for a in arrays)
+    return tuple(a.astype(np.float32) for a in (*wide, weights))

@@ -11,6 +11,7 @@ from npga_jax.core import write_json
 from npga_jax.data import Timestep
 from npga_jax.nphm import MILLIMETRES_PER_UNIT, Codes, HeadModel, evaluate_points
 from npga_jax.tracking.alignment import Similarity
+from npga_jax.tracking.gathering import Frame
 from npga_jax.tracking.solver import Unknowns
 
 _INLIER_MM = 5.0
@@ -19,11 +20,11 @@ _BAD_INLIERS = 0.6
 
 
 class FrameFit(NamedTuple):
-    """Distances of a frame's skin points to the tracked surface."""
+    """Distances of a frame's skin to the tracked surface, at a draw of its points."""
 
     sequence: str
     frame_id: int
-    num_points: int
+    num_points: int  # of skin, in the cloud
     median_mm: float
     p90_mm: float
     inliers: float  # share of the points within 5 mm
@@ -33,34 +34,33 @@ class FrameFit(NamedTuple):
 def frame_fits(
     model: HeadModel,
     unknowns: Unknowns,
-    timesteps: Sequence[Timestep],
-    points: Sequence[np.ndarray],
+    frames: Sequence[Frame],
     poses: Sequence[Similarity],
 ) -> list[FrameFit]:
     """Measures every frame, in millimetres of the world.
 
     Args:
-      points: of each frame, [P, 3] world, metres.
+      model: the head model.
+      unknowns: what was fitted.
+      frames: with the points to measure at.
       poses: of each frame; a pose's scale is that of the head it has found.
     """
     fits = []
-    for i, (timestep, cloud, pose) in enumerate(
-        zip(timesteps, points, poses, strict=True)
-    ):
+    for i, (frame, pose) in enumerate(zip(frames, poses, strict=True)):
         codes = Codes(
             geo=unknowns.geo,
             app=np.zeros(model.cfg.lat_dim_app, np.float32),
             exp=unknowns.exp[i],
         )
-        distance = np.abs(evaluate_points(model, pose.to_head(cloud), codes).sdf)
+        distance = np.abs(evaluate_points(model, pose.to_head(frame.judged), codes).sdf)
         distance = distance * MILLIMETRES_PER_UNIT * pose.scale
         median = float(np.median(distance))
         inliers = float((distance < _INLIER_MM).mean())
         fits.append(
             FrameFit(
-                sequence=timestep.sequence,
-                frame_id=timestep.frame_id,
-                num_points=len(cloud),
+                sequence=frame.timestep.sequence,
+                frame_id=frame.timestep.frame_id,
+                num_points=frame.num_points,
                 median_mm=median,
                 p90_mm=float(np.quantile(distance, 0.9)),
                 inliers=inliers,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import InputError, check_writable
+from npga_jax.core import check_writable, neutral_first
 from npga_jax.data import CaptureConfig, NersembleCapture, Timestep, open_nersemble
 from npga_jax.nphm import (
     MILLIMETRES_PER_UNIT,
@@ -19,37 +19,20 @@ from npga_jax.nphm import (
     Codes,
     HeadModel,
     deform,
-    head_mesh,
     predict_anchors,
 )
 from npga_jax.tracking import schedule
-from npga_jax.tracking.alignment import (
-    Similarity,
-    align_head,
-    facing_cameras,
-    refined,
-    similarity_from_matrix,
-)
+from npga_jax.tracking.alignment import Similarity, refined
 from npga_jax.tracking.appearance import Appearance, color_channels, make_texture
-from npga_jax.tracking.clouds import SkinPoints, fixed_size, skin_points
+from npga_jax.tracking.clouds import padded
 from npga_jax.tracking.files import Tracked, model_name, read_identity, write_tracked
 from npga_jax.tracking.frame_report import FrameFit, frame_fits, write_report
+from npga_jax.tracking.gathering import Frame, gather_frames
 from npga_jax.tracking.head_prior import LoadedPrior, open_prior
 from npga_jax.tracking.options import TrackingOptions, check_options
 from npga_jax.tracking.overlay import write_overlays
 from npga_jax.tracking.residuals import apply_pose
 from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
-
-_MEAN_HEAD_RESOLUTION = 96
-_FEWEST_POINTS = 200
-
-
-class Frame(NamedTuple):
-    """A frame to be tracked."""
-
-    timestep: Timestep
-    points: SkinPoints
-    pose: Similarity  # a first one
 
 
 class Tracking(NamedTuple):
@@ -138,7 +121,7 @@ def track(
         smooth_exp=options.smoothness / float(np.median(loaded.exp_std)) ** 2,
         symmetry=options.symmetry / float(np.median(loaded.geo_std)) ** 2,
     )
-    frames, without_cloud = _gather_frames(capture, model, sequences)
+    frames, without_cloud = gather_frames(capture, model, sequences, options)
     observations, channels = _observations(frames, options)
     links = _links([frame.timestep for frame in frames])
     unknowns = schedule.start(model.cfg, len(frames))
@@ -194,88 +177,25 @@ def track(
     fits = frame_fits(
         loaded.model,
         unknowns,
-        [f.timestep for f in frames],
-        [f.points.xyz for f in frames],
+        frames,
         poses,
     )
     seconds = time.perf_counter() - began
     return Tracking(frames, unknowns, poses, fits, without_cloud, seconds)
 
 
-def _gather_frames(
-    capture: NersembleCapture, model, sequences: Sequence[str]
-) -> tuple[list[Frame], list[Timestep]]:
-    """Frames with their skin and a first pose, and the timesteps without a cloud."""
-    found, without = [], []
-    for timestep in capture.timesteps:
-        if timestep.sequence not in sequences:
-            continue
-        points = skin_points(capture, timestep)
-        if points is None or len(points.xyz) < _FEWEST_POINTS:
-            without.append(timestep)
-        else:
-            found.append((timestep, points))
-    if not found:
-        raise InputError(
-            f"subject {capture.subject}: no frame of {', '.join(sequences)} has a "
-            f"point cloud with {_FEWEST_POINTS} points of skin or more; tracking needs "
-            "sequences/SEQ/pointclouds/frame_*.pcd (multi-view stereo)."
-        )
-    codes = Codes(
-        geo=np.zeros(model.cfg.lat_dim_geo, np.float32),
-        app=np.zeros(model.cfg.lat_dim_app, np.float32),
-        exp=np.zeros(model.cfg.lat_dim_exp, np.float32),
-    )
-    head = head_mesh(
-        model,
-        codes,
-        posed=False,
-        resolution=_MEAN_HEAD_RESOLUTION,
-        with_color=False,
-    ).vertices.astype(np.float64)
-    return list(_posed_frames(capture, found, head)), without
-
-
-def _posed_frames(capture, found, head):
-    """First poses: found on one frame, carried to the others.
-
-    A tracker's poses say how the head moves from frame to frame, up to one rigid motion
-    between its frame and ours. Without them, each frame starts from the one before.
-    """
-    first, points = found[0]
-    cameras = [capture.camera(first, c).world2cam for c in capture.cameras]
-    guesses = [facing_cameras(points.xyz, cameras)]
-    tracked = capture.has_driving(first)
-    if tracked:
-        theirs = capture.driving(first).world_from_head
-        guesses.insert(0, similarity_from_matrix(theirs))
-    pose, _ = align_head(points.xyz.astype(np.float64), head, guesses)
-    between = np.linalg.inv(theirs) @ pose.matrix() if tracked else None
-    for timestep, points in found:
-        if between is not None and capture.has_driving(timestep):
-            theirs = capture.driving(timestep).world_from_head.astype(np.float64)
-            pose = similarity_from_matrix(theirs @ between)
-        elif timestep is not first:
-            # Heads move far between frames, further between sequences.
-            near = [pose, facing_cameras(points.xyz, cameras)]
-            pose, _ = align_head(points.xyz.astype(np.float64), head, near)
-        yield Frame(timestep, points, pose)
-
-
 def _observations(
     frames: list[Frame], options: TrackingOptions
 ) -> tuple[Observations, jax.Array]:
     """Points of all frames, and their colours [T, P, 3]."""
-    rng = np.random.default_rng(options.seed)
     columns = [
-        fixed_size(
+        padded(
             (
                 frame.pose.to_head(frame.points.xyz),
                 frame.pose.turn_to_head(frame.points.normals),
                 color_channels(frame.points.rgb),
             ),
             options.points,
-            rng,
         )
         for frame in frames
     ]
@@ -293,8 +213,7 @@ def _appearance(
     options: TrackingOptions,
 ) -> Appearance:
     """Colours of the most neutral frames, brought to canonical space by a first fit."""
-    size = np.linalg.norm(np.asarray(unknowns.exp), axis=-1)
-    neutral = np.argsort(size, kind="stable")[: options.texture_frames]
+    neutral = neutral_first(np.asarray(unknowns.exp))[: options.texture_frames]
 
     @jax.jit
     def bring_back(points, pose, exp):

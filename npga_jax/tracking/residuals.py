@@ -26,7 +26,7 @@ POSE_DIM = 6
 """Rotation vector and translation of a pose residual."""
 
 
-class Residuals(NamedTuple):
+class PointResiduals(NamedTuple):
     """One frame's points against the model."""
 
     sdf: jax.Array  # [P] NPHM units
@@ -93,8 +93,8 @@ def distances(
 
 def expression_residuals(
     params: Params, cfg: NPHMConfig, points: jax.Array, geo: jax.Array, exp: jax.Array
-) -> Residuals:
-    """Residuals with the Jacobian of pose and expression; identity is held.
+) -> PointResiduals:
+    """Distances with the Jacobian of pose and expression; identity is held.
 
     Args:
       points: [P, 3] in the model's frame.
@@ -119,13 +119,13 @@ def expression_residuals(
     )
     by_exp = by_condition[:, -cfg.lat_dim_exp :]
     jacobian = jnp.concatenate([_pose_jacobian(points, gradient), by_exp], axis=-1)
-    return Residuals(sdf=sdf, normals=gradient, jacobian=jacobian)
+    return PointResiduals(sdf=sdf, normals=gradient, jacobian=jacobian)
 
 
 def identity_residuals(
     params: Params, cfg: NPHMConfig, points: jax.Array, geo: jax.Array, exp: jax.Array
-) -> Residuals:
-    """Residuals with the Jacobian of pose, expression and identity.
+) -> PointResiduals:
+    """Distances with the Jacobian of pose, expression and identity.
 
     Every point is given a head of its own, so that one reverse pass keeps their
     gradients apart. About three times the work of `expression_residuals`.
@@ -147,4 +147,4 @@ def identity_residuals(
     jacobian = jnp.concatenate(
         [_pose_jacobian(points, gradient), by_exp, by_geo], axis=-1
     )
-    return Residuals(sdf=sdf, normals=gradient, jacobian=jacobian)
+    return PointResiduals(sdf=sdf, normals=gradient, jacobian=jacobian)

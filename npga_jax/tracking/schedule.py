@@ -31,7 +31,7 @@ _DAMPING = 1e-3
 """Of the first step of a stage, relative to the diagonal."""
 
 
-class Stage(NamedTuple):
+class FitStage(NamedTuple):
     """A few iterations with one robust loss."""
 
     scale: float  # NPHM units
@@ -40,20 +40,20 @@ class Stage(NamedTuple):
     iterations: int
 
 
-POSE_STAGES = (Stage(0.1, 0.6, -1.0, 6), Stage(0.04, 0.2, 0.2, 4))
+POSE_STAGES = (FitStage(0.1, 0.6, -1.0, 6), FitStage(0.04, 0.2, 0.2, 4))
 EXPRESSION_STAGES = (
-    Stage(0.05, 0.2, 0.0, 4),
-    Stage(0.02, 0.08, 0.3, 4),
-    Stage(0.008, 0.03, 0.5, 6),
+    FitStage(0.05, 0.2, 0.0, 4),
+    FitStage(0.02, 0.08, 0.3, 4),
+    FitStage(0.008, 0.03, 0.5, 6),
 )
 IDENTITY_STAGES = (
-    Stage(0.05, 0.2, 0.0, 5),
-    Stage(0.02, 0.08, 0.3, 5),
-    Stage(0.008, 0.03, 0.5, 8),
+    FitStage(0.05, 0.2, 0.0, 5),
+    FitStage(0.02, 0.08, 0.3, 5),
+    FitStage(0.008, 0.03, 0.5, 8),
 )
-JOINT_STAGES = (Stage(0.008, 0.03, 0.5, 4),)
+JOINT_STAGES = (FitStage(0.008, 0.03, 0.5, 4),)
 
-COLOR_STAGES = (Stage(0.008, 0.03, 0.5, 6),)
+COLOR_STAGES = (FitStage(0.008, 0.03, 0.5, 6),)
 
 _step_expressions = jax.jit(solve_expressions, static_argnames="cfg")
 _step_identity = jax.jit(solve_identity, static_argnames="cfg")
@@ -81,7 +81,7 @@ def as_arrays(prior: PriorWeights, cfg: NPHMConfig) -> PriorWeights:
     )
 
 
-def _robust(stage: Stage) -> Robust:
+def _robust(stage: FitStage) -> Robust:
     return Robust(
         *(jnp.float32(v) for v in (stage.scale, stage.cutoff, stage.min_cosine))
     )
@@ -95,7 +95,7 @@ def _iterate(
     links: np.ndarray,
     damping: jax.Array,
     prior: PriorWeights,
-    stages: Sequence[Stage],
+    stages: Sequence[FitStage],
     progress: bool,
     name: str,
     *extra: Appearance | None,
@@ -132,7 +132,7 @@ def fit_expressions(
     unknowns: Unknowns,
     links: np.ndarray,
     prior: PriorWeights,
-    stages: Sequence[Stage] = EXPRESSION_STAGES,
+    stages: Sequence[FitStage] = EXPRESSION_STAGES,
     *,
     appearance: Appearance | None = None,
     progress: bool = False,
@@ -165,7 +165,7 @@ def fit_poses(
     observations: Observations,
     unknowns: Unknowns,
     prior: PriorWeights,
-    stages: Sequence[Stage] = POSE_STAGES,
+    stages: Sequence[FitStage] = POSE_STAGES,
     *,
     progress: bool = False,
 ) -> Unknowns:
@@ -190,7 +190,7 @@ def fit_identity(
     unknowns: Unknowns,
     links: np.ndarray,
     prior: PriorWeights,
-    stages: Sequence[Stage] = IDENTITY_STAGES,
+    stages: Sequence[FitStage] = IDENTITY_STAGES,
     *,
     progress: bool = False,
     name: str = "identity",

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from npga_jax.avatar import SKULL
-from npga_jax.core import InputError
+from npga_jax.core import InputError, neutral_first
 from npga_jax.data import Capture, PointCloud, Timestep, segmentation, vote_labels
 
 ON_SKULL = segmentation.EYES
@@ -20,11 +20,9 @@ def most_neutral(
     capture: Capture, timesteps: Sequence[Timestep], count: int
 ) -> list[Timestep]:
     """Timesteps that have a point cloud, the smallest expression codes first."""
-    by_size = sorted(
-        timesteps, key=lambda t: (float(np.sum(capture.driving(t).expr ** 2)), t.index)
-    )
+    codes = np.array([capture.driving(t).expr for t in timesteps])
     found = []
-    for timestep in by_size:
+    for timestep in (timesteps[row] for row in neutral_first(codes)):
         if len(found) == count:
             break
         if capture.points(timestep) is not None:
@@ -85,6 +83,27 @@ def neighbour_spacing(points: np.ndarray, neighbours: int = 3) -> np.ndarray:
     return np.sqrt(np.mean(distances[:, 1:] ** 2, axis=1))
 
 
+def choose_rows(counts: Sequence[int], most: int, seed: int) -> list[np.ndarray]:
+    """Draws from several sets as if from their union, without holding it.
+
+    Args:
+      counts: the number of rows of each set.
+      most: how many are drawn in all; all of them where there are not more.
+      seed: of the draw.
+
+    Returns:
+      The chosen rows of each set, ascending.
+    """
+    ends = np.cumsum(counts)
+    total = int(ends[-1])
+    if total <= most:
+        return [np.arange(count) for count in counts]
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(total, most, replace=False))
+    parts = np.split(rows, np.searchsorted(rows, ends[:-1]))
+    return [part - start for part, start in zip(parts, ends - counts, strict=True)]
+
+
 class InitialPoints(NamedTuple):
     """Where Gaussians start."""
 
@@ -109,7 +128,13 @@ def gather_points(
 ) -> InitialPoints:
     """Merges the clouds of some timesteps, without stray points.
 
+    One cloud is held at a time: first it is found out which points there are to choose
+    from, then the chosen ones are read.
+
     Args:
+      capture: with clouds.
+      timesteps: those to merge, each with a cloud.
+      seed: of the draw.
       max_points: at most this many are kept, drawn at random.
       to_canonical: (points [P, 3] posed in the head frame, expr [E]) -> canonical
         points and hyper coordinates; None takes posed points for canonical ones.
@@ -118,33 +143,34 @@ def gather_points(
         label.
       cameras: whose label maps count; None for all.
     """
-    found = []
+    kept, rigid = [], []
     for timestep in timesteps:
         cloud = capture.points(timestep)
-        driving = capture.driving(timestep)
-        points = to_head_frame(cloud, driving.world_from_head)
+        points = to_head_frame(cloud, capture.driving(timestep).world_from_head)
         spacing = neighbour_spacing(points)
-        kept = spacing <= OUTLIER_FACTOR * np.median(spacing)
-        rigid = np.zeros(len(points), bool)
+        wanted = spacing <= OUTLIER_FACTOR * np.median(spacing)
+        fixed = np.zeros(len(points), bool)
         if on_skull or left_out:
             labels = vote_labels(capture, timestep, cloud, cameras)
             if labels is not None:
-                rigid = np.isin(labels, list(on_skull))
-                kept &= ~np.isin(labels, list(left_out))
-        points, rigid = points[kept], rigid[kept]
+                fixed = np.isin(labels, list(on_skull))
+                wanted &= ~np.isin(labels, list(left_out))
+        kept.append(np.flatnonzero(wanted))
+        rigid.append(fixed[wanted])
+    found = []
+    chosen = choose_rows([len(rows) for rows in kept], max_points, seed)
+    for timestep, rows, fixed, own in zip(timesteps, kept, rigid, chosen, strict=True):
+        cloud, driving = capture.points(timestep), capture.driving(timestep)
+        points = to_head_frame(cloud, driving.world_from_head)[rows[own]]
+        fixed = fixed[own]
         canonical, hyper = points, np.zeros((len(points), 0))
         if to_canonical is not None:
             canonical, hyper = to_canonical(points, driving.expr)
-        canonical = np.where(rigid[:, None], points, canonical)
+        canonical = np.where(fixed[:, None], points, canonical)
         bindings = np.zeros((len(points), 2))
-        bindings[rigid, SKULL] = 1.0
-        found.append((canonical, cloud.rgb[kept], hyper, bindings))
-    xyz, rgb, hyper, bindings = (np.concatenate(x) for x in zip(*found, strict=True))
-    if len(xyz) > max_points:
-        rng = np.random.default_rng(seed)
-        chosen = np.sort(rng.choice(len(xyz), max_points, replace=False))
-        xyz, rgb, hyper, bindings = (x[chosen] for x in (xyz, rgb, hyper, bindings))
-    return as_initial(xyz, rgb, hyper, bindings)
+        bindings[fixed, SKULL] = 1.0
+        found.append((canonical, cloud.rgb[rows[own]], hyper, bindings))
+    return as_initial(*(np.concatenate(x) for x in zip(*found, strict=True)))
 
 
 def as_initial(

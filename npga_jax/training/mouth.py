@@ -12,7 +12,12 @@ from scipy.spatial import cKDTree
 
 from npga_jax.avatar import JAW, NUM_CHIN, SKULL
 from npga_jax.data import FACE, INNER_MOUTH, Capture, Timestep, vote_labels
-from npga_jax.training.initial_points import InitialPoints, as_initial, to_head_frame
+from npga_jax.training.initial_points import (
+    InitialPoints,
+    as_initial,
+    choose_rows,
+    to_head_frame,
+)
 
 _SUPPORT_RADIUS = 2e-3
 """Metres between points of two frames that are taken for one place."""
@@ -30,18 +35,26 @@ class MouthPoints(NamedTuple):
     rows: np.ndarray  # [P] which of the frames
 
 
-def labelled_points(
+def labelled_rows(
     capture: Capture, timestep: Timestep, label: int, cameras: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points of one frame with a label, in the head frame [P, 3], and their colours."""
+) -> np.ndarray:
+    """Which points of a frame's cloud have a label; none without a cloud or maps."""
     cloud = capture.points(timestep)
+    labels = None if cloud is None else vote_labels(capture, timestep, cloud, cameras)
+    if labels is None:
+        return np.zeros(0, int)
+    return np.flatnonzero(labels == label)
+
+
+def take_points(
+    capture: Capture, timestep: Timestep, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Some points of a frame, in the head frame [P, 3], and their colours [P, 3]."""
+    cloud = capture.points(timestep) if len(rows) else None
     if cloud is None:
         return np.zeros((0, 3)), np.zeros((0, 3))
-    labels = vote_labels(capture, timestep, cloud, cameras)
-    if labels is None:
-        return np.zeros((0, 3)), np.zeros((0, 3))
     points = to_head_frame(cloud, capture.driving(timestep).world_from_head)
-    return points[labels == label], cloud.rgb[labels == label]
+    return points[rows], cloud.rgb[rows]
 
 
 def mouth_points(
@@ -54,19 +67,25 @@ def mouth_points(
 ) -> MouthPoints:
     """Points inside the mouth; none where there are no label maps.
 
+    One cloud and its maps are held at a time; those whose points are chosen are read
+    once more.
+
     Args:
+      capture: with clouds.
+      timesteps: those to look at.
+      seed: of the draw.
       cameras: whose label maps count.
       max_points: at most this many are kept, drawn at random.
     """
-    found = [labelled_points(capture, t, INNER_MOUTH, cameras) for t in timesteps]
-    rows = [np.full(len(points), row) for row, (points, _) in enumerate(found)]
+    rows = [labelled_rows(capture, t, INNER_MOUTH, cameras) for t in timesteps]
+    chosen = choose_rows([len(own) for own in rows], max_points, seed)
+    found = [
+        take_points(capture, t, own[drawn])
+        for t, own, drawn in zip(timesteps, rows, chosen, strict=True)
+    ]
     points, rgb = zip(*found, strict=True)
-    mouth = MouthPoints(*(np.concatenate(x) for x in (points, rgb, rows)))
-    if len(mouth.means) > max_points:
-        rng = np.random.default_rng(seed)
-        kept = np.sort(rng.choice(len(mouth.means), max_points, replace=False))
-        mouth = MouthPoints(*(x[kept] for x in mouth))
-    return mouth
+    frames = np.repeat(np.arange(len(found)), [len(drawn) for drawn in chosen])
+    return MouthPoints(np.concatenate(points), np.concatenate(rgb), frames)
 
 
 def chin_points(
@@ -127,6 +146,7 @@ def canonical_skin(
     """Skin of some frames, [P, 3]."""
     found = []
     for timestep in timesteps:
-        points, _ = labelled_points(capture, timestep, FACE, cameras)
+        rows = labelled_rows(capture, timestep, FACE, cameras)
+        points, _ = take_points(capture, timestep, rows)
         found.append(to_canonical(points, capture.driving(timestep).expr)[0])
     return np.concatenate(found)

@@ -71,7 +71,7 @@ def test_only_codes_that_were_seen_move(prepared):
     assert (moved[(visits > 0) & ~scans.is_neutral] > 0).all()
 
 
-def test_resuming_gives_the_same_weights(prepared, tmp_path):
+def test_resuming_gives_the_same_weights(prepared, tmp_path, monkeypatch):
     _, scans, _, last, _ = prepared
     half = PriorConfig(scans=Path("none"), **SMALL)
     setup = trainer.prepare(half, scans)
@@ -80,17 +80,13 @@ def test_resuming_gives_the_same_weights(prepared, tmp_path):
     class Stop(Exception):
         pass
 
-    def stop_after(step, *args):
+    def stop_after(log, *, step, **values):
         if step == 16:
             raise Stop
 
-    original = trainer._report
-    trainer._report = lambda settings, log, step, *rest: stop_after(step)
-    try:
-        with pytest.raises(Stop):
-            trainer.train(half, scans, setup, tmp_path)
-    finally:
-        trainer._report = original
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(trainer.MetricsLog, "write", stop_after)
+        trainer.train(half, scans, setup, tmp_path)
     resumed = PriorConfig(scans=Path("none"), resume=True, **SMALL)
     setup = trainer.prepare(resumed, scans)
     state, _ = trainer.train(resumed, scans, setup, tmp_path)

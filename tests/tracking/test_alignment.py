@@ -14,7 +14,7 @@ from npga_jax.tracking.alignment import (
     refined,
     similarity_from_matrix,
 )
-from npga_jax.tracking.clouds import fixed_size, skin_points
+from npga_jax.tracking.clouds import SkinPoints, drawn, padded, skin_points
 from tests.small_scans import egg
 
 
@@ -151,10 +151,12 @@ def test_without_maps_all_points_are_kept_and_without_a_cloud_none():
 def test_clouds_are_drawn_or_padded_to_size():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(10, 3))
-    few, _, weights = fixed_size((points, points), 4, rng)
-    assert few.shape == (4, 3) and weights.sum() == 4
+    few, ups, colors = drawn(SkinPoints(points, -points, points + 1), 4, rng)
+    assert len(np.unique(few, axis=0)) == 4
     assert all((np.abs(points - p).max(1) < 1e-6).any() for p in few)
-    many, normals, weights = fixed_size((points, points), 16, rng)
+    np.testing.assert_array_equal(few, -ups)
+    np.testing.assert_array_equal(few + 1, colors)
+    many, normals, weights = padded((points, points), 16)
     np.testing.assert_allclose(many[:10], points, rtol=1e-6)
     np.testing.assert_array_equal(weights, [1] * 10 + [0] * 6)
     assert normals.shape == (16, 3)

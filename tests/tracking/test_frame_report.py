@@ -6,6 +6,7 @@ import pytest
 from npga_jax.data.capture import Timestep
 from npga_jax.tracking.alignment import Similarity
 from npga_jax.tracking.frame_report import frame_fits
+from npga_jax.tracking.gathering import Frame
 from npga_jax.tracking.solver import Unknowns
 from tests.small_head_model import make_model
 
@@ -21,10 +22,12 @@ def test_a_larger_head_has_larger_distances():
     small, large = frame_fits(
         model,
         unknowns,
-        [Timestep(i, "SEQ", i) for i in range(2)],
-        [points, 2 * points],
+        [
+            Frame(Timestep(i, "SEQ", i), None, (i + 1) * points, 600, None)
+            for i in range(2)
+        ],
         [Similarity(np.eye(3), np.zeros(3), scale) for scale in (1.0, 2.0)],
     )
-    assert small.median_mm > 0 and small.num_points == 60
+    assert small.median_mm > 0 and small.num_points == 600
     assert large.median_mm == pytest.approx(2 * small.median_mm)
     assert large.p90_mm == pytest.approx(2 * small.p90_mm)

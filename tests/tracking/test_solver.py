@@ -209,7 +209,7 @@ def test_padding_and_turned_points_do_not_count(known):
             *(jnp.asarray(x, jnp.float32) for x in (cloud, normal, weight))
         )
         start = Unknowns(jnp.asarray(geo), jnp.zeros_like(exp), jnp.zeros((2, 6)))
-        stages = (schedule.Stage(0.05, 0.2, 0.0, 3),)
+        stages = (schedule.FitStage(0.05, 0.2, 0.0, 3),)
         results.append(
             schedule.fit_expressions(
                 model, observations, start, np.zeros(2), scan_prior(loaded), stages

@@ -1,4 +1,6 @@
 import types
+import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import pytest
 from npga_jax.core.errors import InputError
 from npga_jax.data.capture import Driving, PointCloud, Timestep
 from npga_jax.training.initial_points import (
+    choose_rows,
     gather_points,
     most_neutral,
     most_varied,
@@ -135,3 +138,50 @@ def test_points_that_coincide_make_no_outliers_of_all():
         make_capture({0: cloud}), TIMESTEPS[:1], max_points=1000, seed=0
     )
     assert len(xyz) == 20 and np.all(np.isfinite(spacing))
+
+
+def test_a_draw_from_parts_is_that_from_their_union():
+    counts = [5, 0, 40, 3]
+    union = [(part, row) for part, count in enumerate(counts) for row in range(count)]
+    for most in (1, 20, 48, 99):
+        chosen = choose_rows(counts, most, seed=3)
+        found = [(part, row) for part, rows in enumerate(chosen) for row in rows]
+        expected = range(48)
+        if most < 48:
+            draw = np.random.default_rng(3).choice(48, most, replace=False)
+            expected = np.sort(draw)
+        assert found == [union[i] for i in expected]
+
+
+def test_what_is_taken_back_to_canonical_space_is_what_was_drawn():
+    taken = []
+
+    def to_canonical(points, _):
+        taken.append(len(points))
+        return points, np.zeros((len(points), 2))
+
+    gather = partial(gather_points, make_capture(), TIMESTEPS[:4], seed=1)
+    all_points = gather(max_points=1000, to_canonical=to_canonical)
+    taken.clear()
+    few = gather(max_points=30, to_canonical=to_canonical)
+    assert sum(taken) == len(few.means) == 30
+    drawn = np.random.default_rng(1).choice(len(all_points.means), 30, replace=False)
+    np.testing.assert_array_equal(few.means, all_points.means[np.sort(drawn)])
+    np.testing.assert_array_equal(few.rgb, all_points.rgb[np.sort(drawn)])
+
+
+def test_one_cloud_is_held_at_a_time():
+    held, most = weakref.WeakSet(), []
+
+    def points(timestep):
+        xyz = HEAD_POINTS[timestep.index].astype(np.float32)
+        cloud = PointCloud(xyz, RGB[timestep.index], None)
+        held.add(cloud)
+        most.append(len(held))
+        return cloud
+
+    capture = types.SimpleNamespace(
+        points=points, driving=lambda t: Driving(EXPRS[t.index], np.eye(4))
+    )
+    gather_points(capture, TIMESTEPS[:4], max_points=30, seed=0)
+    assert max(most) <= 2  # The one that is read, and the one before.
