@@ -5,7 +5,8 @@ needs the way forward (NPGA, section 3.4). F is its inverse for one person, dist
 cycle consistency (`distillation`), and cheap enough to be asked at every Gaussian in
 every step: one network that reads the place and, in every layer, the code. A sum of
 fields mixed by the code would cost less, but misses what few codes do, such as lids
-that close, and does worse on codes that it was not distilled with (docs/notes/avatar.md).
+that close, and does worse on codes that it was not distilled with
+(docs/notes/avatar.md).
 
 F reads features through columns that start at zero: what the geometry alone cannot tell
 apart (lips that touch in the canonical pose) training may separate.

@@ -1,8 +1,8 @@
 """Compositing by Pallas kernels for TPUs and, through Triton, for NVIDIA's GPUs.
 
 Both equal their twin, `compositing`, in JAX's interpreter. Those for GPUs equal it on
-an H200, too, and take a fiftieth of its time or less (docs/notes/performance.md). Those for
-TPUs compile for TPUs that are not there; THEY HAVE NOT RUN ON ONE.
+an H200, too, and take a fiftieth of its time or less (docs/notes/performance.md). Those
+for TPUs compile for TPUs that are not there; THEY HAVE NOT RUN ON ONE.
 """
 
 from collections.abc import Callable, Mapping
