@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -39,13 +39,9 @@ def run(
     """
     code = 0
     try:
-        if callable(default):
-            default = default()
-        if default is None:
-            cfg = tyro.cli(config_type, args=argv)
-        else:
-            cfg = tyro.cli(config_type, args=argv, default=default)
-        main(cfg)
+        usual = default() if callable(default) else default
+        options: Any = {} if usual is None else {"default": usual}
+        main(tyro.cli(config_type, args=argv, **options))
         sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

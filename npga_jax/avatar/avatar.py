@@ -112,14 +112,12 @@ class Avatar:
         )[0]
 
     def _size(self, width: int | None, height: int | None) -> tuple[int, int]:
-        usual = self.camera.width, self.camera.height
+        aspect = self.camera.width / self.camera.height
         if width is None and height is None:
-            return usual
-        if width is None:
-            width = max(1, round(usual[0] * height / usual[1]))
+            return self.camera.width, self.camera.height
         if height is None:
-            height = max(1, round(usual[1] * width / usual[0]))
-        return width, height
+            return width or 1, max(1, round((width or 1) / aspect))
+        return width or max(1, round(height * aspect)), height
 
     def splats(self, expr: np.ndarray | None = None) -> Splats:
         """The posed cloud in the head frame, NumPy arrays; dead slots have opacity 0.

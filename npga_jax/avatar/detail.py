@@ -4,7 +4,7 @@ NPGA, section 3; widths and scales are defaults of this project.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,7 @@ class Residuals(NamedTuple):
     rgb: jax.Array  # [N, 3] added to the colour
 
 
-OUTPUT_SCALES = Residuals(
-    means=0.05, quats=0.2, log_scales=0.2, logit_opacities=1.0, rgb=0.2
-)
+OUTPUT_SCALES: Any = Residuals(*cast(Any, (0.05, 0.2, 0.2, 1.0, 0.2)))
 """What an output of 1 stands for."""
 
 NUM_OUTPUTS = 14
@@ -203,4 +201,5 @@ def residual_energy(residuals: Residuals, alive: jax.Array) -> jax.Array:
         residual = residual.reshape(residual.shape[0], -1) / scale
         return jnp.sum(jnp.where(alive[:, None], residual**2, 0.0)) / count
 
-    return sum(jax.tree.leaves(jax.tree.map(energy, residuals, OUTPUT_SCALES)))
+    energies = jax.tree.leaves(jax.tree.map(energy, residuals, OUTPUT_SCALES))
+    return sum(energies, start=jnp.zeros(()))

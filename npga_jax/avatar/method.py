@@ -47,8 +47,7 @@ def code_space_template(names: tuple[str, ...]) -> CodeSpace:
     )
 
 
-@struct.dataclass
-class Network:
+class Network(struct.PyTreeNode):
     """Weights and a pure function of them.
 
     G is `apply(params, means [N, 3], features [N, F], expr [E]) -> Residuals`; the
@@ -72,8 +71,7 @@ class Jaw(NamedTuple):
     """(params, expr [E]) -> rotation [3, 3] and translation [3], metres."""
 
 
-@struct.dataclass
-class Forward:
+class Forward(struct.PyTreeNode):
     """F: `apply(params, means, features, bindings, expr) -> posed means [N, 3]`.
 
     Means are canonical, head frame, metres; features [N, F]; bindings [N, 2] are the
@@ -111,8 +109,7 @@ class StepView(NamedTuple):
     key: jax.Array  # of this step and term
 
 
-@struct.dataclass
-class LossTerm:
+class LossTerm(struct.PyTreeNode):
     """One term of what training minimises: a name, a weight, a pure function."""
 
     name: str = struct.field(pytree_node=False)
@@ -132,8 +129,7 @@ class LossTerm:
     density control where the image is wrong."""
 
 
-@struct.dataclass
-class DensityControl:
+class DensityControl(struct.PyTreeNode):
     """How the cloud of Gaussians changes during a run, on fixed shapes."""
 
     events: tuple[float, ...] = struct.field(pytree_node=False, default=())
@@ -151,8 +147,7 @@ class DensityControl:
     """Share of the slots that are filled at the start."""
 
 
-@struct.dataclass
-class Method:
+class Method(struct.PyTreeNode):
     """All functions of a run. A pytree without leaves: it passes through `jit`."""
 
     forward: Forward

@@ -58,7 +58,7 @@ def init_gaussians(
         raise ValueError(f"{count} points do not fit into {capacity} slots")
     padding = capacity - count
 
-    def pad(x, value=0.0):
+    def pad(x: jax.Array, value: float | jax.Array = 0.0) -> jax.Array:
         widths = [(0, padding)] + [(0, 0)] * (x.ndim - 1)
         return jnp.pad(x, widths, constant_values=value)
 
@@ -166,7 +166,7 @@ def render_views(
     Returns:
       Images [C, H, W, 3] as they are to be shown, and what the rasterizer made.
     """
-    is_refined = with_screen and method.screen is not None
+    screen = method.screen if with_screen else None
     backgrounds = jnp.broadcast_to(background, (viewmats.shape[0], 3))
     out = method.rasterize_fn(
         *splats,
@@ -175,12 +175,12 @@ def render_views(
         width=width,
         height=height,
         max_isects=max_isects,
-        features=params.gaussians.features if is_refined else None,
+        features=None if screen is None else params.gaussians.features,
         backgrounds=backgrounds.astype(jnp.float32),
     )
-    if not is_refined:
+    if screen is None:
         return out.colors, out
-    return method.screen.apply(params.screen, out), out
+    return screen.apply(params.screen, out), out
 
 
 def splats_to_world(splats: Splats, world_from_head: jax.Array) -> Splats:

@@ -5,6 +5,7 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from npga_jax.avatar.method import Method
 from npga_jax.avatar.model import (
@@ -65,7 +66,7 @@ class AvatarRenderer:
 
         return render
 
-    def _check_expr(self, expr: np.ndarray) -> np.ndarray:
+    def _check_expr(self, expr: ArrayLike) -> np.ndarray:
         expr = np.asarray(expr, np.float32)
         if expr.shape != (self.num_expr,):
             raise InputError(
@@ -79,27 +80,27 @@ class AvatarRenderer:
 
     def __call__(
         self,
-        expr: np.ndarray,  # [E]
-        world_from_head: np.ndarray,  # [4, 4]
-        viewmats: np.ndarray,  # [C, 4, 4]
-        Ks: np.ndarray,  # [C, 3, 3]
+        expr: ArrayLike,  # [E]
+        world_from_head: ArrayLike,  # [4, 4]
+        viewmats: ArrayLike,  # [C, 4, 4]
+        Ks: ArrayLike,  # [C, 3, 3]
         width: int | None = None,
         height: int | None = None,
-        background: float | np.ndarray = 1.0,  # [] or [3]
+        background: ArrayLike = 1.0,  # [] or [3]
     ) -> np.ndarray:
         """Images [C, H, W, 3] float32 in [0, 1], on white unless told otherwise."""
-        expr = self._check_expr(expr)
+        code = self._check_expr(expr)
         size = (width or self.width, height or self.height)
-        background = np.asarray(background, np.float32)
+        behind = np.asarray(background, np.float32)
         while True:
             colors, wanted = self._compiled(*size, self._capacity)(
                 self.params,
                 self.alive,
-                expr,
+                code,
                 world_from_head,
                 viewmats,
                 Ks,
-                background,
+                behind,
             )
             if int(wanted) <= self._capacity:
                 return np.clip(np.asarray(colors), 0.0, 1.0)

@@ -114,7 +114,7 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
     Raises:
       ValueError: a setting is missing, or there is one that is not known.
     """
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         names = {
             f.name: f"{name}.{f.name}".strip(".") for f in dataclasses.fields(kind)
@@ -127,7 +127,9 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
             raise ValueError(f"'{name}{'.' if name else ''}{unknown[0]}' is not known")
         return kind(**{k: from_json(hints[k], v, names[k]) for k, v in value.items()})
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if value is None and type(None) in options:
+    if value is None:
+        if type(None) not in options:
+            raise ValueError(f"'{name}' is null")
         return None
     if Path in options:
         return Path(value)

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,7 @@ def prefetch(
     weights: np.ndarray | None = None,
     depth: int = 2,
     place: Callable[[Batch], Batch] = lambda batch: batch,
-) -> Iterator[tuple[int, Batch]]:
+) -> Generator[tuple[int, Batch], None, None]:
     """Loads batches ahead of time, in one thread.
 
     Nothing is kept: at most `depth` batches wait, and one is being loaded. The thread

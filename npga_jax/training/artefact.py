@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.avatar import (
@@ -68,7 +69,9 @@ def make_avatar(
     calm = split.train[most_neutral_row(codes)].timestep
     driving = capture.driving(calm)
     front = capture.camera(calm, cfg.capture.held_out_camera)
-    viewmat = head_viewmats(front.world2cam[None], driving.world_from_head)[0]
+    viewmat = head_viewmats(
+        jnp.asarray(front.world2cam[None]), jnp.asarray(driving.world_from_head)
+    )[0]
     return Avatar(
         method=method,
         params=params,
@@ -109,7 +112,7 @@ def write_avatar(path: Path, avatar: Avatar) -> None:
         "camera/viewmat": camera.viewmat,
         "camera/K": camera.K,
     }
-    header = {
+    header: dict[str, Any] = {
         "format": "npga_jax avatar",
         "version": FORMAT_VERSION,
         "driving_names": avatar.driving_names,
@@ -118,8 +121,9 @@ def write_avatar(path: Path, avatar: Avatar) -> None:
         "camera": {"width": camera.width, "height": camera.height, "fps": camera.fps},
         "provenance": avatar.provenance,
     }
+    arrays["header"] = np.array(json.dumps(header))
     with atomic_write(path) as file:
-        np.savez(file, header=np.array(json.dumps(header)), **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_avatar(
@@ -150,7 +154,7 @@ def load_avatar(
         return Avatar(
             method=found,
             params=params,
-            alive=jax.numpy.ones(params.gaussians.means.shape[0], bool),
+            alive=jnp.ones(params.gaussians.means.shape[0], bool),
             driving_names=names,
             driving_model=header["driving_model"],
             neutral=arrays["neutral"],
@@ -252,10 +256,12 @@ def _take_params(
     names: tuple[str, ...],
 ) -> AvatarParams:
     """Parameters in the structure that the method's networks have."""
-    stored = {field: arrays[f"params/gaussians/{field}"] for field in Gaussians._fields}
+    stored = Gaussians(
+        *(jnp.asarray(arrays[f"params/gaussians/{x}"]) for x in Gaussians._fields)
+    )
     codes: CodeSpace = code_space_template(names)
     template = jax.eval_shape(
-        lambda: init_params(method, Gaussians(**stored), codes, jax.random.key(0))
+        lambda: init_params(method, stored, codes, jax.random.key(0))
     )
     wanted = jax.tree_util.tree_leaves_with_path(template)
     leaves = []
@@ -270,5 +276,5 @@ def _take_params(
             )
         if not np.isfinite(leaf).all():
             raise InputError(f"{path}: {name} is not finite; the file is damaged.")
-        leaves.append(jax.numpy.asarray(leaf, shaped.dtype))
+        leaves.append(jnp.asarray(leaf, shaped.dtype))
     return jax.tree.unflatten(jax.tree.structure(template), leaves)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from npga_jax.avatar import SKULL
 from npga_jax.core import InputError, neutral_first
@@ -77,7 +77,7 @@ def to_head_frame(cloud: PointCloud, world_from_head: np.ndarray) -> np.ndarray:
 
 def neighbour_spacing(points: np.ndarray, neighbours: int = 3) -> np.ndarray:
     """Root mean squared distance to the nearest points, [P]."""
-    distances = cKDTree(points).query(points, k=min(neighbours + 1, len(points)))[0]
+    distances = KDTree(points).query(points, k=min(neighbours + 1, len(points)))[0]
     if distances.ndim == 1:
         return np.full(len(points), 1e-3)
     return np.sqrt(np.mean(distances[:, 1:] ** 2, axis=1))

@@ -8,7 +8,7 @@ lips that touch are not tied together.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from npga_jax.core import Gaussians, Graph
 
@@ -53,7 +53,7 @@ def build_graph(
     weights = np.zeros((count, neighbours), np.float32)
     found = min(neighbours, len(rows) - 1)
     if found > 0:
-        distances, nearest = cKDTree(space[rows]).query(space[rows], k=found + 1)
+        distances, nearest = KDTree(space[rows]).query(space[rows], k=found + 1)
         distances, nearest = distances[:, 1:], nearest[:, 1:]
         spread = np.maximum(distances.mean(axis=1, keepdims=True), 1e-9)
         near = np.exp(-0.5 * (distances / spread) ** 2)

@@ -1,8 +1,9 @@
 """A researcher's own method: a Python file with `def method(cfg) -> Method`."""
 
-import importlib.util
+import importlib.machinery
 import sys
 import traceback
+import types
 from pathlib import Path
 
 from npga_jax.avatar import Method
@@ -33,11 +34,12 @@ def build_method(cfg: TrainConfig, file: Path | None = None) -> Method:
             "`def method(cfg) -> Method` (docs/extending.md)."
         )
     try:
-        spec = importlib.util.spec_from_file_location("npga_jax_own_method", file)
-        module = importlib.util.module_from_spec(spec)
+        loader = importlib.machinery.SourceFileLoader("npga_jax_own_method", str(file))
+        module = types.ModuleType(loader.name)
+        module.__file__ = str(file)
         # Classes of the file are looked up by the name of their module.
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
+        sys.modules[loader.name] = module
+        loader.exec_module(module)
         made = module.method(cfg)
     except Exception as error:
         if isinstance(error, InputError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from npga_jax.avatar import JAW, NUM_CHIN, SKULL
 from npga_jax.data import FACE, INNER_MOUTH, Capture, Timestep, vote_labels
@@ -110,7 +110,7 @@ def chin_points(
 def _support(points: np.ndarray, mouth: MouthPoints) -> np.ndarray:
     """How many other frames have a point at each one's place, in its colour: [P]."""
     count = np.zeros(len(points), int)
-    for i, near in enumerate(cKDTree(points).query_ball_point(points, _SUPPORT_RADIUS)):
+    for i, near in enumerate(KDTree(points).query_ball_point(points, _SUPPORT_RADIUS)):
         alike = np.abs(mouth.rgb[near] - mouth.rgb[i]).max(axis=-1) < _SUPPORT_COLOR
         count[i] = len(np.unique(mouth.rows[near][alike])) - 1
     return count

@@ -6,7 +6,7 @@ control can edit them row by row.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -48,20 +48,20 @@ def group_rates(cfg: OptimConfig, *, has_forward: bool) -> GroupRates:
 
 
 class GroupRateState(NamedTuple):
-    """Steps taken."""
+    """Where the schedule is."""
 
-    count: jax.Array  # [] int32
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] - [] int32, steps taken
 
 
 _DECAYING = ("means", "detail", "forward", "screen", "features")
 
 
-def _labels(params: AvatarParams) -> AvatarParams:
+def _labels(params: AvatarParams) -> Any:
     def everywhere(tree, name):
         return jax.tree.map(lambda _: name, tree)
 
     return AvatarParams(
-        gaussians=Gaussians(*Gaussians._fields),
+        gaussians=Gaussians(*cast(Any, Gaussians._fields)),
         forward=everywhere(params.forward, "forward"),
         detail=everywhere(params.detail, "detail"),
         screen=everywhere(params.screen, "screen"),

@@ -6,6 +6,7 @@ the mean that follows would silently be D times too large.
 """
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -15,14 +16,15 @@ from npga_jax.core import Batch, InputError
 
 AXIS_NAME = "devices"
 
-BATCH_SPECS = Batch(
-    rgb=PartitionSpec(AXIS_NAME),
-    alpha=PartitionSpec(AXIS_NAME),
-    parts=PartitionSpec(AXIS_NAME),
-    viewmats=PartitionSpec(AXIS_NAME),
-    Ks=PartitionSpec(AXIS_NAME),
-    world_from_head=PartitionSpec(),
-    expr=PartitionSpec(),
+_COMMON = ("world_from_head", "expr")
+BATCH_SPECS: Any = Batch(
+    *cast(
+        Any,
+        (
+            PartitionSpec() if name in _COMMON else PartitionSpec(AXIS_NAME)
+            for name in Batch._fields
+        ),
+    )
 )
 """Views over devices; what is common to a timestep everywhere."""
 
@@ -69,7 +71,7 @@ def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
     return jax.device_put(batch, shardings)
 
 
-def data_parallel(step_fn: Callable, mesh: Mesh) -> Callable:
+def data_parallel(step_fn: Callable, mesh: Mesh) -> Any:
     """Compiles `step_fn(state, batch) -> (state, metrics)` for all devices of a mesh.
 
     `step_fn` must average its gradient and metrics over AXIS_NAME, so that every

@@ -61,7 +61,10 @@ class Refiner:
           max_isects: capacity of a view.
         """
         self.cfg, self.method, self.capture = cfg, method, capture
-        self._control = jax.jit(method.density.change)
+        change = method.density.change
+        if change is None:
+            raise ValueError("the method has no density control")
+        self._control = jax.jit(change)
         terms = tuple(t for t in stage_terms(method, stage) if t.guides_density)
         frames = stage_frames(capture, stage, max_isects)
         quiet = method.replace(code_noise=0.0)

@@ -1,6 +1,6 @@
 """What changes during a run: the size of its images, and the terms that count."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -85,7 +85,7 @@ def make_isects_fn(
     cfg: TrainConfig,
     method: Method,
     capture: Capture,
-    train: Sequence[Views],
+    train: tuple[Views, ...],
     *,
     downscale: int = 1,
 ) -> Callable[[TrainState], int]:

@@ -1,6 +1,6 @@
 """The training state: all that a run needs to go on, and what a checkpoint holds."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ class TrainState(NamedTuple):
 
     step: jax.Array  # [] int32, steps taken
     params: AvatarParams
-    opt_state: optax.OptState
+    opt_state: Any  # of the optimiser; Adam's moments come first
     alive: jax.Array  # [N] bool, slots in use
     graph: Graph  # neighbours, as of the last change of the cloud
     halted: jax.Array  # [] bool, the last step was refused: so is all that follows

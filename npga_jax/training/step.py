@@ -1,7 +1,7 @@
 """One optimiser step, as a pure function of state and batch."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +159,7 @@ def make_train_step(
         is_finite = jnp.isfinite(grad_norm) & jnp.isfinite(means["loss"])
         is_finite &= ~state.halted
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = cast(AvatarParams, optax.apply_updates(state.params, updates))
         if method.density.explore is not None:
             gaussians = method.density.explore(
                 params.gaussians, state.alive, explore_key

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
@@ -231,7 +231,7 @@ class Trainer:
         )
         self._saved_step = int(self.state.step)
 
-    def _batches(self, start: int) -> Iterator[tuple[int, Batch]]:
+    def _batches(self, start: int) -> Generator[tuple[int, Batch], None, None]:
         """Batches from step `start` on, on the devices.
 
         When one cannot be read, the state is saved.
