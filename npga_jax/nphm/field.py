@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params
+from npga_jax.core import Params, exact_products
 from npga_jax.nphm.codes import Codes, split_code
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.ensemble import find_edges, plan_blocks, source_frames, source_types
@@ -46,6 +46,7 @@ def code_inputs(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
     return jnp.concatenate([glob, local], axis=-1)
 
 
+@exact_products
 def source_tables(params: Params, cfg: NPHMConfig, codes: Codes) -> SourceTables:
     """Evaluates the code part of the first layers once per source."""
 
@@ -62,6 +63,7 @@ def source_tables(params: Params, cfg: NPHMConfig, codes: Codes) -> SourceTables
     )
 
 
+@exact_products
 def geo_network(
     layers: list[Params], first: jax.Array, offsets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -83,6 +85,7 @@ def geo_network(
     return linear(layers[-1], softplus(h))[:, 0], h
 
 
+@exact_products
 def app_network(
     layers: list[Params],
     bottleneck: list[Params],
@@ -104,6 +107,7 @@ def app_network(
     return apply_layers(layers[1:], jax.nn.relu(h), jax.nn.relu)
 
 
+@exact_products
 def canonical_field(
     params: Params,
     cfg: NPHMConfig,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import Params
+from npga_jax.core import Params, exact_products
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.field import EnsembleMethod, canonical_field
@@ -91,6 +91,7 @@ def _plan(cfg: NPHMConfig) -> dict[str, Any]:
     return {"identity": identity, "deformation": deformation}
 
 
+@exact_products
 def predict_anchors(params: Params, cfg: NPHMConfig, geo: jax.Array) -> jax.Array:
     """Anchors of each head: [S, lat_dim_geo] -> [S, n, 3], canonical."""
     glob = geo[..., : cfg.lat_dim_glob]
@@ -98,6 +99,7 @@ def predict_anchors(params: Params, cfg: NPHMConfig, geo: jax.Array) -> jax.Arra
     return params["anchors_mean"] + offsets.reshape(*glob.shape[:-1], -1, 3)
 
 
+@exact_products
 def deformation_condition(
     params: Params, cfg: NPHMConfig, codes: Codes, anchors: jax.Array
 ) -> jax.Array:
@@ -111,6 +113,7 @@ def deformation_condition(
     return jnp.concatenate([identity, codes.exp], axis=-1)
 
 
+@exact_products
 def apply_deformation(
     layers: list[Params], points: jax.Array, condition: jax.Array
 ) -> jax.Array:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import InputError, Params
+from npga_jax.core import InputError, Params, exact_products
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.ensemble import (
@@ -140,8 +140,7 @@ def evaluate_points(
 
 
 @partial(jax.jit, static_argnames=("cfg", "posed", "with_color", "with_gradient"))
-# Measurements deserve every bit: no TF32 or bfloat16 where a device would use them.
-@jax.default_matmul_precision("highest")
+@exact_products
 def evaluate_chunk(
     params: Params,
     cfg: NPHMConfig,

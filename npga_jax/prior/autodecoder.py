@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from npga_jax.core import Params, axes_of_matrices
+from npga_jax.core import Params, axes_of_matrices, exact_products
 from npga_jax.nphm import (
     Codes,
     FieldLossWeights,
@@ -197,6 +197,7 @@ def make_train_step(
         total += near_weights.free * near["free"]
         return total, {**losses, **near, "total": total}
 
+    @exact_products
     def step(state: PriorState, batch: TrainBatch):
         (_, losses), (grads, code_grads) = jax.value_and_grad(objective, has_aux=True)(
             (state.weights, state.codes),

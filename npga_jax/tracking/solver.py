@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params
+from npga_jax.core import Params, exact_products
 from npga_jax.nphm import Codes, NPHMConfig, deformation_condition, predict_anchors
 from npga_jax.tracking.appearance import (
     Appearance,
@@ -285,6 +285,7 @@ def _compose(pose: jax.Array, update: jax.Array) -> jax.Array:
     return jnp.concatenate([rotation, turn @ pose[3:] + update[3:]])
 
 
+@exact_products
 def solve_expressions(
     params: Params,
     cfg: NPHMConfig,
@@ -367,6 +368,7 @@ def identity_prior(
     return precision, pull, -pull @ geo
 
 
+@exact_products
 def solve_identity(
     params: Params,
     cfg: NPHMConfig,
