@@ -354,16 +354,15 @@ def identity_prior(
     """
     dim = cfg.lat_dim_geo
     precision = jnp.diag(jnp.broadcast_to(prior.geo, (dim,)))
-    if cfg.mode == "local":
-        loc = cfg.lat_dim_loc_geo
-        start = cfg.lat_dim_glob
-        even = start + jnp.arange(cfg.num_symm_pairs)[:, None] * 2 * loc
-        even = (even + jnp.arange(loc)).reshape(-1)
-        odd = even + loc
-        precision = precision.at[even, even].add(prior.symmetry)
-        precision = precision.at[odd, odd].add(prior.symmetry)
-        precision = precision.at[even, odd].add(-prior.symmetry)
-        precision = precision.at[odd, even].add(-prior.symmetry)
+    loc = cfg.lat_dim_loc_geo
+    start = cfg.lat_dim_glob
+    even = start + jnp.arange(cfg.num_symm_pairs)[:, None] * 2 * loc
+    even = (even + jnp.arange(loc)).reshape(-1)
+    odd = even + loc
+    precision = precision.at[even, even].add(prior.symmetry)
+    precision = precision.at[odd, odd].add(prior.symmetry)
+    precision = precision.at[even, odd].add(-prior.symmetry)
+    precision = precision.at[odd, even].add(-prior.symmetry)
     pull = -precision @ geo
     return precision, pull, -pull @ geo
 
