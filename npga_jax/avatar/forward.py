@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.avatar.bones import bind, fit_rigid_motion
+from npga_jax.avatar.bones import bind
 from npga_jax.avatar.detail import HEAD_RADIUS, MOTION_SCALE
-from npga_jax.core import Deformed, Params, map_rows, positional_encoding
+from npga_jax.core import Deformed, Params, map_rows, positional_encoding, rigid_motion
 
 NECK_HEIGHTS = (-0.125, -0.105)
 """Metres, y of the head frame: nothing moves below the first, all above the second.
@@ -119,7 +119,7 @@ def jaw_motion(
     params = jax.lax.stop_gradient(params)
     chin = params["chin"]
     moved = chin + displacement(params, chin, None, expr, octaves=octaves)
-    return jax.lax.stop_gradient(fit_rigid_motion(chin, moved))
+    return jax.lax.stop_gradient(rigid_motion(jnp.asarray(chin), moved))
 
 
 def forward_motion(
