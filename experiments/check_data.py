@@ -14,7 +14,6 @@ from npga_jax.data import (
     Camera,
     Capture,
     CaptureConfig,
-    NersembleCapture,
     PointCloud,
     Survey,
     Timestep,
@@ -67,7 +66,7 @@ def main(cfg: CheckConfig) -> None:
     path = output / "contact_sheet.png"
     sheet = draw_contact_sheet(capture)
     if sheet is None:
-        print("\nno point cloud for any frame: no contact sheet")
+        print("\nno point cloud for any frame that is used: no contact sheet")
     else:
         sheet.save(path)
         print(f"\nwrote {path}: look whether the points lie on the head")
@@ -99,18 +98,22 @@ def print_survey(survey: Survey, untracked: Collection[str] = ()) -> None:
         )
     used = collections.Counter(t.sequence for t in survey.timesteps)
     kinds = collections.Counter((s, kind) for s, _, kind in survey.entries)
+    clouds = collections.Counter(
+        t.sequence
+        for t in survey.timesteps
+        if (t.sequence, t.frame_id) in survey.clouds
+    )
     print(f"sequences    {len(survey.sequences)}, {sum(used.values())} frames used")
     print(
         f"  {'name':<32}{'frames':>7}{'codes':>7}{'points':>7}{'rgb':>5}{'alpha':>7}"
         f"{'labels':>8}  driving files (* is used)"
     )
     for sequence in survey.sequences:
-        folder = survey.folder / "sequences" / sequence / "pointclouds"
         track = survey.tracks.get(sequence)
         print(
             f"  {sequence:<32}{used[sequence]:>7}"
             f"{len(track.frame_id) if track else 0:>7}"
-            f"{len(list(folder.glob('frame_*.pcd'))):>7}{kinds[sequence, 'rgb']:>5}"
+            f"{clouds[sequence]:>7}{kinds[sequence, 'rgb']:>5}"
             f"{kinds[sequence, 'alpha']:>7}{kinds[sequence, 'labels']:>8}  "
             f"{list_driving(survey, sequence)}"
         )
@@ -142,7 +145,7 @@ def list_driving(survey: Survey, sequence: str) -> str:
     return ", ".join(words) or "none"
 
 
-def draw_contact_sheet(capture: NersembleCapture) -> Image.Image | None:
+def draw_contact_sheet(capture: Capture) -> Image.Image | None:
     """Draws the point cloud of a neutral frame into cameras spread over the arc.
 
     Each camera's image is shown as it is and, to its right, with the points.
@@ -170,12 +173,12 @@ def draw_contact_sheet(capture: NersembleCapture) -> Image.Image | None:
     return Image.fromarray(label_image(np.concatenate(rows), title, y=16))
 
 
-def find_neutral(capture: NersembleCapture) -> Timestep | None:
+def find_neutral(capture: Capture) -> Timestep | None:
     """The frame with the smallest expression code among those with points.
 
     Without codes it is the first one.
     """
-    with_points = [t for t in capture.timesteps if capture.points_path(t).is_file()]
+    with_points = [t for t in capture.timesteps if capture.has_points(t)]
     coded = [t for t in with_points if capture.has_driving(t)]
     if not coded:
         return next(iter(with_points), None)

@@ -7,6 +7,7 @@ changing the resolution is a pure scaling of the first two rows of K.
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -73,8 +74,8 @@ class Capture(abc.ABC):
     """Calibrated videos of one person, with driving codes.
 
     A reader of a layout subclasses this and answers for one timestep and camera at a
-    time. Cameras are asked for per timestep because some layouts move them between
-    sequences.
+    time; nothing else of the project asks for a layout. Cameras are asked for per
+    timestep because some layouts move them between sequences.
     """
 
     subject: str
@@ -88,7 +89,11 @@ class Capture(abc.ABC):
     timesteps: tuple[Timestep, ...]
     expr_names: tuple[str, ...]
     driving_model: str
-    notes: tuple[str, ...]  # sentences about what was ignored or is missing
+    has_mattes: bool  # All images have one, or none.
+    notes: tuple[str, ...] = ()  # sentences about what was ignored or is missing
+    driving_paths: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    """Files that the codes of each sequence are from; those of a head tracker lie
+    beside the person's identity. Without files, empty."""
 
     @property
     def expr_dim(self) -> int:
@@ -96,9 +101,18 @@ class Capture(abc.ABC):
         return len(self.expr_names)
 
     @property
-    def has_mattes(self) -> bool:
-        """Whether there are mattes: all images have one, or none."""
-        return self.alpha(self.timesteps[0], self.cameras[0]) is not None
+    def driving_name(self) -> str:
+        """What --capture.driving calls these codes; "" if names differ, or for none."""
+        names = {path.stem for path in self.driving_paths.values()}
+        return names.pop() if len(names) == 1 else ""
+
+    def has_driving(self, timestep: Timestep) -> bool:
+        """Whether there are a code and a pose; always, unless they were not needed."""
+        return True
+
+    def has_points(self, timestep: Timestep) -> bool:
+        """Whether there is a point cloud."""
+        return self.points(timestep) is not None
 
     @abc.abstractmethod
     def camera(self, timestep: Timestep, camera_id: str) -> Camera:
@@ -139,7 +153,7 @@ def find_sequence(sequences: tuple[str, ...], prefix: str) -> str:
     """Finds the one sequence that `prefix` means.
 
     Raises:
-        InputError: if there is none, or more than one.
+      InputError: if there is none, or more than one.
     """
     found = match_sequences(sequences, prefix)
     if len(found) == 1:

@@ -38,14 +38,14 @@ def expand_polynomial(linear: np.ndarray, num_terms: int) -> np.ndarray:
     """Writes out the polynomial's terms.
 
     Args:
-        linear: [P, 3] linear RGB.
-        num_terms: 3, 4, 5, 7, 8, 10 or 11.
+      linear: [P, 3] linear RGB.
+      num_terms: 3, 4, 5, 7, 8, 10 or 11.
 
     Returns:
-        [P, num_terms].
+      [P, num_terms].
 
     Raises:
-        InputError: for any other number of terms.
+      InputError: for any other number of terms.
     """
     if num_terms not in _TERMS:
         raise InputError(
@@ -61,14 +61,14 @@ def apply_color_calibration(rgb: np.ndarray, ccm: np.ndarray) -> np.ndarray:
     """Corrects the colours of an image.
 
     Args:
-        rgb: [..., 3] uint8, gamma-encoded (sRGB).
-        ccm: [3, n] colour correction matrix over the polynomial's n terms.
+      rgb: [..., 3] uint8, gamma-encoded (sRGB).
+      ccm: [3, n] colour correction matrix over the polynomial's n terms.
 
     Returns:
-        [..., 3] uint8, clipped and truncated.
+      [..., 3] uint8, clipped and truncated.
 
     Raises:
-        InputError: if n is not one of the known polynomials.
+      InputError: if n is not one of the known polynomials.
     """
     pixels = rgb.reshape(-1, 3)
     out = np.empty_like(pixels)

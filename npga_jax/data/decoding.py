@@ -31,11 +31,11 @@ def probe(path: Path, kind: Kind) -> VideoInfo:
     """Reads a file's header.
 
     Args:
-        path: A video, or for labels an .npz with `labels` [T, H, W] uint8.
-        kind: What it holds.
+      path: A video, or for labels an .npz with `labels` [T, H, W] uint8.
+      kind: What it holds.
 
     Raises:
-        InputError: if the header cannot be read.
+      InputError: if the header cannot be read.
     """
     if kind == "labels":
         with _LabelMaps(path) as maps:
@@ -59,17 +59,17 @@ def decode(
     """Decodes a file from its beginning to its end.
 
     Args:
-        path: As for `probe`.
-        kind: What it holds.
-        stride: Every how many frames `on_frame` is called, from the first on.
-        on_frame: Takes a frame in the file's resolution: uint8, [H, W, 3] for rgb,
-            [H, W] otherwise.
+      path: As for `probe`.
+      kind: What it holds.
+      stride: Every how many frames `on_frame` is called, from the first on.
+      on_frame: Takes a frame in the file's resolution: uint8, [H, W, 3] for rgb,
+        [H, W] otherwise.
 
     Returns:
-        The number of frames in the file.
+      The number of frames in the file.
 
     Raises:
-        InputError: if the file is damaged, or shorter than it says.
+      InputError: if the file is damaged, or shorter than it says.
     """
     if kind == "labels":
         with _LabelMaps(path) as maps:
@@ -109,13 +109,13 @@ def resize(frame: np.ndarray, kind: Kind, width: int, height: int) -> np.ndarray
     maps at half resolution sample the even pixels.
 
     Args:
-        frame: [H, W, 3] or [H, W] uint8.
-        kind: What it is.
-        width: Of the result.
-        height: Of the result.
+      frame: [H, W, 3] or [H, W] uint8.
+      kind: What it is.
+      width: Of the result.
+      height: Of the result.
 
     Returns:
-        [height, width, 3] or [height, width] uint8.
+      [height, width, 3] or [height, width] uint8.
     """
     frame_height, frame_width = frame.shape[:2]
     if (frame_width, frame_height) == (width, height):

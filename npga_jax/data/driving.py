@@ -6,13 +6,12 @@ Keys: frame_id [T] int, expr [T, E], world_from_head [T, 4, 4], model, head_unit
 
 import dataclasses
 import hashlib
-import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from npga_jax.core import InputError, cache_root
+from npga_jax.core import InputError, cache_root, load_npz
 
 TRACKED = "nphm"
 """Name of the driving files that experiments/track.py writes."""
@@ -20,6 +19,8 @@ TRACKED = "nphm"
 REQUIRED_KEYS = ("frame_id", "expr", "world_from_head", "model", "head_unit")
 _METRES_TO_UNIT = {"m": 1.0, "nphm": 4.0}
 _SIMILARITY_TOLERANCE = 0.01
+_MAX_BYTES = 1 << 30
+"""Of a file's arrays: far more than an hour of codes takes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,17 +41,23 @@ def load_driving(path: Path) -> DrivingFile:
     Poses of heads in NPHM's unit are rescaled, so that heads are in metres.
 
     Args:
-        path: The .npz file.
+      path: The .npz file.
 
     Raises:
-        InputError: if the file is damaged, lacks a key, or holds shapes, numbers or
-            poses that cannot be.
+      InputError: if the file is damaged, lacks a key, or holds shapes, numbers or
+        poses that cannot be.
     """
-    arrays = _load_arrays(path)
+    arrays = load_npz(
+        path,
+        "an .npz of driving codes",
+        max_bytes=_MAX_BYTES,
+        names=(*REQUIRED_KEYS, "expr_names"),
+    )
     missing = [key for key in REQUIRED_KEYS if key not in arrays]
     if missing:
         raise InputError(
-            f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(arrays))}. "
+            f"{path} lacks {', '.join(missing)}; it has "
+            f"{', '.join(sorted(arrays)) or 'none of them'}. "
             f"A driving file holds {', '.join(REQUIRED_KEYS)} (and expr_names)."
         )
     frame_id, expr = arrays["frame_id"], arrays["expr"]
@@ -76,7 +83,7 @@ def load_driving(path: Path) -> DrivingFile:
     order = np.argsort(frame_id)
     frame_id = frame_id[order].astype(np.int64)
     expr, world_from_head = expr[order], world_from_head[order].astype(np.float64)
-    _check_frames(path, frame_id, np.isfinite(expr).all(-1), "an expression code")
+    _check_frames(path, frame_id, np.isfinite(expr).all(axis=1), "an expression code")
     _check_frames(path, frame_id, np.isfinite(world_from_head).all((1, 2)), "a pose")
     _check_poses(path, frame_id, world_from_head)
     unit = str(arrays["head_unit"])
@@ -100,11 +107,11 @@ def tracked_folder(subject_folder: Path, cache_dir: Path | None = None) -> Path:
     """Where a subject's tracked codes lie that are not in the capture itself.
 
     Args:
-        subject_folder: The subject's folder; two copies do not share codes.
-        cache_dir: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
+      subject_folder: The subject's folder; two copies do not share codes.
+      cache_dir: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
 
     Returns:
-        The folder that holds SEQ/tracking/nphm.npz. It need not exist.
+      The folder that holds SEQ/tracking/nphm.npz. It need not exist.
     """
     folder = subject_folder.resolve()
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
@@ -120,9 +127,9 @@ def list_driving_files(
     name is in both, the capture's own file counts.
 
     Args:
-        subject_folder: The subject's folder.
-        sequence: Name of the sequence's folder.
-        cache_dir: As in `tracked_folder`.
+      subject_folder: The subject's folder.
+      sequence: Name of the sequence's folder.
+      cache_dir: As in `tracked_folder`.
     """
     found: dict[str, Path] = {}
     for folder in (
@@ -134,38 +141,11 @@ def list_driving_files(
     return found
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is a single array")
-        with archive:
-            return {key: archive[key] for key in archive.files}
-    except FileNotFoundError as error:
-        raise InputError(f"there is no driving file {path}.") from error
-    except (
-        ValueError,
-        KeyError,
-        EOFError,
-        OSError,
-        AttributeError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): it is cut short, damaged, or not an "
-            ".npz of plain arrays. Copy or make it again."
-        ) from error
-
-
 def _is_float(array: np.ndarray) -> bool:
     return bool(np.issubdtype(array.dtype, np.floating))
 
 
-def _check_frames(
-    path: Path, frame_id: np.ndarray, is_good: np.ndarray, what: str
-) -> None:
+def _check_frames(path: Path, frame_id: np.ndarray, is_good: Any, what: str) -> None:
     """Names the first of the frames that are not good."""
     if not is_good.all():
         bad = frame_id[~is_good]

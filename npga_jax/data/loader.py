@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from npga_jax.data.splits import Views
 _POLL_SECONDS = 0.1
 _SIMILAR = 5
 """Frames that a frame is compared with for its rarity."""
+_BLOCK_DISTANCES = 1 << 20
+"""Distances that are in memory at once."""
 
 
 def frame_weights(codes: np.ndarray, balance: float) -> np.ndarray:
@@ -22,19 +25,32 @@ def frame_weights(codes: np.ndarray, balance: float) -> np.ndarray:
     Captures are mostly at rest; what training sees rarely it learns late.
 
     Args:
-        codes: [T, E] of the frames.
-        balance: 0 for all alike, 1 in proportion to the distance to the frames with the
-            most similar codes.
+      codes: [T, E] of the frames.
+      balance: 0 for all alike, 1 in proportion to the distance to the frames with the
+        most similar codes.
 
     Returns:
-        [T] float64 with mean 1.
+      [T] float64 with mean 1.
     """
-    codes = codes / np.maximum(codes.std(axis=0), 1e-6)
-    squares = ((codes[:, None] - codes[None]) ** 2).sum(axis=-1)
-    near = np.sort(squares, axis=1)[:, 1 : 1 + _SIMILAR]
-    rarity = np.sqrt(near.mean(axis=1)) if near.size else np.ones(len(codes))
+    codes = codes.astype(np.float64)
+    codes = (codes - codes.mean(axis=0)) / np.maximum(codes.std(axis=0), 1e-6)
+    rows = max(1, _BLOCK_DISTANCES // len(codes))
+    blocks = range(0, len(codes), rows)
+    rarity = np.concatenate([_rarity(codes, slice(b, b + rows)) for b in blocks])
     weights = np.maximum(rarity, 1e-6 + 0.1 * rarity.mean()) ** balance
     return weights / weights.mean()
+
+
+def _rarity(codes: np.ndarray, rows: slice) -> np.ndarray:
+    """Distance of some of the codes [T, E] to those nearest to them, [rows]."""
+    block = codes[rows]
+    count = min(1 + _SIMILAR, len(codes))  # Each is nearest to itself.
+    if count == 1:
+        return np.ones(len(block))
+    squares = (codes**2).sum(axis=1) - 2 * block @ codes.T  # Less what rows share.
+    near = np.argpartition(squares, count - 1, axis=1)[:, :count]
+    squares = ((block[:, None] - codes[near]) ** 2).sum(axis=-1)
+    return np.sqrt(np.sort(squares, axis=1)[:, 1:].mean(axis=1))
 
 
 def plan_step(
@@ -52,17 +68,17 @@ def plan_step(
     so a run that is resumed sees what it would have seen.
 
     Args:
-        step: Counts from 0 through the whole run.
-        seed: Seed of the order.
-        train: The training views.
-        views_per_step: Cameras to draw, without replacement.
-        weights: [T] with mean 1, how often each timestep comes in an epoch.
+      step: Counts from 0 through the whole run.
+      seed: Seed of the order.
+      train: The training views.
+      views_per_step: Cameras to draw, without replacement.
+      weights: [T] with mean 1, how often each timestep comes in an epoch.
 
     Returns:
-        The timestep and the cameras.
+      The timestep and the cameras.
 
     Raises:
-        InputError: if the timestep has fewer cameras than that.
+      InputError: if the timestep has fewer cameras than that.
     """
     epoch, position = divmod(step, len(train))
     order = _epoch_order(np.random.default_rng((seed, epoch)), len(train), weights)
@@ -92,34 +108,35 @@ def load_batch(capture: Capture, timestep: Timestep, cameras: tuple[str, ...]) -
     """Reads the views of one timestep.
 
     Args:
-        capture: The capture.
-        timestep: The moment.
-        cameras: B serials.
+      capture: The capture.
+      timestep: The moment.
+      cameras: B serials.
 
     Returns:
-        NumPy arrays. Where there is no matte, the whole image counts as the person:
-        training must then not compare opacity with it (`build.loss_weights`). Without
-        labels no pixel is of an eye or a mouth.
+      NumPy arrays. Where there is no matte, the whole image counts as the person:
+      training must then not compare opacity with it (`build.loss_weights`). Without
+      labels no pixel is of an eye or a mouth.
     """
     views = [capture.camera(timestep, c) for c in cameras]
     mattes = [capture.alpha(timestep, c) for c in cameras]
     labels = [capture.labels(timestep, c) for c in cameras]
     opaque = np.full((capture.height, capture.width), 255, np.uint8)
     driving = capture.driving(timestep)
-    return Batch(
-        rgb=np.stack([capture.rgb(timestep, c) for c in cameras]),
-        alpha=np.stack([opaque if m is None else m for m in mattes]),
-        parts=np.stack(
+    arrays: dict[str, Any] = {
+        "rgb": np.stack([capture.rgb(timestep, c) for c in cameras]),
+        "alpha": np.stack([opaque if m is None else m for m in mattes]),
+        "parts": np.stack(
             [
                 np.zeros_like(opaque) if x is None else 255 * region_mask(x, "parts")
                 for x in labels
             ]
         ).astype(np.uint8),
-        viewmats=np.stack([v.world2cam for v in views]),
-        Ks=np.stack([v.K for v in views]),
-        world_from_head=driving.world_from_head,
-        expr=driving.expr,
-    )
+        "viewmats": np.stack([v.world2cam for v in views]),
+        "Ks": np.stack([v.K for v in views]),
+        "world_from_head": driving.world_from_head,
+        "expr": driving.expr,
+    }
+    return Batch(**arrays)
 
 
 def prefetch(
@@ -140,19 +157,19 @@ def prefetch(
     ends with the generator; an exception in it is raised here.
 
     Args:
-        capture: The capture.
-        train: The training views.
-        seed: Seed of the order.
-        views_per_step: Cameras of a batch.
-        start_step: First step.
-        num_steps: How many steps to yield: `start_step` up to, but without,
-            `start_step + num_steps`.
-        weights: See `plan_step`.
-        depth: Batches that may wait.
-        place: Brings a batch to where it is needed, in that thread too.
+      capture: The capture.
+      train: The training views.
+      seed: Seed of the order.
+      views_per_step: Cameras of a batch.
+      start_step: First step.
+      num_steps: How many steps to yield: `start_step` up to, but without,
+        `start_step + num_steps`.
+      weights: See `plan_step`.
+      depth: Batches that may wait.
+      place: Brings a batch to where it is needed, in that thread too.
 
     Yields:
-        The step and its batch.
+      The step and its batch.
     """
     ready: queue.Queue[tuple[int, Batch] | BaseException] = queue.Queue(depth)
     stop = threading.Event()

@@ -28,15 +28,15 @@ def locate_subject(subject: str, data_root: Path | None) -> tuple[Path, str]:
     """Finds the folder of a subject.
 
     Args:
-        subject: Name of the subject's folder, or "demo" for the packaged capture.
-        data_root: The folder that holds the subjects (or a benchmark download, whose
-            subjects are in `nvs/`); None for $NPGA_DATA.
+      subject: Name of the subject's folder, or "demo" for the packaged capture.
+      data_root: The folder that holds the subjects (or a benchmark download, whose
+        subjects are in `nvs/`); None for $NPGA_DATA.
 
     Returns:
-        The folder that holds the subject's, and the subject's name there.
+      The folder that holds the subject's, and the subject's name there.
 
     Raises:
-        InputError: if there is no such subject.
+      InputError: if there is no such subject.
     """
     if subject == DEMO:
         return Path(str(importlib.resources.files("npga_jax.demo"))), _DEMO_SUBJECT

@@ -22,7 +22,8 @@ class NersembleCapture(Capture):
 
     views: dict[str, Camera]
     tracks: dict[str, DrivingFile]  # by sequence; without those that have no codes
-    driving_paths: dict[str, Path]  # where `tracks` were read
+    clouds: dict[tuple[str, int], Path]  # by sequence and frame
+    normal_sign: int  # What normals of clouds are multiplied by: -1 turns them.
     entries: dict[EntryKey, video_cache.Entry]
     is_decoded: bool  # All of it; else every read makes sure of its own file.
 
@@ -54,12 +55,6 @@ class NersembleCapture(Capture):
         """[H, W] uint8 in facer numbering, or None without a map."""
         return self._frame(timestep, camera_id, "labels")
 
-    @property
-    def driving_name(self) -> str:
-        """What --capture.driving calls these codes; "" if names differ, or for none."""
-        names = {path.stem for path in self.driving_paths.values()}
-        return names.pop() if len(names) == 1 else ""
-
     def has_driving(self, timestep: Timestep) -> bool:
         """Whether there are a code and a pose; always, unless they were not needed."""
         return timestep.sequence in self.tracks
@@ -75,15 +70,19 @@ class NersembleCapture(Capture):
         row = int(np.searchsorted(track.frame_id, timestep.frame_id))
         return Driving(track.expr[row], track.world_from_head[row])
 
+    def has_points(self, timestep: Timestep) -> bool:
+        """Whether there is a file with the frame's point cloud."""
+        return (timestep.sequence, timestep.frame_id) in self.clouds
+
     def points(self, timestep: Timestep) -> PointCloud | None:
         """The point cloud of the raw frame, or None without a file."""
-        path = self.points_path(timestep)
-        return read_pcd(path) if path.is_file() else None
-
-    def points_path(self, timestep: Timestep) -> Path:
-        """Where the frame's point cloud would be."""
-        folder = self.root / "sequences" / timestep.sequence / "pointclouds"
-        return folder / f"frame_{timestep.frame_id:05d}.pcd"
+        path = self.clouds.get((timestep.sequence, timestep.frame_id))
+        if path is None:
+            return None
+        cloud = read_pcd(path)
+        if cloud.normals is None or self.normal_sign == 1:
+            return cloud
+        return dataclasses.replace(cloud, normals=self.normal_sign * cloud.normals)
 
     def _frame(
         self, timestep: Timestep, camera_id: str, kind: video.Kind
@@ -109,17 +108,17 @@ def open_nersemble(
     """Opens a capture, and decodes what is not in the cache yet.
 
     Args:
-        root: Holds the subjects (or `nvs/` with the subjects).
-        subject: Name of the subject's folder.
-        cfg: What to use of it.
-        progress: Whether to say on stderr what is done.
-        decode: False to decode no more than the files that are read from later: for
-            captures that only drive, and to look at a few frames.
-        need_driving: False if sequences may be without driving codes, as they are
-            before they are tracked: all their frames are then timesteps.
+      root: Holds the subjects (or `nvs/` with the subjects).
+      subject: Name of the subject's folder.
+      cfg: What to use of it.
+      progress: Whether to say on stderr what is done.
+      decode: False to decode no more than the files that are read from later: for
+        captures that only drive, and to look at a few frames.
+      need_driving: False if sequences may be without driving codes, as they are
+        before they are tracked: all their frames are then timesteps.
 
     Raises:
-        InputError: for the first thing that is wrong with the capture.
+      InputError: for the first thing that is wrong with the capture.
     """
     survey = survey_nersemble(root, subject, cfg, need_driving=need_driving)
     _raise_problems(survey)
@@ -141,10 +140,10 @@ def decode_all(
     """Decodes what a survey found missing in the cache.
 
     Returns:
-        A new survey, which knows the true numbers of frames.
+      A new survey, which knows the true numbers of frames.
 
     Raises:
-        InputError: if the disk is too small, or a file is damaged.
+      InputError: if the disk is too small, or a file is damaged.
     """
     if not survey.missing:
         return survey
@@ -175,6 +174,9 @@ def capture_from_survey(survey: Survey) -> NersembleCapture:
         views=survey.views,
         tracks=survey.tracks,
         driving_paths=survey.driving_paths,
+        has_mattes=any(kind == "alpha" for _, _, kind in survey.entries),
+        clouds=survey.clouds,
+        normal_sign=survey.normal_sign,
         entries=survey.entries,
         is_decoded=not survey.missing,
     )

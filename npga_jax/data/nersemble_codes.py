@@ -35,8 +35,8 @@ def sequences_to_track(folder: Path, cfg: CaptureConfig) -> tuple[str, ...]:
     sequence has any other. Codes of another tracker are never mixed with ours.
 
     Args:
-        folder: The subject's folder.
-        cfg: What to use of it.
+      folder: The subject's folder.
+      cfg: What to use of it.
     """
     sequences = find_sequences(folder, cfg.ignore_sequences, Findings())
     files = find_code_files(folder, sequences, cfg.cache_dir)
@@ -53,8 +53,8 @@ def tracking_output(folder: Path, cfg: CaptureConfig) -> Path:
     the capture itself if some lie there, else the cache: captures may be read-only.
 
     Args:
-        folder: The subject's folder.
-        cfg: What to use of it.
+      folder: The subject's folder.
+      cfg: What to use of it.
     """
     in_capture = folder / "sequences"
     sequences = find_sequences(folder, cfg.ignore_sequences, Findings())
@@ -76,13 +76,13 @@ def choose_code_files(
     """Chooses one driving file for each sequence.
 
     Args:
-        folder: The subject's folder.
-        files: What `find_code_files` found.
-        cfg: Has the name of the file to use; without one, a sequence's only file is.
-        findings: Gets the problems.
-        need_driving: False if sequences may be without codes. Without a name, those
-            of other trackers then come before our own: it is they who can say where
-            the head is before ours has.
+      folder: The subject's folder.
+      files: What `find_code_files` found.
+      cfg: Has the name of the file to use; without one, a sequence's only file is.
+      findings: Gets the problems.
+      need_driving: False if sequences may be without codes. Without a name, those
+        of other trackers then come before our own: it is they who can say where
+        the head is before ours has.
     """
     chosen: dict[str, Path] = {}
     lacking, ambiguous = [], []
@@ -110,10 +110,10 @@ def load_tracks(
     """Reads the codes of every sequence; all must be of one model.
 
     Args:
-        paths: The chosen files by sequence.
-        findings: Gets the problems.
-        need_driving: False if codes only say where heads are: then no more than files
-            of one name must agree.
+      paths: The chosen files by sequence.
+      findings: Gets the problems.
+      need_driving: False if codes only say where heads are: then no more than files
+        of one name must agree.
     """
     tracks: dict[str, DrivingFile] = {}
     firsts: dict[str, DrivingFile] = {}

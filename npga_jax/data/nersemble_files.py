@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ FILES: dict[video.Kind, tuple[str, str]] = {
     "labels": ("segmentation", ".npz"),
 }
 """Folder and suffix of each kind of file that is there per camera."""
+
+_CLOUD_NAME = re.compile(r"frame_(\d+)\.pcd", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -39,10 +41,41 @@ class Findings:
             return None
 
 
-def source_path(folder: Path, sequence: str, camera_id: str, kind: video.Kind) -> Path:
-    """Where a camera's video or label maps are."""
+def find_sources(folder: Path, sequence: str, kind: video.Kind) -> dict[str, Path]:
+    """Lists the files of a kind by camera; the suffix may be in capitals."""
     where, suffix = FILES[kind]
-    return folder / "sequences" / sequence / where / f"cam_{camera_id}{suffix}"
+    name = re.compile(rf"cam_(.+){re.escape(suffix)}", re.IGNORECASE)
+    found: dict[str, Path] = {}
+    for path in _list_files(folder / "sequences" / sequence / where):
+        if match := name.fullmatch(path.name):
+            found.setdefault(match[1], path)
+    return found
+
+
+def find_clouds(
+    folder: Path, sequences: tuple[str, ...], findings: Findings
+) -> dict[tuple[str, int], Path]:
+    """Lists the point clouds by sequence and frame, with or without leading zeros."""
+    clouds: dict[tuple[str, int], Path] = {}
+    for sequence in sequences:
+        others = []
+        for path in _list_files(folder / "sequences" / sequence / "pointclouds"):
+            match = _CLOUD_NAME.fullmatch(path.name)
+            if not match:
+                others.append(path.name)
+                continue
+            first = clouds.setdefault((sequence, int(match[1])), path)
+            if first != path:
+                findings.problems.append(
+                    f"{first} and {path.name} beside it are of the same frame. Delete "
+                    "one of them."
+                )
+        if others:
+            findings.notes.append(
+                f"{count_things(others, 'file')} in {sequence}/pointclouds are not "
+                f"called frame_NUMBER.pcd, like {others[0]}: ignored."
+            )
+    return clouds
 
 
 def find_sequences(
@@ -56,10 +89,12 @@ def find_sequences(
             continue
         if not _SEQUENCE_NAME.fullmatch(path.name):
             findings.notes.append(f"{path.name} is not a NeRSemble sequence: ignored.")
-        elif not any((path / "images").glob("cam_*.mp4")):
-            findings.notes.append(f"{path.name} has no images/cam_*.mp4: ignored.")
-        else:
+        elif find_sources(folder, path.name, "rgb"):
             found.append(path.name)
+        else:
+            there = [file.name for file in _list_files(path / "images")]
+            but = f" (but {there[0]})" if there else ""
+            findings.notes.append(f"{path.name} has no images/cam_*.mp4{but}: ignored.")
     for prefix in ignored:
         left_out = match_sequences(tuple(found), prefix)
         if not left_out:
@@ -84,14 +119,8 @@ def find_cameras(
 
     A camera that lacks a video in only some of the sequences is a problem.
     """
-    present = {
-        sequence: {
-            path.stem.removeprefix("cam_")
-            for path in (folder / "sequences" / sequence / "images").glob("cam_*.mp4")
-        }
-        for sequence in sequences
-    }
-    seen = set().union(*present.values())
+    present = {s: set(find_sources(folder, s, "rgb")) for s in sequences}
+    seen: set[str] = set().union(*present.values())
     listed = [*calibrated, *sorted(seen - set(calibrated))]
     for serial in ignored:
         if serial not in listed:
@@ -110,7 +139,7 @@ def find_cameras(
             findings.problems.append(
                 f"camera {camera} has no video in {', '.join(lacking)} but has one in "
                 f"{count_things(others, 'other sequence')}: "
-                f"{source_path(folder, lacking[0], camera, 'rgb')} is missing. "
+                f"sequences/{lacking[0]}/images/cam_{camera}.mp4 is missing. "
                 f"Supply it, or pass --capture.ignore-cameras {camera} or "
                 f"--capture.ignore-sequences {' '.join(lacking)}."
             )
@@ -122,29 +151,54 @@ def find_cameras(
 
 
 def report_lacking(
-    sequence: str,
-    kind: video.Kind,
-    lacking: list[str],
-    num_cameras: int,
-    findings: Findings,
+    kind: video.Kind, lacking: Mapping[str, list[str]], num_cameras: int, out: Findings
 ) -> None:
-    """Says what it means that cameras of a sequence lack mattes or label maps."""
+    """Says what it means that cameras lack mattes or label maps.
+
+    Args:
+      kind: Of the files that may lack.
+      lacking: Cameras without one, by sequence.
+      num_cameras: How many there are.
+      out: Gets the notes and problems.
+    """
     where = FILES[kind][0]
-    if not lacking or kind == "rgb":  # Videos that lack are reported with the cameras.
+    without = [s for s, cameras in lacking.items() if len(cameras) == num_cameras]
+    partly = [s for s, cameras in lacking.items() if 0 < len(cameras) < num_cameras]
+    if kind == "labels":
+        for sequence in [s for s, cameras in lacking.items() if cameras]:
+            out.notes.append(
+                f"{sequence} has no {where} for "
+                f"{count_things(lacking[sequence], 'camera')}: no metrics by region "
+                "there."
+            )
         return
-    if kind == "alpha" and len(lacking) < num_cameras:
-        findings.problems.append(
-            f"{sequence}/{where} lacks {', '.join(lacking)} but has other cameras. "
-            f"Supply them, or pass --capture.ignore-cameras {' '.join(lacking)}."
+    if kind == "rgb":  # Videos that lack are reported with the cameras.
+        return
+    instead = "pass --capture.no-mattes to use none at all (the background then counts "
+    instead += "as part of the person)"
+    if without and len(without) == len(lacking):
+        out.notes.append(
+            f"There are no {where} in any sequence: the background counts as part of "
+            "the person."
         )
-        return
-    effect = {
-        "alpha": "the background counts as part of the person",
-        "labels": "no metrics by region there",
-    }[kind]
-    findings.notes.append(
-        f"{sequence} has no {where} for {count_things(lacking, 'camera')}: {effect}."
-    )
+    elif without:
+        out.problems.append(
+            f"{', '.join(without)} {'has' if len(without) == 1 else 'have'} no {where} "
+            f"but {count_things(set(lacking) - set(without), 'other sequence')} have: "
+            "the background would count as part of the person there. Supply them, or "
+            f"pass --capture.ignore-sequences {' '.join(without)}, or {instead}."
+        )
+    for sequence in partly:
+        cameras = " ".join(lacking[sequence])
+        out.problems.append(
+            f"{sequence}/{where} lacks {cameras} but has other cameras. Supply them, "
+            f"or pass --capture.ignore-cameras {cameras}, or {instead}."
+        )
+
+
+def _list_files(folder: Path) -> list[Path]:
+    there = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in there if p.is_file() and not p.name.startswith("."))
 
 
 def count_things(things: Collection[object], noun: str) -> str:

@@ -28,9 +28,10 @@ from npga_jax.data.nersemble_files import (
     Findings,
     count_things,
     find_cameras,
+    find_clouds,
     find_sequences,
+    find_sources,
     report_lacking,
-    source_path,
 )
 from npga_jax.data.settings import CaptureConfig
 
@@ -63,6 +64,8 @@ class Survey(Findings):
     num_frames: dict[EntryKey, int] = dataclasses.field(default_factory=dict)
     missing: list[EntryKey] = dataclasses.field(default_factory=list)  # not in cache
     timesteps: tuple[Timestep, ...] = ()
+    clouds: dict[tuple[str, int], Path] = dataclasses.field(default_factory=dict)
+    normal_sign: int = 1  # -1 where normals of clouds point inward
 
 
 def survey_nersemble(
@@ -73,14 +76,14 @@ def survey_nersemble(
     Opens headers only, and those only of files that are not in the cache yet.
 
     Args:
-        root: Holds the subjects (or `nvs/` with the subjects).
-        subject: Name of the subject's folder.
-        cfg: What to use of it.
-        need_driving: Whether a sequence without driving codes is a problem; else all
-            its frames are used.
+      root: Holds the subjects (or `nvs/` with the subjects).
+      subject: Name of the subject's folder.
+      cfg: What to use of it.
+      need_driving: Whether a sequence without driving codes is a problem; else all
+        its frames are used.
 
     Returns:
-        What was found, with all problems in it; never raises for what is on disk.
+      What was found, with all problems in it; never raises for what is on disk.
     """
     folder = root / subject
     if not folder.is_dir() and (root / "nvs" / subject).is_dir():
@@ -120,6 +123,7 @@ def survey_nersemble(
         )
         if camera:
             survey.views[camera_id] = camera
+    survey.clouds = find_clouds(survey.folder, survey.sequences, survey)
     _list_entries(survey, cfg)
     _measure_entries(survey)
     _find_timesteps(survey)
@@ -130,10 +134,9 @@ def _probe_first_video(survey: Survey, cfg: CaptureConfig) -> bool:
     """Finds out the resolution and the stride; False if that is impossible."""
     info = None
     for sequence in survey.sequences:
-        for camera in survey.cameras:
-            path = source_path(survey.folder, sequence, camera, "rgb")
+        for path in find_sources(survey.folder, sequence, "rgb").values():
             try:
-                info = info or (video.probe(path, "rgb") if path.is_file() else None)
+                info = info or video.probe(path, "rgb")
             except InputError:
                 continue  # It is reported when its turn comes.
     if info is None:
@@ -174,16 +177,16 @@ def _list_entries(survey: Survey, cfg: CaptureConfig) -> None:
     cache = video_cache.cache_folder(
         cfg.cache_dir, survey.subject, survey.folder, survey.size[0], survey.stride
     )
-    for sequence in survey.sequences:
-        for kind in FILES:
-            lacking = []
-            for camera in survey.cameras:
-                path = source_path(survey.folder, sequence, camera, kind)
-                if not path.is_file():
-                    lacking.append(camera)
-                    continue
+    for kind in FILES:
+        if kind == "alpha" and not cfg.mattes:
+            continue
+        lacking: dict[str, list[str]] = {}
+        for sequence in survey.sequences:
+            sources = find_sources(survey.folder, sequence, kind)
+            lacking[sequence] = [c for c in survey.cameras if c not in sources]
+            for camera in [c for c in survey.cameras if c in sources]:
                 survey.entries[sequence, camera, kind] = video_cache.Entry(
-                    source=path,
+                    source=sources[camera],
                     kind=kind,
                     array=cache / sequence / f"cam_{camera}.{kind}.npy",
                     width=survey.size[0],
@@ -191,7 +194,7 @@ def _list_entries(survey: Survey, cfg: CaptureConfig) -> None:
                     stride=survey.stride,
                     ccm=colors.get(camera) if kind == "rgb" else None,
                 )
-            report_lacking(sequence, kind, lacking, len(survey.cameras), survey)
+        report_lacking(kind, lacking, len(survey.cameras), survey)
 
 
 def _measure_entries(survey: Survey) -> None:
@@ -209,7 +212,7 @@ def _stated_frames(entry: video_cache.Entry, video_size: tuple[int, int]) -> int
     """Number of frames that a source states; 0 if it does not.
 
     Raises:
-        InputError: if it cannot be opened, or is a video of another size.
+      InputError: if it cannot be opened, or is a video of another size.
     """
     info = video.probe(entry.source, entry.kind)
     if entry.kind == "rgb" and (info.width, info.height) != video_size:

@@ -20,14 +20,14 @@ def open_capture(
     """Opens a subject's capture, decoding its videos into the cache if need be.
 
     Args:
-        subject: Name of the subject's folder, or "demo" for the packaged capture.
-        data_root: The folder that holds the subjects; None for $NPGA_DATA.
-        cfg: What to use of the capture.
-        progress: Whether to say on stderr what is done.
-        decode: False to decode only the files that frames are read from later.
+      subject: Name of the subject's folder, or "demo" for the packaged capture.
+      data_root: The folder that holds the subjects; None for $NPGA_DATA.
+      cfg: What to use of the capture.
+      progress: Whether to say on stderr what is done.
+      decode: False to decode only the files that frames are read from later.
 
     Raises:
-        InputError: if there is no such subject, or its data cannot be used.
+      InputError: if there is no such subject, or its data cannot be used.
     """
     root, name = locate_subject(subject, data_root)
     capture = open_nersemble(root, name, cfg, progress=progress, decode=decode)

@@ -8,6 +8,11 @@ import numpy as np
 from npga_jax.core import InputError
 from npga_jax.data.capture import PointCloud
 
+_PACKED = ("rgb", "rgba")
+_SPLIT = (("r", "g", "b"), ("red", "green", "blue"))
+_MAX_HEADER = 1 << 16
+_NO_COLOR = 0.5
+
 
 def read_pcd(path: Path) -> PointCloud:
     """Reads a point cloud; coordinates are taken as metres in the world frame.
@@ -16,24 +21,22 @@ def read_pcd(path: Path) -> PointCloud:
     grey; normals that it does not have are None.
 
     Args:
-        path: A .pcd file with the fields x y z, and perhaps rgb or rgba (packed into
-            four bytes) and normal_x normal_y normal_z.
+      path: A .pcd file with the fields x y z, and perhaps normal_x normal_y normal_z
+        and colours: rgb or rgba (packed as 0xAARRGGBB), or r g b on their own, whose
+        largest value is 1, 255 or that of their type.
 
     Raises:
-        InputError: if the file is not a point cloud, is cut short, or is empty.
+      InputError: if the file is not a point cloud, is cut short, is empty, or has
+        colours of a type that is not known.
     """
     data = path.read_bytes()
     try:
         header, body = _split_header(data)
         columns = _read_columns(header, body)
         xyz = np.stack([columns[c] for c in "xyz"], axis=-1).astype(np.float32)
+        rgb = _read_colors(columns, len(xyz))
     except (KeyError, ValueError, IndexError, struct.error, TypeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(
-            f"{path} is not a readable .pcd point cloud: {reason}. Expected the fields "
-            "x y z (rgb, normals) as ascii, binary or binary_compressed; make or "
-            "copy the file again."
-        ) from error
+        raise _unreadable(path, error) from error
     finite = np.isfinite(xyz).all(axis=-1)
     if not finite.any():
         raise InputError(
@@ -44,7 +47,34 @@ def read_pcd(path: Path) -> PointCloud:
     if all(f"normal_{c}" in columns for c in "xyz"):
         normals = np.stack([columns[f"normal_{c}"] for c in "xyz"], axis=-1)
         normals = np.nan_to_num(normals[finite].astype(np.float32), posinf=0, neginf=0)
-    return PointCloud(xyz[finite], _unpack_rgb(columns, len(xyz))[finite], normals)
+    return PointCloud(xyz[finite], rgb[finite], normals)
+
+
+def unused_fields(path: Path) -> tuple[str, ...]:
+    """Names the fields of a file that `read_pcd` takes nothing from.
+
+    Raises:
+      InputError: if the file has no header of a point cloud.
+    """
+    try:
+        with path.open("rb") as file:
+            names = _split_header(file.read(_MAX_HEADER))[0]["FIELDS"]
+    except (KeyError, ValueError, OSError) as error:
+        raise _unreadable(path, error) from error
+    used = {*"xyz_", *(f"normal_{c}" for c in "xyz")}
+    packed = next((n for n in _PACKED if n in names), None)
+    split = next((s for s in _SPLIT if set(s) <= set(names)), ())
+    used |= {packed} if packed else set(split)
+    return tuple(n for n in names if n not in used)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+    return InputError(
+        f"{path} is not a readable .pcd point cloud: {reason}. Expected the fields "
+        "x y z (rgb, normals) as ascii, binary or binary_compressed; make or "
+        "copy the file again."
+    )
 
 
 def _split_header(data: bytes) -> tuple[dict[str, list[str]], bytes]:
@@ -105,7 +135,8 @@ def _read_columns(header: dict[str, list[str]], body: bytes) -> dict[str, np.nda
 
 
 def _read_ascii(body: bytes, point: np.dtype, num_points: int) -> dict[str, np.ndarray]:
-    widths = [int(np.prod(point[n].shape, dtype=int)) for n in point.names]
+    names = point.names or ()
+    widths = [int(np.prod(point[n].shape, dtype=int)) for n in names]
     values = np.array(body.split(), dtype=np.float64)
     wanted = num_points * sum(widths)
     if len(values) < wanted:
@@ -113,32 +144,77 @@ def _read_ascii(body: bytes, point: np.dtype, num_points: int) -> dict[str, np.n
         raise ValueError(f"it is cut short ({whole} of {num_points} points)")
     table = values[:wanted].reshape(num_points, sum(widths))
     columns, start = {}, 0
-    for name, width in zip(point.names, widths, strict=True):
-        column = table[:, start : start + width].astype(point[name].base)
+    for name, width in zip(names, widths, strict=True):
+        base = point[name].base
+        if name in _PACKED and base.itemsize == 4:  # All its bits count.
+            base = np.dtype("f8" if base.kind == "f" else "i8")
+        column = table[:, start : start + width].astype(base)
         columns[name] = column.reshape(num_points, *point[name].shape)
         start += width
     return columns
 
 
-def _unpack_rgb(columns: dict[str, np.ndarray], num_points: int) -> np.ndarray:
-    """Takes colours out of the four bytes 0xAARRGGBB, whatever their type is."""
-    packed = columns.get("rgb", columns.get("rgba"))
-    if packed is None or packed.dtype.itemsize != 4:
-        return np.full((num_points, 3), 0.5, np.float32)
-    words = np.ascontiguousarray(packed).view("<u4")
-    channels = (words[:, None] >> np.array([16, 8, 0], np.uint32)) & 0xFF
-    return channels.astype(np.float32) / 255
+def _read_colors(columns: dict[str, np.ndarray], num_points: int) -> np.ndarray:
+    """Colours [P, 3] in [0, 1], whatever fields they are in; grey if in none."""
+    packed = next((columns[n] for n in _PACKED if n in columns), None)
+    if packed is not None:
+        if packed.ndim == 2 and packed.shape[1] >= 3:  # COUNT 3: not packed after all.
+            return _scale_channels(packed[:, :3])
+        if packed.ndim != 1 or packed.dtype.itemsize < 4:
+            raise ValueError(f"its field rgb of type {packed.dtype} is not known")
+        return _unpack_colors(packed)
+    for names in _SPLIT:
+        if all(n in columns for n in names):
+            return _scale_channels(np.stack([columns[n] for n in names], axis=-1))
+    return np.full((num_points, 3), _NO_COLOR, np.float32)
+
+
+def _unpack_colors(packed: np.ndarray) -> np.ndarray:
+    """Takes colours out of 0xAARRGGBB.
+
+    A float of 4 bytes has these bits. One of 8, which any text becomes, may also be the
+    integer: PCL writes that as text, whatever TYPE says, because the floats of many
+    colours are not a number; the others are far below 1 (or, opaque, hugely negative).
+    """
+    unknown = np.zeros(len(packed), bool)
+    if packed.dtype.kind != "f":
+        words = packed.astype(np.int64)
+    else:
+        words = packed.astype("<f4").view("<u4").astype(np.int64)
+        if packed.dtype.itemsize == 8:
+            unknown = np.isnan(packed)
+            is_integer = (packed >= 1) & (packed < 2.0**32)
+            words[is_integer] = packed[is_integer].astype(np.int64)
+    channels = (words[:, None] >> np.array([16, 8, 0])) & 0xFF
+    return np.where(unknown[:, None], _NO_COLOR, channels / 255).astype(np.float32)
+
+
+def _scale_channels(values: np.ndarray) -> np.ndarray:
+    """Brings channels [P, 3] of any type to [0, 1]."""
+    if values.dtype.itemsize == 1:
+        return values.view(np.uint8).astype(np.float32) / 255
+    largest = float(np.nanmax(values, initial=0.0, where=np.isfinite(values)))
+    if values.dtype.kind == "f" and largest <= 1:
+        scale = 1.0
+    elif largest <= 255:
+        scale = 255.0
+    elif values.dtype.kind != "f":
+        scale = float(np.iinfo(values.dtype).max)
+    else:
+        raise ValueError(f"its colours reach {largest:g}; expected 1 or 255")
+    colors = np.where(np.isfinite(values), values / scale, _NO_COLOR)
+    return np.clip(colors, 0, 1).astype(np.float32)
 
 
 def decompress_lzf(data: bytes, size: int) -> bytes:
     """Undoes LZF compression.
 
     Args:
-        data: Tokens: a literal run (first byte < 32), or a copy of earlier output.
-        size: Bytes that must come out.
+      data: Tokens: a literal run (first byte < 32), or a copy of earlier output.
+      size: Bytes that must come out.
 
     Raises:
-        ValueError: if the data does not decompress to `size` bytes.
+      ValueError: if the data does not decompress to `size` bytes.
     """
     out = bytearray()
     i = 0

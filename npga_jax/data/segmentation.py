@@ -36,14 +36,14 @@ def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
     """Marks the pixels of a region.
 
     Args:
-        labels: [H, W] uint8 in facer numbering.
-        region: A key of `REGIONS`.
+      labels: [H, W] uint8 in facer numbering.
+      region: A key of `REGIONS`.
 
     Returns:
-        [H, W] bool.
+      [H, W] bool.
 
     Raises:
-        InputError: if there is no such region.
+      InputError: if there is no such region.
     """
     if region not in REGIONS:
         raise InputError(

@@ -20,6 +20,9 @@ class CaptureConfig:
     """Serials to leave out everywhere."""
     ignore_sequences: tuple[str, ...] = ()
     """Sequences (name or prefix) to leave out."""
+    mattes: bool = True
+    """Use the mattes (alpha_maps) that say where the person is; without them, the
+    background counts as part of the person."""
     driving: str = ""
     """Driving file to use in every sequence, by its name without .npz; to be given
     where there are several. nphm: the codes that experiments/track.py makes."""

@@ -30,13 +30,13 @@ def holdout_split(capture: Capture, sequence: str, camera: str) -> Split:
     """Holds out one sequence and one camera.
 
     Args:
-        capture: The capture.
-        sequence: Name or prefix of the sequence that is never trained on.
-        camera: The camera that is never trained on.
+      capture: The capture.
+      sequence: Name or prefix of the sequence that is never trained on.
+      camera: The camera that is never trained on.
 
     Raises:
-        InputError: if the capture has no such sequence or camera, or if nothing is
-            left to train on.
+      InputError: if the capture has no such sequence or camera, or if nothing is
+        left to train on.
     """
     held_out = find_sequence(capture.sequences, sequence)
     if camera not in capture.cameras:

@@ -65,11 +65,11 @@ def cache_folder(
     """Chooses the folder for a subject's frames.
 
     Args:
-        base: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
-        subject: Name of the subject.
-        root: Where the subject's data is: two copies do not share frames.
-        width: Of the frames.
-        stride: Of the frames.
+      base: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
+      subject: Name of the subject.
+      root: Where the subject's data is: two copies do not share frames.
+      width: Of the frames.
+      stride: Of the frames.
     """
     digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:10]
     return cache_root(base) / f"{subject}-{digest}" / f"w{width}-s{stride}"
@@ -98,12 +98,12 @@ def fill_cache(
     """Decodes entries that are not in the cache.
 
     Args:
-        entries: What to decode.
-        num_frames: What the sources' headers say of their length.
-        progress: Whether to say on stderr what is needed and how far it is.
+      entries: What to decode.
+      num_frames: What the sources' headers say of their length.
+      progress: Whether to say on stderr what is needed and how far it is.
 
     Raises:
-        InputError: if the disk is too small or not writable, or a source is damaged.
+      InputError: if the disk is too small or not writable, or a source is damaged.
     """
     if not entries:
         return
@@ -140,14 +140,14 @@ def read_frame(entry: Entry, index: int) -> np.ndarray:
     Nothing stays open or mapped; repeated reads come from the page cache.
 
     Args:
-        entry: The entry.
-        index: Of the frame among those kept: raw frame // stride.
+      entry: The entry.
+      index: Of the frame among those kept: raw frame // stride.
 
     Returns:
-        [H, W, 3] or [H, W] uint8, a copy.
+      [H, W, 3] or [H, W] uint8, a copy.
 
     Raises:
-        InputError: if the array has gone, or has no such frame.
+      InputError: if the array has gone, or has no such frame.
     """
     try:
         # Without a map, whose pages would be faulted in one by one: half the time.

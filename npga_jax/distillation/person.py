@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.core import InputError, Params
-from npga_jax.data import NersembleCapture
+from npga_jax.data import Capture
 from npga_jax.nphm import (
     METRES_PER_UNIT,
     Codes,
@@ -96,7 +96,7 @@ def canonicalize(
     return canonical, hyper
 
 
-def open_person(capture: NersembleCapture, prior: Path | None) -> Person | None:
+def open_person(capture: Capture, prior: Path | None) -> Person | None:
     """The head model and the identity that a capture's codes belong to.
 
     Args:

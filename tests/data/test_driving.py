@@ -69,7 +69,7 @@ def test_names_are_optional(tmp_path):
         ({"expr_names": np.array(["a"])}, "1 expr_names"),
         ({"head_unit": "cm"}, "head_unit is 'cm'"),
         ({"model": None}, "lacks model"),
-        ({"frame_id": np.array([0, 1, None])}, "cannot be read"),
+        ({"frame_id": np.array([0, 1, None])}, "'frame_id' cannot be used"),
     ],
 )
 def test_what_cannot_be_is_an_error(tmp_path, changes, message):
@@ -84,7 +84,7 @@ def test_damaged_file_is_an_error(tmp_path, keep):
     path = write(tmp_path / "a.npz")
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep if keep < 1 else keep)])
-    with pytest.raises(InputError, match=r"a\.npz cannot be read"):
+    with pytest.raises(InputError, match=r"a\.npz.* cannot be read"):
         load_driving(path)
 
 
@@ -95,6 +95,16 @@ def test_flipped_bytes_are_an_error(tmp_path):
     data[at : at + 8] = b"\xff" * 8
     path.write_bytes(bytes(data))
     with pytest.raises(InputError):
+        load_driving(path)
+
+
+def test_codes_that_claim_more_than_any_sequence_are_not_unpacked(
+    tmp_path, monkeypatch
+):
+    path = write(tmp_path / "a.npz")
+    load_driving(path)
+    monkeypatch.setattr("npga_jax.data.driving._MAX_BYTES", 1000)
+    with pytest.raises(InputError, match=r"a\.npz: its entries claim .* at most 1,000"):
         load_driving(path)
 
 

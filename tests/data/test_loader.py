@@ -1,11 +1,13 @@
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from npga_jax.core.errors import InputError
+from npga_jax.data import loader
 from npga_jax.data.loader import frame_weights, load_batch, plan_step, prefetch
 from npga_jax.data.splits import Views, holdout_split
 
@@ -60,6 +62,49 @@ def test_rare_expressions_come_more_often_and_all_come_in_the_end():
         for s in range(12)
     ]
     assert sorted(uniform) == list(range(12))
+
+
+def dense_weights(codes: np.ndarray, balance: float) -> np.ndarray:
+    codes = codes / np.maximum(codes.std(axis=0), 1e-6)
+    squares = ((codes[:, None] - codes[None]) ** 2).sum(axis=-1)
+    near = np.sort(squares, axis=1)[:, 1:6]
+    rarity = np.sqrt(near.mean(axis=1)) if near.size else np.ones(len(codes))
+    weights = np.maximum(rarity, 1e-6 + 0.1 * rarity.mean()) ** balance
+    return weights / weights.mean()
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 6, 7, 90])
+def test_weights_by_blocks_are_those_of_all_at_once(num_frames, monkeypatch):
+    codes = np.random.default_rng(0).normal(5, 1, (num_frames, 4)).astype(np.float32)
+    codes[num_frames // 2 :: 3] = codes[0]  # Some frames repeat.
+    monkeypatch.setattr("npga_jax.data.loader._BLOCK_DISTANCES", 300)
+    expected = dense_weights(codes.astype(np.float64), 0.7)
+    np.testing.assert_allclose(frame_weights(codes, 0.7), expected, rtol=1e-6)
+
+
+def test_weights_of_many_frames_take_no_more_memory_than_a_block(monkeypatch):
+    block, num_frames = 1 << 16, 20_000
+    monkeypatch.setattr("npga_jax.data.loader._BLOCK_DISTANCES", block)
+    monkeypatch.setattr("npga_jax.data.loader._rarity", first_block_alone(loader))
+    codes = np.random.default_rng(0).normal(size=(num_frames, 8))
+    tracemalloc.start()
+    frame_weights(codes, 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Distances and the order of a block, and a few copies of the codes.
+    assert peak < 4 * 8 * block + 6 * codes.nbytes
+
+
+def first_block_alone(module):
+    """`_rarity` of the first blocks; what the others give is as large, and quicker."""
+    original = module._rarity
+
+    def rarity(codes, rows):
+        if rows.start < 20 * (rows.stop - rows.start):
+            return original(codes, rows)
+        return np.ones(len(codes[rows]))
+
+    return rarity
 
 
 def test_cameras_do_not_repeat_and_vary(train):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,6 +188,68 @@ def test_matte_missing_for_one_camera_is_an_error(damaged, small):
         open_074(damaged, small)
 
 
+def test_sequence_without_mattes_beside_others_is_an_error_with_ways_out(
+    damaged, small
+):
+    shutil.rmtree(damaged / "074/sequences/FREE/alpha_maps")
+    with pytest.raises(InputError) as error:
+        open_074(damaged, small)
+    message = str(error.value)
+    assert message.startswith("FREE has no alpha_maps but 1 other sequence")
+    assert "--capture.ignore-sequences FREE" in message
+    assert "--capture.no-mattes" in message
+    capture = open_074(damaged, small, ignore_sequences=("FREE",))
+    assert capture.has_mattes
+    capture = open_074(damaged, small, mattes=False)
+    assert not capture.has_mattes
+    assert all(capture.alpha(t, FRONT) is None for t in capture.timesteps)
+
+
+def test_a_camera_without_a_matte_may_be_left_out_or_all_mattes(damaged, small):
+    (damaged / f"074/sequences/FREE/alpha_maps/cam_{FRONT}.mp4").unlink()
+    ways = f"--capture.ignore-cameras {FRONT}, or pass --capture.no-mattes"
+    with pytest.raises(InputError, match=ways):
+        open_074(damaged, small)
+    assert open_074(damaged, small, ignore_cameras=(FRONT,)).has_mattes
+    assert not open_074(damaged, small, mattes=False).has_mattes
+
+
+def test_suffixes_may_be_in_capitals(damaged, fresh):
+    for path in [*damaged.glob("074/sequences/*/*/*.*")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    for path in damaged.glob("074/sequences/*/tracking/*.NPZ"):
+        path.rename(path.with_suffix(".npz"))
+    capture = open_074(damaged, fresh)
+    assert len(capture.timesteps) == 8 and not capture.notes
+    timestep = capture.timesteps[-1]
+    assert capture.has_mattes and capture.labels(timestep, FRONT) is not None
+    assert capture.points(timestep) is not None
+
+
+def test_videos_of_another_suffix_are_named(damaged, small):
+    for path in damaged.glob("074/sequences/FREE/images/cam_*.mp4"):
+        path.rename(path.with_suffix(".mov"))
+    notes = open_074(damaged, small, held_out_sequence="EXP").notes
+    assert f"FREE has no images/cam_*.mp4 (but cam_{FRONT}.mov): ignored." in notes
+
+
+def test_clouds_are_found_by_the_number_in_their_name(damaged, small):
+    folder = damaged / "074/sequences/FREE/pointclouds"
+    for frame in range(4):
+        name = ("frame_0", "frame_01", "frame_000002", "cloud_3")[frame]
+        (folder / f"frame_{frame:05d}.pcd").rename(folder / f"{name}.pcd")
+    capture = open_074(damaged, small)
+    free = [t for t in capture.timesteps if t.sequence == "FREE"]
+    assert [capture.has_points(t) for t in free] == [True, True, True, False]
+    assert [capture.points(t) is not None for t in free] == [True, True, True, False]
+    assert any("frame_NUMBER.pcd, like cloud_3.pcd" in note for note in capture.notes)
+    shutil.copy(folder / "frame_0.pcd", folder / "frame_00.pcd")
+    with pytest.raises(
+        InputError, match=r"frame_0\.pcd and frame_00\.pcd .*same frame"
+    ):
+        open_074(damaged, small)
+
+
 def test_missing_tracking_says_what_to_supply(damaged, small):
     (damaged / "074/sequences/FREE/tracking/blendshapes.npz").unlink()
     with pytest.raises(InputError, match=r"FREE has no driving codes.*frame_id, expr"):
@@ -238,7 +301,7 @@ def test_pose_that_is_no_rotation_is_an_error(damaged, small):
     params = read_params(damaged)
     params["world_2_cam"][FRONT][0][0] = 3.0
     write_params(damaged, params)
-    with pytest.raises(InputError, match=f"'world_2_cam' of {FRONT} is not a rotation"):
+    with pytest.raises(InputError, match=f"'world_2_cam' of {FRONT} is not rigid"):
         open_074(damaged, small)
 
 

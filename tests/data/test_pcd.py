@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from npga_jax.core.errors import InputError
-from npga_jax.data.pcd import decompress_lzf, read_pcd
+from npga_jax.data.pcd import decompress_lzf, read_pcd, unused_fields
 
 XYZ = np.array([[0.5, -1.25, 2.0], [0.1, 0.2, 0.3], [-3.0, 0.0, 1e-3]], np.float32)
 RGB = np.array([[255, 0, 51], [0, 102, 255], [1, 2, 3]], np.uint32)
@@ -119,6 +119,82 @@ def test_padding_fields_are_skipped(tmp_path):
     points = read_pcd(path)
     np.testing.assert_array_equal(points.xyz, XYZ)
     np.testing.assert_allclose(points.rgb, RGB / 255, atol=1e-6)
+
+
+def write_colors(
+    path: Path, fields: str, types: str, sizes: str, rows: list[str]
+) -> Path:
+    """Points at (0, 0, 1) as text, with the columns `fields` behind x y z."""
+    count = len(fields.split())
+    path.write_text(
+        f"FIELDS x y z {fields}\nSIZE 4 4 4 {sizes}\nTYPE F F F {types}\n"
+        f"COUNT {' '.join('1' * (3 + count))}\nWIDTH {len(rows)}\nHEIGHT 1\n"
+        f"POINTS {len(rows)}\nDATA ascii\n" + "".join(f"0 0 1 {row}\n" for row in rows)
+    )
+    return path
+
+
+OPAQUE = 0xFF000000 | 0x0166FF  # Needs all 32 bits.
+
+
+@pytest.mark.parametrize("name", ["rgb", "rgba"])
+@pytest.mark.parametrize(
+    ("kind", "size", "text", "levels"),
+    [
+        ("F", 4, "16711680", (255, 0, 0)),  # PCL's own writer.
+        ("F", 4, "4.2108e+06", (64, 64, 112)),  # The page that defines the format.
+        ("F", 4, str(OPAQUE), (1, 102, 255)),
+        ("F", 4, repr(np.uint32(0x0166FF).view(np.float32)), (1, 102, 255)),
+        ("F", 4, "nan", (127.5, 127.5, 127.5)),
+        ("F", 8, "16711680", (255, 0, 0)),
+        ("U", 4, str(OPAQUE), (1, 102, 255)),
+        ("I", 4, str(OPAQUE - 2**32), (1, 102, 255)),
+        ("I", 4, str(OPAQUE), (1, 102, 255)),
+        ("U", 8, "16711680", (255, 0, 0)),
+    ],
+)
+def test_packed_colours_as_text(tmp_path, name, kind, size, text, levels):
+    text = text.removeprefix("np.float32(").removesuffix(")")
+    path = write_colors(tmp_path / "a.pcd", name, kind, str(size), [text])
+    np.testing.assert_allclose(read_pcd(path).rgb[0], np.divide(levels, 255), atol=1e-6)
+
+
+@pytest.mark.parametrize("fields", ["r g b", "red green blue"])
+@pytest.mark.parametrize(
+    ("kind", "size", "rows"),
+    [
+        ("U", 1, ["255 0 51", "0 102 255"]),
+        ("I", 1, ["-1 0 51", "0 102 -1"]),
+        ("U", 2, ["255 0 51", "0 102 255"]),
+        ("U", 2, ["65535 0 13107", "0 26214 65535"]),
+        ("F", 4, ["1.0 0 0.2", "0 0.4 1.0"]),
+        ("F", 8, ["255.0 0 51", "0 102 255"]),
+    ],
+)
+def test_colours_in_fields_of_their_own(tmp_path, fields, kind, size, rows):
+    types, sizes = " ".join(kind * 3), " ".join(str(size) * 3)
+    path = write_colors(tmp_path / "a.pcd", fields, types, sizes, rows)
+    np.testing.assert_allclose(read_pcd(path).rgb, RGB[:2] / 255, atol=1e-6)
+    assert unused_fields(path) == ()
+
+
+def test_opaque_colours_keep_their_bits_in_binary(tmp_path):
+    path = write(tmp_path / "a.pcd", "binary")
+    data = path.read_bytes()
+    start = data.index(b"DATA binary\n") + 12
+    table = np.frombuffer(data[start:], "<u4").reshape(3, 7).copy()
+    table[:, 3] |= 0xFF000000  # Not a number, as a float.
+    path.write_bytes(data[:start] + table.tobytes())
+    np.testing.assert_allclose(read_pcd(path).rgb, RGB / 255, atol=1e-6)
+
+
+def test_colours_of_an_unknown_type_are_refused_and_other_fields_are_named(tmp_path):
+    path = write_colors(tmp_path / "a.pcd", "rgb", "U", "2", ["7"])
+    with pytest.raises(InputError, match="rgb of type uint16 is not known"):
+        read_pcd(path)
+    path = write_colors(tmp_path / "a.pcd", "intensity r", "F F", "4 4", ["1 2"])
+    assert (read_pcd(path).rgb == 0.5).all()
+    assert unused_fields(path) == ("intensity", "r")
 
 
 def test_lzf_copies_may_overlap_what_they_write():
