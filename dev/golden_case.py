@@ -56,16 +56,6 @@ def open_mono(golden: Golden, tally: Tally) -> Case:
     cfg = config_from_official(golden.config())
     states = recipe_states(cfg, int(golden["seed"]))
     check_weights(golden, join_states(states), tally)
-    return _case(golden, cfg, states)
-
-
-def open_global(golden: Golden) -> Case:
-    """A mono_global_*.npz, which has its weights within."""
-    cfg = config_from_official(golden.config())
-    return _case(golden, cfg, split_states(golden.under("w/")))
-
-
-def _case(golden: Golden, cfg: NPHMConfig, states) -> Case:
     params = official.params_from_official(states, golden["anchors_mean"], cfg)
     params = jax.tree.map(jnp.asarray, params)
     return Case(golden, cfg, params, read_codes(golden, "lat"))

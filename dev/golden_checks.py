@@ -1,11 +1,14 @@
 """Comparisons of MonoNPHM with what the official code has computed."""
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from golden_case import Case, join_states, open_global, open_mono, read_codes
+from golden_case import Case, join_states, open_mono, read_codes
 from golden_report import (
     RELATIVE,
     ROOT,
@@ -19,9 +22,11 @@ from golden_report import (
 from npga_jax.core import Params, safe_norm
 from npga_jax.nphm import (
     Codes,
-    Method,
+    EnsembleMethod,
+    NPHMConfig,
     canonical_field,
     evaluate_points,
+    field,
     find_edges,
     invert_deformation,
     losses,
@@ -30,7 +35,7 @@ from npga_jax.nphm import (
     official,
     pair_distance,
     pointwise_jacobian,
-    squared_norms,
+    split_code,
     zero_codes,
 )
 
@@ -75,19 +80,12 @@ def check_mono(golden: Golden, tally: Tally) -> None:
     check_roots(case, tally)
 
 
-def check_global(golden: Golden, tally: Tally) -> None:
-    """The variant with one network for the whole head: mono_global_*.npz."""
-    case = open_global(golden)
-    check_evaluation(case, tally, "blocks")
-    check_streaming(case, tally)
-
-
 _evaluate_with_gradient = jax.jit(
     model.evaluate_with_gradient, static_argnames=("cfg", "method")
 )
 
 
-def check_evaluation(case: Case, tally: Tally, method: Method) -> None:
+def check_evaluation(case: Case, tally: Tally, method: EnsembleMethod) -> None:
     """The model at posed points, with the gradient, and with codes of zero."""
     golden, cfg, params, codes = case
     points = jnp.asarray(golden["points"])
@@ -111,8 +109,6 @@ def check_evaluation(case: Case, tally: Tally, method: Method) -> None:
             tally.close(f"values, {method}{kind}", key, value, golden[key], VALUE)
         key = f"{prefix}gradient"
         tally.close(f"gradient, {method}{kind}", key, gradient, golden[key], SLOPE)
-    if cfg.mode == "global":
-        return
     zeros = jax.tree.map(lambda code: code[None], zero_codes(cfg))
     result, _ = _evaluate_with_gradient(params, cfg, points, zeros, method=method)
     group = f"values of zero codes, {method}"
@@ -140,7 +136,7 @@ def _code_gradients(params, cfg, points, codes, sdf_weights, color_weights, meth
     return jax.grad(weighted)(codes), jax.value_and_grad(eikonal)(codes)
 
 
-def check_code_gradients(case: Case, tally: Tally, method: Method) -> None:
+def check_code_gradients(case: Case, tally: Tally, method: EnsembleMethod) -> None:
     """Gradients of codes, first and second order."""
     golden, cfg, params, codes = case
     first, (eikonal, second) = _code_gradients(
@@ -180,7 +176,7 @@ def _canonical(params, cfg, queries, codes, method):
     return result, distance_gradient, color_gradient
 
 
-def check_canonical(case: Case, tally: Tally, method: Method) -> None:
+def check_canonical(case: Case, tally: Tally, method: EnsembleMethod) -> None:
     """The field at canonical points: on the anchors, off them, and not deformed."""
     golden, cfg, params, codes = case
     queries = jnp.asarray(golden["can_points"])
@@ -202,23 +198,41 @@ def check_canonical(case: Case, tally: Tally, method: Method) -> None:
     tally.close(group, key, ours, golden[key], sum(_COLOR_MIX) * SLOPE)
 
 
+_source_tables = field.source_tables
+
+
+def _mixed_tables(params: Params, cfg: NPHMConfig, codes: Codes) -> field.SourceTables:
+    """`field.source_tables` with the mistake of the official training.
+
+    There the codes of a batch are tiled where they should be repeated: source a of head
+    b, row b * num_sources + a, reads the global appearance code of head (row mod S).
+    """
+    tables = _source_tables(params, cfg, codes)
+    glob, _ = split_code(codes.app, cfg)
+    rows = jnp.arange(len(glob) * cfg.num_sources) % len(glob)
+    wrong = glob[rows].reshape(len(glob), cfg.num_sources, -1) - glob[:, None]
+    weights = params["identity"]["app"][0]["w"][:, : glob.shape[-1]]
+    change = jnp.einsum("ski,kio->sko", wrong, weights[field.source_types(cfg)])
+    return tables._replace(app=tables.app + change)
+
+
+@contextlib.contextmanager
+def _official_mistake() -> Iterator[None]:
+    """What is traced within mixes the codes of a batch as the official code does."""
+    with mock.patch.object(field, "source_tables", _mixed_tables):
+        yield
+
+
 @partial(jax.jit, static_argnames=("cfg", "method"))
 def _two_ways(params, cfg, points, codes, method):
     """The model, and its colours with the codes of the batch mixed."""
+    with _official_mistake():
+        mixed = model.evaluate(params, cfg, points, codes, method=method)
     result = model.evaluate(params, cfg, points, codes, method=method)
-    mixed = canonical_field(
-        params,
-        cfg,
-        result.queries,
-        codes,
-        result.anchors,
-        method=method,
-        app_glob_heads=losses.mixed_heads(points.shape[0], cfg),
-    )
     return result, mixed.color
 
 
-def check_batches(case: Case, tally: Tally, method: Method) -> None:
+def check_batches(case: Case, tally: Tally, method: EnsembleMethod) -> None:
     """Two heads at once, the right way and with the official mistake."""
     golden, cfg, params, _ = case
     codes, points = read_codes(golden, "b2_lat"), jnp.asarray(golden["b2_points"])
@@ -252,8 +266,6 @@ def check_streaming(case: Case, tally: Tally) -> None:
     tally.close(group, "out_color", result.color, golden["out_color"][0], VALUE)
     key = "out_gradient"
     tally.close("gradient, streaming", key, result.gradient, golden[key][0], SLOPE)
-    if "ignoredef_sdf" not in golden:
-        return
     result = evaluate_points(
         head, golden["points"][0], one, posed=False, with_color=True, min_weight=0.0
     )
@@ -291,11 +303,11 @@ def check_regularizers(case: Case, tally: Tally) -> None:
     group = "regularisers"
     for name in ("geo", "app"):
         code = getattr(codes, name)
-        glob, local = squared_norms(code, cfg)
+        glob, local = (jnp.sum(part**2) for part in split_code(code, cfg))
         pairs, middle = pair_distance(code, cfg), middle_distance(code, cfg)
         for key, value in (
-            (f"reg_reg_global_{name}", glob[0]),
-            (f"reg_reg_loc_{name}", local[0]),
+            (f"reg_reg_global_{name}", glob),
+            (f"reg_reg_loc_{name}", local),
             (f"reg_symm_dist_{name}", pairs),
             (f"symm_{name}", pairs),
             (f"middle_{name}", middle),
@@ -306,9 +318,8 @@ def check_regularizers(case: Case, tally: Tally) -> None:
 @partial(jax.jit, static_argnames="cfg")
 def _losses(params: Params, cfg, batch, codes, random_points, epoch):
     def total(params, codes):
-        terms = losses.training_losses(
-            params, cfg, batch, codes, random_points, reproduce_batch_bug=True
-        )
+        with _official_mistake():
+            terms = losses.training_losses(params, cfg, batch, codes, random_points)
         return losses.total_loss(terms, epoch=epoch), terms
 
     return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(params, codes)

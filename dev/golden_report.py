@@ -22,8 +22,6 @@ SECOND_ORDER = 1e-3
 """Gradients of gradients, of the largest entry."""
 ROOT = 2e-4
 """Roots: the search stops somewhere below a residual of 5e-5."""
-FIT = 5e-4
-"""Codes after three steps of Adam, each of which moves them by up to 1e-2."""
 
 
 class Golden:
@@ -47,7 +45,7 @@ class Golden:
         if key not in self._arrays:
             raise InputError(
                 f"{self.path} has no entry {key!r}; expected the golden format of "
-                "MonoNPHM and NPHM that its README describes."
+                "MonoNPHM that its README describes."
             )
         self.unread.discard(key)
         return self._arrays[key]

@@ -39,7 +39,7 @@ def main(cfg: ConvertConfig) -> None:
     sizes = model.cfg
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.params))
     print(
-        f"read {official.path}: epoch {official.epoch}, {sizes.mode} model with "
+        f"read {official.path}: epoch {official.epoch}, a model with "
         f"{sizes.num_anchors} anchors, {count - 3 * sizes.num_anchors:,} parameters; "
         f"codes: geometry {sizes.lat_dim_geo}, appearance {sizes.lat_dim_app}, "
         f"expression {sizes.lat_dim_exp}"

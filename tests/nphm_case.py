@@ -16,9 +16,12 @@ from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import init_params
 
 ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "nphm" / "golden" / "mono_reduced65_seed11.npz"
+"""Reference values of the official code that every clone has."""
 GOLDENS = ROOT.parent / "shared" / "goldens" / "mononphm"
 needs_goldens = pytest.mark.skipif(
-    not GOLDENS.is_dir(), reason="the official reference values are not beside us"
+    not GOLDENS.is_dir(),
+    reason="the large reference values of the official code are not in ../shared",
 )
 
 
@@ -27,7 +30,7 @@ def open_golden_case(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
     monkeypatch.syspath_prepend(ROOT / "dev")
     golden_checks = importlib.import_module("golden_checks")
     tally = golden_checks.Tally()
-    golden = golden_checks.Golden(GOLDENS / "mono_reduced65_seed11.npz")
+    golden = golden_checks.Golden(GOLDEN)
     return golden_checks, golden_checks.open_mono(golden, tally), tally
 
 

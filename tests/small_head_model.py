@@ -27,12 +27,9 @@ CONFIG = NPHMConfig(
     bottleneck_dim=2,
 )
 CONFIGS = {
-    "local": CONFIG,
+    "whole": CONFIG,
     "without colour": dataclasses.replace(CONFIG, hidden_dim_app=0),
     "without hyper": dataclasses.replace(CONFIG, num_hyper=0, blend_std=4),
-    "global": dataclasses.replace(
-        CONFIG, mode="global", lat_dim_geo_global=7, lat_dim_app_global=6
-    ),
 }
 
 TINY = NPHMConfig(
@@ -49,7 +46,7 @@ TINY = NPHMConfig(
     hidden_dim_exp=12,
     num_layers_exp=4,
 )
-"""A head of the local layout, as small as its parts allow."""
+"""A head with mirror pairs, as small as its parts allow."""
 
 
 def make_model(cfg: NPHMConfig = CONFIG, seed: int = 0) -> HeadModel:
@@ -67,10 +64,14 @@ BALL_RADIUS = 0.35
 """NPHM units."""
 BALL = dataclasses.replace(
     CONFIG,
-    mode="global",
-    lat_dim_geo_global=3,
-    lat_dim_app_global=2,
+    num_anchors=1,
+    num_symm_pairs=0,
+    num_neighbors=1,
+    lat_dim_glob=3,
+    lat_dim_loc_geo=1,
+    lat_dim_loc_app=1,
     hidden_dim_geo=64,
+    num_layers_geo=1,
     hidden_dim_exp=16,
 )
 
@@ -78,7 +79,9 @@ BALL = dataclasses.replace(
 def make_ball(motion: float = 0.02, seed: int = 0) -> HeadModel:
     """A head that is a ball, and deforms smoothly and not in the same way anywhere.
 
-    The mean of max(n . x, 0) over directions n that cover the sphere is |x| / 4.
+    The mean of max(n . x, 0) over directions n that cover the sphere is |x| / 4. Both
+    local networks say that; the only anchor lies outside, for blending has no width at
+    an anchor that is alone.
 
     Args:
       motion: NPHM units that points move by, about, for codes of the order of 1.
@@ -90,14 +93,21 @@ def make_ball(motion: float = 0.02, seed: int = 0) -> HeadModel:
     around = np.sqrt(1 - height**2)[:, None]
     normals = np.stack([np.cos(angle), np.sin(angle)], axis=1) * around
     normals = np.concatenate([normals, height[:, None]], axis=1)
-    first, second, last = jax.tree.map(np.zeros_like, params["identity"]["geo"])
-    first["w"][:3] = normals.T
-    # The second layer passes on what the first one says; the skip scales by this.
-    second["w"][:count] = np.sqrt(2) * np.eye(count)
+    anchor = np.array([0, 0, 2], np.float32)
+    params["anchors_mean"][:] = anchor
+    params["identity"]["pos"][-1] = jax.tree.map(
+        np.zeros_like, params["identity"]["pos"][-1]
+    )
+    first, last = jax.tree.map(np.zeros_like, params["identity"]["geo"])
+    start = first["w"].shape[1] - BALL.query_dim
+    first["w"][:, start : start + 3] = normals.T
+    # The first network sees points from its anchor, the other one as they are.
+    first["b"][0] = normals @ anchor
     last["w"][:], last["b"][:] = 4 / count, -BALL_RADIUS
-    params["identity"]["geo"] = [first, second, last]
-    layers = params["deformation"]["layers"]
-    for layer in layers:
+    params["identity"]["geo"] = [first, last]
+    deformation = params["deformation"]
+    layers = deformation["layers"]
+    for layer in (deformation["compressor"], *layers):
         layer["w"] /= np.sqrt(len(layer["w"]))
         layer["b"] *= 0.1
     layers[-1]["w"] *= motion

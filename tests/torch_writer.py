@@ -3,6 +3,7 @@
 import dataclasses
 import struct
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,9 @@ def opcodes(value) -> bytes:
             return b"](" + b"".join(map(opcodes, value)) + b"e"
         case dict():
             items = (part for item in value.items() for part in item)
-            return b"}(" + b"".join(map(opcodes, items)) + b"u"
+            is_ordered = isinstance(value, OrderedDict)
+            empty = call("collections.OrderedDict").code if is_ordered else b"}"
+            return empty + b"(" + b"".join(map(opcodes, items)) + b"u"
     raise TypeError(type(value))
 
 
@@ -94,7 +97,7 @@ def write_archive(
             kind = STORAGES[value.dtype.str[1:]]
             return tensor(storage(key, value.size, kind), 0, value.shape, strides)
         if isinstance(value, dict):
-            return {key: described(part) for key, part in value.items()}
+            return type(value)((key, described(part)) for key, part in value.items())
         if isinstance(value, list | tuple):
             return type(value)(map(described, value))
         return value

@@ -17,7 +17,14 @@ import numpy as np
 
 from npga_jax.avatar.bones import bind
 from npga_jax.avatar.detail import HEAD_RADIUS, MOTION_SCALE
-from npga_jax.core import Deformed, Params, map_rows, positional_encoding, rigid_motion
+from npga_jax.core import (
+    Deformed,
+    Params,
+    exact_products,
+    map_rows,
+    positional_encoding,
+    rigid_motion,
+)
 
 NECK_HEIGHTS = (-0.125, -0.105)
 """Metres, y of the head frame: nothing moves below the first, all above the second.
@@ -71,6 +78,7 @@ def init_forward(
     }
 
 
+@exact_products
 def displacement(
     params: Params,
     points: jax.Array,  # [..., P, 3] canonical, head frame, metres

@@ -39,6 +39,8 @@ from .mlp import init_mlp as init_mlp
 from .mlp import map_rows as map_rows
 from .mlp import positional_encoding as positional_encoding
 from .muon import axes_of_matrices as axes_of_matrices
+from .pickles import load_restricted as load_restricted
+from .precision import exact_products as exact_products
 from .process import Interrupts as Interrupts
 from .process import current_rss_mb as current_rss_mb
 from .process import duration as duration

@@ -36,7 +36,11 @@ _DAMAGE = (
 
 @contextlib.contextmanager
 def open_archive(
-    path: Path, what: str, *, max_bytes: int | None = None
+    path: Path,
+    what: str,
+    *,
+    max_bytes: int | None = None,
+    advice: str = "Copy or make it again.",
 ) -> Iterator[zipfile.ZipFile]:
     """Opens a zip of which no entry is read yet; read them by `read_entry`.
 
@@ -45,6 +49,7 @@ def open_archive(
       what: what it should be, for messages.
       max_bytes: most bytes that its entries may claim together; None for the file's
         own size, which is right where its writer never packs.
+      advice: what to do if it is no zip, for the message.
 
     Raises:
       InputError: there is no such file, it is no zip, or its entries claim more.
@@ -64,7 +69,7 @@ def open_archive(
         except _DAMAGE as error:
             raise InputError(
                 f"{path} cannot be read as {what} ({_reason(error)}): it is cut short, "
-                "damaged, or another kind of file. Copy or make it again."
+                f"damaged, or another kind of file. {advice}"
             ) from error
         most = path.stat().st_size if max_bytes is None else max_bytes
         claimed = sum(info.file_size for info in archive.infolist())

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from npga_jax.core.precision import exact_products
 from npga_jax.core.types import Params
 
 
@@ -37,6 +38,7 @@ def init_mlp(key: jax.Array, sizes: Sequence[int]) -> Params:
     return {"layers": layers}
 
 
+@exact_products
 def apply_mlp(params: Params, x: jax.Array) -> jax.Array:
     """Runs the layers with a ReLU after each of them, the last one included."""
     for layer in params["layers"]:

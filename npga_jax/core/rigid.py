@@ -5,9 +5,12 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from npga_jax.core.precision import exact_products
+
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
+@exact_products
 def rigid_motion(source: Array, target: Array) -> tuple[Array, Array]:
     """The rigid motion with the least squares (Kabsch, 1976); it never mirrors.
 
@@ -21,8 +24,7 @@ def rigid_motion(source: Array, target: Array) -> tuple[Array, Array]:
     """
     xp = source.__array_namespace__()
     centre, target_centre = source.mean(axis=0), target.mean(axis=0)
-    with jax.default_matmul_precision("highest"):
-        u, _, vt = xp.linalg.svd((target - target_centre).T @ (source - centre))
-        last = xp.sign(xp.linalg.det(u @ vt))
-        rotation = u * xp.stack([xp.ones_like(last), xp.ones_like(last), last]) @ vt
-        return rotation, target_centre - rotation @ centre
+    u, _, vt = xp.linalg.svd((target - target_centre).T @ (source - centre))
+    last = xp.sign(xp.linalg.det(u @ vt))
+    rotation = u * xp.stack([xp.ones_like(last), xp.ones_like(last), last]) @ vt
+    return rotation, target_centre - rotation @ centre

@@ -24,7 +24,13 @@ import numpy as np
 import optax
 
 from npga_jax.avatar import displacement, init_forward
-from npga_jax.core import InputError, Params, Progress, axes_of_matrices
+from npga_jax.core import (
+    InputError,
+    Params,
+    Progress,
+    axes_of_matrices,
+    exact_products,
+)
 from npga_jax.distillation.person import Backward, Person, move_back
 from npga_jax.distillation.sampling import Domain, Sample, draw, make_domain
 from npga_jax.nphm import pointwise_jacobian
@@ -234,6 +240,7 @@ def distill(
         )
 
     @jax.jit
+    @exact_products
     def run(params, opt_state, backward, domain, first_step):
         def step(carry, index):
             params, opt_state = carry

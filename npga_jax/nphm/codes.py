@@ -60,9 +60,3 @@ def middle_distance(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
     # As in the official code, pairs do not overlap, and an odd last one is left out.
     middle = middle[..., : middle.shape[-2] // 2 * 2, :]
     return jnp.mean(safe_norm(middle[..., 0::2, :] - middle[..., 1::2, :]))
-
-
-def squared_norms(code: jax.Array, cfg: NPHMConfig) -> tuple[jax.Array, jax.Array]:
-    """Squared norms of the global and of all the local parts: [...], [...]."""
-    glob, local = split_code(code, cfg)
-    return jnp.sum(glob**2, axis=-1), jnp.sum(local**2, axis=(-1, -2))

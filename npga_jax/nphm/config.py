@@ -1,7 +1,7 @@
 """Sizes of a head model: what its networks look like, without any array."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 from npga_jax.core import InputError
 
@@ -44,11 +44,6 @@ class NPHMConfig:
     num_layers_exp: int = 6
     hidden_dim_pos: int = 64
     bottleneck_dim: int = 16
-    mode: Literal["local", "global"] = "local"
-    """`local`: an ensemble of small networks around anchors. `global`: one network for
-    the head (MonoNPHM's ablation); it reads the fields below and no local ones."""
-    lat_dim_geo_global: int = 512
-    lat_dim_app_global: int = 512
 
     @property
     def num_sources(self) -> int:
@@ -67,20 +62,19 @@ class NPHMConfig:
 
     @property
     def lat_dim_geo(self) -> int:
-        if self.mode == "global":
-            return self.lat_dim_geo_global
+        """Width of the identity's code."""
         return self.lat_dim_glob + self.num_sources * self.lat_dim_loc_geo
 
     @property
     def lat_dim_app(self) -> int:
-        if self.mode == "global":
-            return self.lat_dim_app_global
+        """Width of the appearance's code; 0 without colour."""
         if not self.has_color:
             return 0
         return self.lat_dim_glob + self.num_sources * self.lat_dim_loc_app
 
     @property
     def has_color(self) -> bool:
+        """Whether the model says what colour points have."""
         return self.hidden_dim_app > 0
 
     @property
@@ -98,30 +92,11 @@ def config_from_official(official: dict[str, Any]) -> NPHMConfig:
     try:
         decoder = official["decoder"]
         identity, expression = decoder["id"], decoder["ex"]
-        common = {
-            "num_anchors": int(decoder.get("decoder_nloc", identity.get("nloc", 65))),
-            "num_symm_pairs": int(identity.get("nsymm_pairs", 30)),
-            "lat_dim_exp": int(expression["lat_dim_ex"]),
-            "lat_dim_id": int(expression["lat_dim_id"]),
-            "num_hyper": int(expression.get("nhyper", 2)),
-            "hidden_dim_exp": int(expression["hidden_dim"]),
-            "num_layers_exp": int(expression["nlayers"]),
-        }
-        if expression["mode"] == "glob_only":
-            return NPHMConfig(
-                mode="global",
-                lat_dim_geo_global=int(identity["lat_dim"]),
-                lat_dim_app_global=int(identity["lat_dim_app"]),
-                hidden_dim_geo=int(identity["hidden_dim"]),
-                num_layers_geo=int(identity["nlayers"]),
-                hidden_dim_app=int(identity["hidden_dim"]),
-                num_layers_app=int(identity["nlayers_color"]),
-                **common,
-            )
         if expression["mode"] != "compress":
             raise InputError(
                 f"the deformation mode of the configuration is {expression['mode']!r}; "
-                "expected 'compress' or 'glob_only'."
+                "expected 'compress', the published model's. (The ablation with one "
+                "network for the whole head, 'glob_only', is not supported.)"
             )
         ensemble = identity["gnn"]
         if ensemble.get("nfreq_bands_geo", 0) or ensemble.get("nfreq_bands_app", 0):
@@ -130,6 +105,8 @@ def config_from_official(official: dict[str, Any]) -> NPHMConfig:
                 "no published MonoNPHM has; it is not supported."
             )
         return NPHMConfig(
+            num_anchors=int(decoder.get("decoder_nloc", identity.get("nloc", 65))),
+            num_symm_pairs=int(identity.get("nsymm_pairs", 30)),
             num_neighbors=int(identity["nneigh"]),
             blend_std=float(identity["blend_std"]),
             lat_dim_glob=int(identity["lat_dim_glob"]),
@@ -139,7 +116,11 @@ def config_from_official(official: dict[str, Any]) -> NPHMConfig:
             num_layers_geo=int(ensemble["nlayers_geo"]),
             hidden_dim_app=int(ensemble["hidden_dim_app"]),
             num_layers_app=int(ensemble["nlayers_app"]),
-            **common,
+            lat_dim_exp=int(expression["lat_dim_ex"]),
+            lat_dim_id=int(expression["lat_dim_id"]),
+            num_hyper=int(expression.get("nhyper", 2)),
+            hidden_dim_exp=int(expression["hidden_dim"]),
+            num_layers_exp=int(expression["nlayers"]),
         )
     except KeyError as error:
         raise InputError(

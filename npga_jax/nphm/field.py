@@ -12,16 +12,17 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params
+from npga_jax.core import Params, exact_products
 from npga_jax.nphm.codes import Codes, split_code
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.ensemble import find_edges, plan_blocks, source_frames, source_types
-from npga_jax.nphm.networks import apply_layers, apply_skip_layers, linear, softplus
+from npga_jax.nphm.networks import apply_layers, linear, softplus
 
 BLOCK_SIZE = 128
 """Rows of a block. Small: a network with few edges leaves few rows empty."""
 
-Method = Literal["blocks", "dense"]
+EnsembleMethod = Literal["blocks", "dense"]
+"""How the ensemble of local networks is evaluated."""
 
 
 class Field(NamedTuple):
@@ -38,34 +39,19 @@ class SourceTables(NamedTuple):
     app: jax.Array | None  # [S, num_sources, hidden_dim_app]
 
 
-def code_inputs(
-    code: jax.Array, cfg: NPHMConfig, glob_heads: jax.Array | None = None
-) -> jax.Array:
-    """What each source reads: [S, lat_dim] -> [S, num_sources, glob + loc].
-
-    The global part is that of the source's own head, or of `glob_heads`
-    [S, num_sources] int.
-    """
+def code_inputs(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
+    """What each source reads: [S, lat_dim] -> [S, num_sources, glob + loc]."""
     glob, local = split_code(code, cfg)
-    if glob_heads is None:
-        glob = jnp.broadcast_to(glob[:, None], (*local.shape[:2], glob.shape[-1]))
-    else:
-        glob = glob[glob_heads]
+    glob = jnp.broadcast_to(glob[:, None], (*local.shape[:2], glob.shape[-1]))
     return jnp.concatenate([glob, local], axis=-1)
 
 
-def source_tables(
-    params: Params,
-    cfg: NPHMConfig,
-    codes: Codes,
-    app_glob_heads: jax.Array | None = None,
-) -> SourceTables:
+@exact_products
+def source_tables(params: Params, cfg: NPHMConfig, codes: Codes) -> SourceTables:
     """Evaluates the code part of the first layers once per source."""
 
-    def table(
-        layer: Params, code: jax.Array, glob_heads: jax.Array | None = None
-    ) -> jax.Array:
-        inputs = code_inputs(code, cfg, glob_heads)
+    def table(layer: Params, code: jax.Array) -> jax.Array:
+        inputs = code_inputs(code, cfg)
         types = source_types(cfg)
         weights = layer["w"][:, : inputs.shape[-1]]
         return jnp.einsum("ski,kio->sko", inputs, weights[types]) + layer["b"][types]
@@ -73,12 +59,11 @@ def source_tables(
     identity = params["identity"]
     return SourceTables(
         geo=table(identity["geo"][0], codes.geo),
-        app=table(identity["app"][0], codes.app, app_glob_heads)
-        if cfg.has_color
-        else None,
+        app=table(identity["app"][0], codes.app) if cfg.has_color else None,
     )
 
 
+@exact_products
 def geo_network(
     layers: list[Params], first: jax.Array, offsets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -100,6 +85,7 @@ def geo_network(
     return linear(layers[-1], softplus(h))[:, 0], h
 
 
+@exact_products
 def app_network(
     layers: list[Params],
     bottleneck: list[Params],
@@ -121,6 +107,7 @@ def app_network(
     return apply_layers(layers[1:], jax.nn.relu(h), jax.nn.relu)
 
 
+@exact_products
 def canonical_field(
     params: Params,
     cfg: NPHMConfig,
@@ -128,9 +115,8 @@ def canonical_field(
     codes: Codes,
     anchors: jax.Array,
     *,
-    method: Method = "blocks",
+    method: EnsembleMethod = "blocks",
     with_color: bool = True,
-    app_glob_heads: jax.Array | None = None,
 ) -> Field:
     """Signed distance and colour at canonical points.
 
@@ -142,35 +128,13 @@ def canonical_field(
       anchors: [S, n, 3] canonical.
       method: how the ensemble is evaluated.
       with_color: also evaluate colour, if the model has any.
-      app_glob_heads: [S, num_sources] int, whose global appearance code each source
-        reads, to repeat the batches of the official training; None: its own head's.
 
     Returns:
       Field.
     """
     with_color = with_color and cfg.has_color
-    if cfg.mode == "global":
-        return _global_field(params, queries, codes, with_color)
     evaluate = {"blocks": _evaluate_blocks, "dense": _evaluate_dense}[method]
-    return evaluate(params, cfg, queries, codes, anchors, with_color, app_glob_heads)
-
-
-def _global_field(
-    params: Params, queries: jax.Array, codes: Codes, with_color: bool
-) -> Field:
-    """The variant with one network for the whole head."""
-    identity = params["identity"]
-
-    def tile(code: jax.Array) -> jax.Array:
-        shape = (*queries.shape[:2], code.shape[-1])
-        return jnp.broadcast_to(code[:, None], shape)
-
-    inputs = jnp.concatenate([queries, tile(codes.geo)], axis=-1)
-    sdf = apply_skip_layers(identity["geo"], inputs, softplus)[..., 0]
-    if not with_color:
-        return Field(sdf=sdf, color=None)
-    inputs = jnp.concatenate([queries, tile(codes.app), tile(codes.exp)], axis=-1)
-    return Field(sdf=sdf, color=apply_skip_layers(identity["app"], inputs, jax.nn.relu))
+    return evaluate(params, cfg, queries, codes, anchors, with_color)
 
 
 def _evaluate_blocks(
@@ -180,7 +144,6 @@ def _evaluate_blocks(
     codes: Codes,
     anchors: jax.Array,
     with_color: bool,
-    app_glob_heads: jax.Array | None,
 ) -> Field:
     """Only the edges, in blocks of one network each."""
     identity = params["identity"]
@@ -189,7 +152,7 @@ def _evaluate_blocks(
     num_edges = edges.sources.size
     types = jnp.asarray(source_types(cfg))[edges.sources].reshape(-1)
     blocks = plan_blocks(types, cfg.num_types, BLOCK_SIZE, padding=num_edges)
-    tables = source_tables(params, cfg, codes, app_glob_heads)
+    tables = source_tables(params, cfg, codes)
     scan = jnp.arange(shape[0])[:, None, None]
     source_row = (scan * cfg.num_sources + edges.sources).reshape(-1)
 
@@ -234,12 +197,11 @@ def _evaluate_dense(
     codes: Codes,
     anchors: jax.Array,
     with_color: bool,
-    app_glob_heads: jax.Array | None,
 ) -> Field:
     """Every source at every point, then the edges' values taken out."""
     identity = params["identity"]
     edges = find_edges(queries, anchors, cfg)
-    tables = source_tables(params, cfg, codes, app_glob_heads)
+    tables = source_tables(params, cfg, codes)
     types = source_types(cfg)
     origins, mirrors = source_frames(anchors, cfg, queries.shape[-1])
     offsets = (queries[:, None] - origins[:, :, None]) * mirrors[:, None]

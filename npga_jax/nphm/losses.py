@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from npga_jax.core import Params, safe_norm
 from npga_jax.nphm.codes import Codes, middle_distance, pair_distance
 from npga_jax.nphm.config import NPHMConfig
-from npga_jax.nphm.field import Field, Method, canonical_field
+from npga_jax.nphm.field import EnsembleMethod, Field, canonical_field
 from npga_jax.nphm.model import deform, predict_anchors
 
 RANDOM_POINTS = 50
@@ -53,7 +53,7 @@ class ScanBatch(NamedTuple):
     has_corresp: jax.Array  # [S] `corresp_*` are known
 
 
-class LossWeights(NamedTuple):
+class FieldLossWeights(NamedTuple):
     """Weight of each loss, by its official name; the defaults are the official ones."""
 
     surf_sdf: float = 1.0
@@ -82,22 +82,12 @@ def corresp_factor(epoch: jax.Array | int) -> jax.Array:
 
 def total_loss(
     losses: dict[str, jax.Array],
-    weights: LossWeights = LossWeights(),  # noqa: B008 - immutable
+    weights: FieldLossWeights = FieldLossWeights(),  # noqa: B008 - immutable
     epoch: jax.Array | int = 0,
 ) -> jax.Array:
     """Weighted sum of the losses at an epoch: []."""
     weights = weights._replace(corresp=weights.corresp * corresp_factor(epoch))
     return sum(getattr(weights, name) * value for name, value in losses.items())
-
-
-def mixed_heads(num_heads: int, cfg: NPHMConfig) -> jax.Array:
-    """Whose global appearance code each source reads in the official training.
-
-    There the codes of a batch are tiled where they should be repeated: source a of head
-    b, row b * num_sources + a, reads that of head (row mod S). [S, num_sources].
-    """
-    rows = jnp.arange(num_heads * cfg.num_sources)
-    return (rows % num_heads).reshape(num_heads, cfg.num_sources)
 
 
 def training_losses(
@@ -107,8 +97,7 @@ def training_losses(
     codes: Codes,
     random_points: jax.Array,
     *,
-    method: Method = "blocks",
-    reproduce_batch_bug: bool = False,
+    method: EnsembleMethod = "blocks",
 ) -> dict[str, jax.Array]:
     """All losses of a batch, not weighted, by their official names.
 
@@ -119,8 +108,6 @@ def training_losses(
       codes: of the S scans, each field [S, ...].
       random_points: [S, RANDOM_POINTS, 3], uniform within RANDOM_BOX.
       method: how the local ensemble is evaluated, see `field`.
-      reproduce_batch_bug: mix the global appearance codes of the batch as the official
-        training does, see `mixed_heads`.
 
     Returns:
       Scalars; a mean over nothing is zero. There is no `color` without colours or a
@@ -129,9 +116,6 @@ def training_losses(
     """
     anchors = predict_anchors(params, cfg, codes.geo)
     with_color = cfg.has_color and batch.color_surface is not None
-    mixed = None
-    if reproduce_batch_bug and cfg.mode == "local":
-        mixed = mixed_heads(codes.geo.shape[0], cfg)
 
     # One evaluation for all points that need the field, and its gradient, which each of
     # them does; what only moves is moved by itself.
@@ -150,7 +134,6 @@ def training_losses(
             anchors,
             method=method,
             with_color=with_color,
-            app_glob_heads=mixed,
         )
         return jnp.sum(field.sdf), (field, queries)
 
@@ -279,8 +262,6 @@ def _code_losses(codes: Codes, cfg: NPHMConfig) -> dict[str, jax.Array]:
     losses = {"reg_shape": squared(codes.geo), "reg_expr": squared(codes.exp)}
     if cfg.has_color:
         losses["reg_app"] = squared(codes.app)
-    if cfg.mode == "global":
-        return losses
     measures = {}
     if cfg.num_symm_pairs > 0:
         measures["symm_dist"] = pair_distance

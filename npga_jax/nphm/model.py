@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import Params
+from npga_jax.core import Params, exact_products
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
-from npga_jax.nphm.field import Method, canonical_field
+from npga_jax.nphm.field import EnsembleMethod, canonical_field
 from npga_jax.nphm.networks import (
     apply_layers,
     draw_layers,
@@ -56,24 +56,20 @@ def init_params(
     Returns:
       {"anchors_mean", "identity": {"pos", "geo", "app", "bottleneck"},
       "deformation": {"compressor", "layers"}}; no "app" and "bottleneck" without
-      colour, no "bottleneck" and "compressor" in the global variant.
+      colour.
     """
-    params = draw_layers(key, _plan_global(cfg) if cfg.mode == "global" else _plan(cfg))
-    if cfg.mode == "global":
-        # Geometric initialisation: the last layer starts as a sphere's.
-        geo = params["identity"]["geo"]
-        scale = float(np.sqrt(np.pi / cfg.hidden_dim_geo))
-        geo[-1] = {"w": jnp.full_like(geo[-1]["w"], scale), "b": -jnp.ones(1)}
-    return {"anchors_mean": jnp.asarray(anchors_mean, jnp.float32), **params}
+    drawn = draw_layers(key, _plan(cfg))
+    return {"anchors_mean": jnp.asarray(anchors_mean, jnp.float32), **drawn}
 
 
 def _plan(cfg: NPHMConfig) -> dict[str, Any]:
-    """What to draw for the ensemble of local networks."""
+    """What to draw."""
     batch = (cfg.num_types,)
     sizes = [cfg.lat_dim_glob + cfg.lat_dim_loc_geo + cfg.query_dim]
     sizes += [cfg.hidden_dim_geo] * cfg.num_layers_geo + [1]
+    width = cfg.hidden_dim_pos
     identity = {
-        "pos": _plan_anchors(cfg, cfg.lat_dim_glob),
+        "pos": plan_layers([cfg.lat_dim_glob, width, width, 3 * cfg.num_anchors]),
         "geo": plan_layers(sizes, batch=batch),
     }
     if cfg.has_color:
@@ -85,46 +81,25 @@ def _plan(cfg: NPHMConfig) -> dict[str, Any]:
     compressed = cfg.lat_dim_geo + 3 * cfg.num_anchors
     deformation = {
         "compressor": plan_linear(compressed, cfg.lat_dim_id),
-        "layers": _plan_deformation(cfg, cfg.lat_dim_id),
+        "layers": plan_skip_layers(
+            3 + cfg.lat_dim_id + cfg.lat_dim_exp,
+            cfg.hidden_dim_exp,
+            cfg.num_layers_exp,
+            3 + cfg.num_hyper,
+        ),
     }
     return {"identity": identity, "deformation": deformation}
 
 
-def _plan_global(cfg: NPHMConfig) -> dict[str, Any]:
-    """What to draw for the variant with one network for the whole head."""
-    geo_in = cfg.query_dim + cfg.lat_dim_geo
-    app_in = cfg.query_dim + cfg.lat_dim_app + cfg.lat_dim_exp
-    identity = {
-        "pos": _plan_anchors(cfg, cfg.lat_dim_geo),
-        "geo": plan_skip_layers(geo_in, cfg.hidden_dim_geo, cfg.num_layers_geo, 1),
-        "app": plan_skip_layers(app_in, cfg.hidden_dim_app, cfg.num_layers_app, 3),
-    }
-    deformation = {"layers": _plan_deformation(cfg, cfg.lat_dim_geo)}
-    return {"identity": identity, "deformation": deformation}
-
-
-def _plan_anchors(cfg: NPHMConfig, code: int) -> list[Any]:
-    return plan_layers(
-        [code, cfg.hidden_dim_pos, cfg.hidden_dim_pos, 3 * cfg.num_anchors]
-    )
-
-
-def _plan_deformation(cfg: NPHMConfig, code: int) -> list[Any]:
-    return plan_skip_layers(
-        3 + code + cfg.lat_dim_exp,
-        cfg.hidden_dim_exp,
-        cfg.num_layers_exp,
-        3 + cfg.num_hyper,
-    )
-
-
+@exact_products
 def predict_anchors(params: Params, cfg: NPHMConfig, geo: jax.Array) -> jax.Array:
     """Anchors of each head: [S, lat_dim_geo] -> [S, n, 3], canonical."""
-    glob = geo if cfg.mode == "global" else geo[..., : cfg.lat_dim_glob]
+    glob = geo[..., : cfg.lat_dim_glob]
     offsets = apply_layers(params["identity"]["pos"], glob, jax.nn.relu)
     return params["anchors_mean"] + offsets.reshape(*glob.shape[:-1], -1, 3)
 
 
+@exact_products
 def deformation_condition(
     params: Params, cfg: NPHMConfig, codes: Codes, anchors: jax.Array
 ) -> jax.Array:
@@ -132,20 +107,20 @@ def deformation_condition(
 
     The identity, compressed by one linear layer, and the expression code.
     """
-    identity = codes.geo
-    if cfg.mode == "local":
-        flat = anchors.reshape(*anchors.shape[:-2], -1)
-        inputs = jnp.concatenate([codes.geo, flat], axis=-1)
-        identity = linear(params["deformation"]["compressor"], inputs)
+    flat = anchors.reshape(*anchors.shape[:-2], -1)
+    inputs = jnp.concatenate([codes.geo, flat], axis=-1)
+    identity = linear(params["deformation"]["compressor"], inputs)
     return jnp.concatenate([identity, codes.exp], axis=-1)
 
 
+@exact_products
 def apply_deformation(
     layers: list[Params], points: jax.Array, condition: jax.Array
 ) -> jax.Array:
     """The deformation network, its condition multiplied once per head.
 
-    The same as `networks.apply_skip_layers` on [points, condition], in less work.
+    Layers read [points, condition], and join it again before the middle one (DeepSDF):
+    before layer (n - 1) // 2 of n, h becomes [h, points, condition] / sqrt(2).
 
     Args:
       layers: of the deformation.
@@ -206,7 +181,7 @@ def evaluate(
     points: jax.Array,
     codes: Codes,
     *,
-    method: Method = "blocks",
+    method: EnsembleMethod = "blocks",
     with_color: bool = True,
 ) -> Evaluation:
     """The whole model: anchors, deformation, canonical field.
@@ -236,7 +211,7 @@ def evaluate_with_gradient(
     points: jax.Array,
     codes: Codes,
     *,
-    method: Method = "blocks",
+    method: EnsembleMethod = "blocks",
     with_color: bool = True,
 ) -> tuple[Evaluation, jax.Array]:
     """`evaluate`, and the gradient of the signed distance at the posed points.

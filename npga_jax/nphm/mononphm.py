@@ -1,4 +1,4 @@
-"""Opens head models: MonoNPHM's official checkpoints, and our own form of them."""
+"""Opens MonoNPHM's official checkpoints."""
 
 import re
 import textwrap
@@ -8,22 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from npga_jax.core import InputError
+from npga_jax.core import InputError, parse_npy
 from npga_jax.nphm.config import NPHMConfig, config_from_official
 from npga_jax.nphm.model import HeadModel
 from npga_jax.nphm.official import params_from_official
-from npga_jax.nphm.storage import (
-    MAX_NPY_HEADER,
-    check_config,
-    load_head_model,
-    parse_npy,
-)
+from npga_jax.nphm.storage import check_config
 from npga_jax.nphm.torch_archive import Tensor, TorchArchive, open_torch_archive
 
 CONFIG_FILE = "configs.yaml"
 _CHECKPOINT_NAME = re.compile(r"checkpoint_epoch_(\d+)\.tar")
 _MAX_CONFIG_BYTES = 32 * 2**10
 _MAX_CONFIG_DEPTH = 20
+_MAX_NPY_HEADER = 256
+"""Bytes before the numbers of an .npy file; NumPy makes them 128."""
 
 
 class OfficialCheckpoint(NamedTuple):
@@ -36,20 +33,6 @@ class OfficialCheckpoint(NamedTuple):
     epoch: int
     path: Path
     """The file that was read."""
-
-
-def load_prior(path: Path) -> HeadModel:
-    """Opens a head model of either form.
-
-    Args:
-      path: an .npz of `storage.save_head_model`, or what `load_mononphm` takes.
-
-    Raises:
-      InputError: it is absent, damaged or not as it should be.
-    """
-    if path.suffix == ".npz" and not path.is_dir():
-        return load_head_model(path)[0]
-    return load_mononphm(path).model
 
 
 def load_mononphm(
@@ -73,7 +56,7 @@ def load_mononphm(
     anchors_mean = _read_anchors(anchors or _find_anchors(path, cfg), cfg)
     with open_torch_archive(path) as archive:
         root = archive.root
-        if type(root) is not dict:
+        if not isinstance(root, dict):
             raise InputError(f"{path} holds no dict, as MonoNPHM's checkpoints do.")
         states = {
             part: _read_tensors(archive, root, part, path)
@@ -205,13 +188,13 @@ def _parse_yaml(data: bytes) -> Any:
 def _read_anchors(path: Path, cfg: NPHMConfig) -> np.ndarray:
     shape = (cfg.num_anchors, 3)
     what = f"the mean anchors, an .npy of shape {shape}"
-    data = _read_small(path, 8 * 3 * cfg.num_anchors + MAX_NPY_HEADER, what)
-    try:
-        anchors = parse_npy(data, shape, (np.dtype("<f8"), np.dtype("<f4")))
-    except (ValueError, TypeError, EOFError, SyntaxError, RecursionError) as error:
+    data = _read_small(path, 8 * 3 * cfg.num_anchors + _MAX_NPY_HEADER, what)
+    anchors = parse_npy(data, str(path))
+    if anchors.shape != shape or anchors.dtype.kind != "f":
         raise InputError(
-            f"{path} cannot be used ({error}); expected {what}."
-        ) from error
+            f"{path} has shape {anchors.shape} and dtype {anchors.dtype}; expected "
+            f"{what}, of floats."
+        )
     if not np.isfinite(anchors).all():
         raise InputError(f"{path} holds NaN or infinite values; expected {what}.")
     return anchors.astype(np.float32)
@@ -222,7 +205,7 @@ def _read_tensors(
 ) -> dict[str, np.ndarray]:
     """A state dict, as arrays."""
     state = root.get(part)
-    if type(state) is not dict:
+    if not isinstance(state, dict):
         raise InputError(f"{path} has no state dict {part}, as MonoNPHM's have.")
     for name, tensor in state.items():
         # Names are printed where they are wrong.

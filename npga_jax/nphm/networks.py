@@ -46,23 +46,6 @@ def apply_layers(
     return linear(layers[-1], x)
 
 
-def apply_skip_layers(
-    layers: Sequence[Params], x: jax.Array, activation: Activation
-) -> jax.Array:
-    """The same, with the input joined again before the middle layer (DeepSDF).
-
-    Before layer (n - 1) // 2 of n, h becomes [h, x] / sqrt(2).
-    """
-    h = x
-    for i, layer in enumerate(layers):
-        if i == (len(layers) - 1) // 2:
-            h = jnp.concatenate([h, x], axis=-1) / math.sqrt(2.0)
-        h = linear(layer, h)
-        if i < len(layers) - 1:
-            h = activation(h)
-    return h
-
-
 class Uniform(NamedTuple):
     """An array that is still to be drawn: uniform in +-bound."""
 
@@ -91,7 +74,10 @@ def plan_layers(
 def plan_skip_layers(
     dim_in: int, hidden: int, num_hidden: int, dim_out: int
 ) -> list[dict[str, Uniform]]:
-    """num_hidden + 1 layers for `apply_skip_layers`."""
+    """num_hidden + 1 layers whose middle one reads the input again (DeepSDF).
+
+    Layer num_hidden // 2 reads [h, x] / sqrt(2), see `model.apply_deformation`.
+    """
     widths = [dim_in] + [hidden] * num_hidden
     widths[num_hidden // 2] += dim_in
     outputs = [hidden] * num_hidden + [dim_out]

@@ -35,47 +35,34 @@ def _chain_shapes(name: str, sizes: list[int]) -> dict[str, tuple[int, ...]]:
 
 def official_shapes(cfg: NPHMConfig) -> dict[str, dict[str, tuple[int, ...]]]:
     """Keys and shapes of the two state dicts, `id_decoder` and `ex_decoder`."""
-    n3, q = 3 * cfg.num_anchors, cfg.query_dim
-    glob = cfg.lat_dim_geo if cfg.mode == "global" else cfg.lat_dim_glob
-    identity = _chain_shapes(
-        "mlp_pos", [glob, cfg.hidden_dim_pos, cfg.hidden_dim_pos, n3]
-    )
-    expression = {}
-    if cfg.mode == "global":
-        identity |= _skip_shapes(
-            "geo_mlp", q + cfg.lat_dim_geo, cfg.hidden_dim_geo, cfg.num_layers_geo, 1
-        )
-        color_in = q + cfg.lat_dim_app + cfg.lat_dim_exp
-        identity |= _skip_shapes(
-            "color_mlp", color_in, cfg.hidden_dim_app, cfg.num_layers_app, 3
-        )
-        code = cfg.lat_dim_geo
-    else:
-        geo = [cfg.lat_dim_glob + cfg.lat_dim_loc_geo + q]
-        geo += [cfg.hidden_dim_geo] * cfg.num_layers_geo + [1]
-        app = [cfg.lat_dim_glob + cfg.lat_dim_loc_app + cfg.bottleneck_dim]
-        app += [cfg.hidden_dim_app] * cfg.num_layers_app + [3]
-        for t in range(cfg.num_types):
-            identity |= _chain_shapes(f"deepSDFensemble.layers.{t}.layers", geo)
-            if cfg.has_color:
-                identity |= _chain_shapes(f"aggr_app.layers.{t}.layers", app)
+    n3, glob, width = 3 * cfg.num_anchors, cfg.lat_dim_glob, cfg.hidden_dim_pos
+    identity = _chain_shapes("mlp_pos", [glob, width, width, n3])
+    geo = [glob + cfg.lat_dim_loc_geo + cfg.query_dim]
+    geo += [cfg.hidden_dim_geo] * cfg.num_layers_geo + [1]
+    app = [glob + cfg.lat_dim_loc_app + cfg.bottleneck_dim]
+    app += [cfg.hidden_dim_app] * cfg.num_layers_app + [3]
+    for t in range(cfg.num_types):
+        identity |= _chain_shapes(f"deepSDFensemble.layers.{t}.layers", geo)
         if cfg.has_color:
-            narrow = cfg.bottleneck_dim
-            for i, fan_in in ((1, cfg.hidden_dim_geo), (2, narrow)):
-                # The missing letter is the official name's.
-                name = f"communcation_bottleneck{i}"
-                identity[f"{name}.weight"] = (narrow, fan_in)
-                identity[f"{name}.bias"] = (narrow,)
-        expression["compressor.0.weight"] = (cfg.lat_dim_id, cfg.lat_dim_geo + n3)
-        expression["compressor.0.bias"] = (cfg.lat_dim_id,)
-        code = cfg.lat_dim_id
-    expression |= _skip_shapes(
-        "defDeepSDF",
-        3 + code + cfg.lat_dim_exp,
-        cfg.hidden_dim_exp,
-        cfg.num_layers_exp,
-        3 + cfg.num_hyper,
-    )
+            identity |= _chain_shapes(f"aggr_app.layers.{t}.layers", app)
+    if cfg.has_color:
+        narrow = cfg.bottleneck_dim
+        for i, fan_in in ((1, cfg.hidden_dim_geo), (2, narrow)):
+            # The missing letter is the official name's.
+            name = f"communcation_bottleneck{i}"
+            identity[f"{name}.weight"] = (narrow, fan_in)
+            identity[f"{name}.bias"] = (narrow,)
+    expression = {
+        "compressor.0.weight": (cfg.lat_dim_id, cfg.lat_dim_geo + n3),
+        "compressor.0.bias": (cfg.lat_dim_id,),
+        **_skip_shapes(
+            "defDeepSDF",
+            3 + cfg.lat_dim_id + cfg.lat_dim_exp,
+            cfg.hidden_dim_exp,
+            cfg.num_layers_exp,
+            3 + cfg.num_hyper,
+        ),
+    }
     return {"id_decoder": identity, "ex_decoder": expression}
 
 
@@ -145,32 +132,26 @@ def params_from_official(
             f"the mean anchors have shape {np.shape(anchors_mean)}; the configuration "
             f"expects ({cfg.num_anchors}, 3)."
         )
-    ours = {"pos": _chain(identity, "mlp_pos")}
-    deformation = {}
-    if cfg.mode == "global":
-        ours["geo"] = _skip(identity, "geo_mlp")
-        ours["app"] = _skip(identity, "color_mlp")
-    else:
 
-        def stacked(name: str) -> list[dict[str, np.ndarray]]:
-            networks = [
-                _chain(identity, f"{name}.layers.{t}.layers")
-                for t in range(cfg.num_types)
-            ]
-            return jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
+    def stacked(name: str) -> list[dict[str, np.ndarray]]:
+        networks = [
+            _chain(identity, f"{name}.layers.{t}.layers") for t in range(cfg.num_types)
+        ]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
 
-        ours["geo"] = stacked("deepSDFensemble")
-        if cfg.has_color:
-            ours["app"] = stacked("aggr_app")
-            ours["bottleneck"] = [
-                _layer(identity, f"communcation_bottleneck{i}") for i in (1, 2)
-            ]
-        deformation["compressor"] = _layer(expression, "compressor.0")
-    deformation["layers"] = _skip(expression, "defDeepSDF")
+    ours = {"pos": _chain(identity, "mlp_pos"), "geo": stacked("deepSDFensemble")}
+    if cfg.has_color:
+        ours["app"] = stacked("aggr_app")
+        ours["bottleneck"] = [
+            _layer(identity, f"communcation_bottleneck{i}") for i in (1, 2)
+        ]
     return {
         "anchors_mean": np.asarray(anchors_mean, np.float32),
         "identity": ours,
-        "deformation": deformation,
+        "deformation": {
+            "compressor": _layer(expression, "compressor.0"),
+            "layers": _skip(expression, "defDeepSDF"),
+        },
     }
 
 
@@ -187,22 +168,17 @@ def official_from_params(
     ours = params["identity"]
     for i, layer in enumerate(ours["pos"]):
         put(identity, f"mlp_pos.{2 * i}", layer)
-    if cfg.mode == "global":
-        for name, branch in (("geo_mlp", "geo"), ("color_mlp", "app")):
-            for i, layer in enumerate(ours[branch]):
-                put(identity, f"{name}.lin{i}", layer)
-    else:
-        branches = [("deepSDFensemble", "geo")]
-        if cfg.has_color:
-            branches.append(("aggr_app", "app"))
-            for i, layer in enumerate(ours["bottleneck"], start=1):
-                put(identity, f"communcation_bottleneck{i}", layer)
-        for name, branch in branches:
-            for i, layer in enumerate(ours[branch]):
-                for t in range(cfg.num_types):
-                    one = {"w": layer["w"][t], "b": layer["b"][t]}
-                    put(identity, f"{name}.layers.{t}.layers.{2 * i}", one)
-        put(expression, "compressor.0", params["deformation"]["compressor"])
+    branches = [("deepSDFensemble", "geo")]
+    if cfg.has_color:
+        branches.append(("aggr_app", "app"))
+        for i, layer in enumerate(ours["bottleneck"], start=1):
+            put(identity, f"communcation_bottleneck{i}", layer)
+    for name, branch in branches:
+        for i, layer in enumerate(ours[branch]):
+            for t in range(cfg.num_types):
+                one = {"w": layer["w"][t], "b": layer["b"][t]}
+                put(identity, f"{name}.layers.{t}.layers.{2 * i}", one)
+    put(expression, "compressor.0", params["deformation"]["compressor"])
     for i, layer in enumerate(params["deformation"]["layers"]):
         put(expression, f"defDeepSDF.lin{i}", layer)
     return {"id_decoder": identity, "ex_decoder": expression}

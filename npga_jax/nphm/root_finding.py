@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params
+from npga_jax.core import Params, exact_products
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import deform
@@ -72,6 +72,7 @@ class _Search(NamedTuple):
     best_residuals: jax.Array  # [...]
 
 
+@exact_products
 def find_roots(
     displace: Displace,
     targets: jax.Array,
@@ -164,6 +165,7 @@ def find_roots(
     )
 
 
+@exact_products
 def with_implicit_gradient(
     displace: Displace, roots: RootResult, targets: jax.Array | None = None
 ) -> RootResult:

@@ -7,37 +7,28 @@ each array of the weights, named by its path in `model.init_params`.
 import dataclasses
 import json
 import math
-import re
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from npga_jax.core import InputError, Params, atomic_write
+from npga_jax.core import InputError, Params, atomic_write, load_npz
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.model import HeadModel, init_params
-from npga_jax.nphm.zip_reader import ZipReader, open_zip
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had three settings more, of a variant that is not supported."""
 MAX_PARAMETERS = 2**28
 """Numbers in a model, 24 times the official one's."""
-MAX_NPY_HEADER = 256
-"""Bytes before the numbers of an .npy file; NumPy makes them 128."""
 
 _WHAT = "a head model in .npz form"
 _HEADER = ("format_version", "config", "metadata")
 _PREFIX = "params/"
 _ANCHORS = _PREFIX + "anchors_mean"
-_MAX_TEXT_BYTES = 4 * 2**20
-_NPY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00(?P<length>..)"
-    rb"\{'descr': '(?P<dtype>[<|](f[248]|[iu][1248]|U\d{1,7}))', "
-    rb"'fortran_order': (?P<fortran>True|False), "
-    rb"'shape': \((?P<shape>(\d{1,9}(, \d{1,9}){0,3},?)?)\), \} *\n",
-    re.DOTALL,
-)
 _STORED_DTYPES = (np.dtype("<f4"), np.dtype("<f2"))
+_DROPPED_SETTINGS = ("mode", "lat_dim_geo_global", "lat_dim_app_global")
 
 # Smallest and greatest value of the sizes. The greatest are far from any use; they keep
 # a damaged file from asking for the memory of a data centre.
@@ -63,10 +54,7 @@ def check_config(cfg: NPHMConfig) -> None:
     """
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
-        if field.name == "mode":
-            if value not in ("local", "global"):
-                raise InputError(f"mode is {value!r}, expected 'local' or 'global'.")
-        elif field.name == "blend_std":
+        if field.name == "blend_std":
             if type(value) not in (int, float) or not 0 < value <= _MAX_BLEND_STD:
                 raise InputError(
                     f"blend_std is {value!r}, expected more than 0 and at most "
@@ -79,7 +67,7 @@ def check_config(cfg: NPHMConfig) -> None:
                     f"{field.name} is {value!r}, expected a whole number from {low} "
                     f"to {high}."
                 )
-    if cfg.mode == "local" and cfg.num_neighbors > cfg.num_anchors:
+    if cfg.num_neighbors > cfg.num_anchors:
         raise InputError(
             f"num_neighbors is {cfg.num_neighbors} with {cfg.num_anchors} anchors; "
             "expected at most as many as anchors."
@@ -88,11 +76,6 @@ def check_config(cfg: NPHMConfig) -> None:
         raise InputError(
             f"num_symm_pairs is {cfg.num_symm_pairs} with {cfg.num_anchors} anchors; "
             "expected at most half as many."
-        )
-    if cfg.mode == "global" and not cfg.has_color:
-        raise InputError(
-            "hidden_dim_app is 0 in the global variant, which always has colour; "
-            "expected 1 or more."
         )
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_template(cfg)))
     if count > MAX_PARAMETERS:
@@ -151,8 +134,6 @@ def save_head_model(
 def load_head_model(path: Path) -> tuple[HeadModel, dict[str, Any]]:
     """Reads what `save_head_model` has written.
 
-    Sizes are compared with what the configuration asks for before anything is unpacked.
-
     Returns:
       The model, its weights float32 arrays of NumPy; and the metadata.
 
@@ -160,74 +141,36 @@ def load_head_model(path: Path) -> tuple[HeadModel, dict[str, Any]]:
       InputError: the file is absent, damaged, of another version, or holds anything
         else than the weights that its own configuration asks for.
     """
-    with open_zip(path, _WHAT) as archive:
-        names = [name.removesuffix(".npy") for name in archive.names]
-        missing = [name for name in _HEADER if name not in names]
-        if missing:
+    arrays = load_npz(path, _WHAT)
+    missing = [name for name in _HEADER if name not in arrays]
+    if missing:
+        raise InputError(
+            f"{path} is not {_WHAT}: it lacks {', '.join(missing)}. Make one with "
+            "experiments/convert_prior.py."
+        )
+    version = arrays["format_version"]
+    if version.shape != () or version not in range(1, FORMAT_VERSION + 1):
+        raise InputError(
+            f"{path} has format version {str(version)[:80]}, this program reads 1 to "
+            f"{FORMAT_VERSION}; convert it again with experiments/convert_prior.py."
+        )
+    cfg = _read_config(path, arrays["config"], int(version))
+    metadata = _read_json(path, "metadata", arrays["metadata"])
+    template = _template(cfg)
+    expected = _flat(template)
+    _check_names(path, arrays.keys() - set(_HEADER), set(expected))
+    leaves = []
+    for name, leaf in expected.items():
+        array = arrays[name]
+        if array.shape != leaf.shape or array.dtype not in _STORED_DTYPES:
             raise InputError(
-                f"{path} is not {_WHAT}: it lacks {', '.join(missing)}. Make one with "
-                "experiments/convert_prior.py."
+                f"{path}: {name} has shape {array.shape} and dtype {array.dtype}, "
+                f"expected {leaf.shape} and float32 or float16."
             )
-        version = _read_version(archive)
-        if version != FORMAT_VERSION:
-            raise InputError(
-                f"{path} has format version {version}, this program reads version "
-                f"{FORMAT_VERSION}; convert it again with experiments/convert_prior.py."
-            )
-        cfg = _read_config(archive)
-        metadata = _read_json(archive, "metadata")
-        template = _template(cfg)
-        expected = _flat(template)
-        _check_names(path, set(names) - set(_HEADER), set(expected))
-        leaves = []
-        for name, leaf in expected.items():
-            array = _read_array(archive, name, leaf.shape, _STORED_DTYPES)
-            _check_finite(path, name, array)
-            leaves.append(array.astype(np.float32))
+        _check_finite(path, name, array)
+        leaves.append(array.astype(np.float32))
     params = jax.tree.unflatten(jax.tree.structure(template), leaves)
     return HeadModel(cfg, params), metadata
-
-
-def parse_npy(
-    data: bytes, shape: tuple[int, ...], dtypes: tuple[np.dtype, ...]
-) -> np.ndarray:
-    """The array in the bytes of an .npy file, if it is as expected.
-
-    Raises:
-      ValueError: it has another shape or dtype, or is no .npy at all.
-    """
-    found_dtype, _, found_shape, _ = header = _npy_header(data)
-    if found_dtype not in dtypes:
-        names = " or ".join(str(dtype) for dtype in dtypes)
-        raise ValueError(f"it has dtype {found_dtype}, expected {names}")
-    if found_shape != shape:
-        raise ValueError(f"it has shape {found_shape}, expected {shape}")
-    return _npy_array(data, header)
-
-
-def _npy_header(data: bytes) -> tuple[np.dtype, str, tuple[int, ...], int]:
-    """dtype, order, shape, and where the numbers start.
-
-    Only the spelling of NumPy's own writer is understood: NumPy's reader takes any
-    Python literal, down to pickled objects.
-    """
-    match = _NPY_HEADER.match(data)
-    if not match or match.end() != 10 + int.from_bytes(match["length"], "little"):
-        raise ValueError("it is no .npy of plain numbers or text")
-    dtype = np.dtype(match["dtype"].decode())
-    order = "F" if match["fortran"] == b"True" else "C"
-    shape = tuple(int(n) for n in match["shape"].split(b",") if n.strip())
-    return dtype, order, shape, match.end()
-
-
-def _npy_array(
-    data: bytes, header: tuple[np.dtype, str, tuple[int, ...], int]
-) -> np.ndarray:
-    dtype, order, shape, start = header
-    expected = math.prod(shape) * dtype.itemsize
-    if len(data) - start != expected:
-        raise ValueError(f"it has {len(data) - start} bytes, expected {expected}")
-    return np.frombuffer(data, dtype, offset=start).reshape(shape, order=order)
 
 
 def _template(cfg: NPHMConfig) -> Params:
@@ -244,7 +187,7 @@ def _flat(params: Params) -> dict[str, Any]:
     }
 
 
-def _check_names(path: Path, found: set[str], expected: set[str]) -> None:
+def _check_names(path: Path, found: Set[str], expected: Set[str]) -> None:
     problems = [f"lacks {name}" for name in sorted(expected - found)]
     problems += [f"has an unknown {n[:80]!r}" for n in sorted(found - expected)]
     if problems:
@@ -267,8 +210,6 @@ def _metadata_text(metadata: dict[str, Any]) -> str:
         text = json.dumps(metadata, allow_nan=False)
         if not isinstance(metadata, dict) or json.loads(text) != metadata:
             raise ValueError("it would not come back as it is")
-        if 4 * len(text) > _MAX_TEXT_BYTES - MAX_NPY_HEADER:
-            raise ValueError(f"it has {len(text):,} letters")
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"the metadata cannot be stored ({error}); expected a dict of text, finite "
@@ -277,55 +218,43 @@ def _metadata_text(metadata: dict[str, Any]) -> str:
     return text
 
 
-def _read_array(
-    archive: ZipReader,
-    name: str,
-    shape: tuple[int, ...],
-    dtypes: tuple[np.dtype, ...],
-) -> np.ndarray:
-    widest = max(dtype.itemsize for dtype in dtypes)
-    data = archive.read(f"{name}.npy", math.prod(shape) * widest + MAX_NPY_HEADER)
-    try:
-        return parse_npy(data, shape, dtypes)
-    except ValueError as error:
-        raise InputError(f"{archive.path}: {name} cannot be used: {error}.") from error
-
-
-def _read_version(archive: ZipReader) -> int:
-    return int(_read_array(archive, "format_version", (), (np.dtype("<i8"),)))
-
-
-def _read_json(archive: ZipReader, name: str) -> dict[str, Any]:
+def _read_json(path: Path, name: str, array: np.ndarray) -> dict[str, Any]:
     """An object of finite JSON, stored as a text array without axes."""
-    data = archive.read(f"{name}.npy", _MAX_TEXT_BYTES)
     try:
-        dtype, _, shape, _ = header = _npy_header(data)
-        if shape != () or dtype.kind != "U":
-            raise ValueError(f"it has shape {shape} and dtype {dtype}")
+        if array.shape != () or array.dtype.kind != "U":
+            raise ValueError(f"it has shape {array.shape} and dtype {array.dtype}")
         # NumPy's own text may hold letters that Python cannot, which crash it later.
-        text = _npy_array(data, header).tobytes().decode("utf-32-le").rstrip("\0")
-        value = json.loads(text)
+        text = array.astype("<U").tobytes().decode("utf-32-le")
+        value = json.loads(text.rstrip("\0"))
         if not isinstance(value, dict):
             raise ValueError(f"a {type(value).__name__} in place of an object")
         json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{archive.path}: {name} cannot be used: it is not text with a JSON object "
-            f"of finite numbers ({error})."
+            f"{path}: {name} cannot be used: it is not text with a JSON object of "
+            f"finite numbers ({error})."
         ) from error
     return value
 
 
-def _read_config(archive: ZipReader) -> NPHMConfig:
-    values = _read_json(archive, "config")
+def _read_config(path: Path, array: np.ndarray, version: int) -> NPHMConfig:
+    values = _read_json(path, "config", array)
+    if version == 1:
+        if values.get("mode") == "global":
+            raise InputError(
+                f"{path} is of the ablation with one network for the whole head, which "
+                "is not supported; use a model of the published form."
+            )
+        for name in _DROPPED_SETTINGS:
+            values.pop(name, None)
     fields = {field.name for field in dataclasses.fields(NPHMConfig)}
     problems = [f"lacks {name}" for name in sorted(fields - values.keys())]
     problems += [f"has an unknown {n[:80]!r}" for n in values.keys() - fields]
     if problems:
-        raise InputError(f"{archive.path}: config {', '.join(problems[:8])}.")
+        raise InputError(f"{path}: config {', '.join(problems[:8])}.")
     cfg = NPHMConfig(**values)
     try:
         check_config(cfg)
     except InputError as error:
-        raise InputError(f"{archive.path}: config cannot be used: {error}") from error
+        raise InputError(f"{path}: config cannot be used: {error}") from error
     return cfg

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import InputError, Params
+from npga_jax.core import InputError, Params, exact_products
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.ensemble import (
@@ -26,7 +26,7 @@ from npga_jax.nphm.ensemble import (
     source_frames,
     source_types,
 )
-from npga_jax.nphm.field import app_network, canonical_field, geo_network, source_tables
+from npga_jax.nphm.field import app_network, geo_network, source_tables
 from npga_jax.nphm.model import HeadModel, deform, predict_anchors, rest_queries
 
 POINT_ROWS = 2048
@@ -46,7 +46,7 @@ class PointValues(NamedTuple):
     sdf: jax.Array | np.ndarray  # [N] NPHM units, positive outside
     color: jax.Array | np.ndarray | None  # [N, 3] in [-1, 1], not clipped
     gradient: jax.Array | np.ndarray | None  # [N, 3] of sdf at the points as given
-    num_edges: jax.Array | int  # edges computed; points, for the global variant
+    num_edges: jax.Array | int  # edges computed
 
 
 class _Located(NamedTuple):
@@ -140,8 +140,7 @@ def evaluate_points(
 
 
 @partial(jax.jit, static_argnames=("cfg", "posed", "with_color", "with_gradient"))
-# Measurements deserve every bit: no TF32 or bfloat16 where a device would use them.
-@jax.default_matmul_precision("highest")
+@exact_products
 def evaluate_chunk(
     params: Params,
     cfg: NPHMConfig,
@@ -175,21 +174,6 @@ def evaluate_chunk(
         if posed:
             return deform(params, cfg, x[None], codes, anchors)[0]
         return rest_queries(x[None], cfg)[0]
-
-    if cfg.mode == "global":
-
-        def evaluate(x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-            field = canonical_field(
-                params,
-                cfg,
-                to_queries(x)[None],
-                codes,
-                anchors,
-                with_color=with_color,
-            )
-            return jax.tree.map(lambda v: v[0], (field.sdf, field.color))
-
-        return _evaluate_global(evaluate, points, count, with_gradient)
 
     num_blocks = (count + POINT_ROWS - 1) // POINT_ROWS
     capacity = points.shape[0] // POINT_ROWS
@@ -228,22 +212,6 @@ def evaluate_chunk(
 
     result = _for_blocks(blend, num_blocks, capacity)
     return result._replace(num_edges=jnp.sum(used))
-
-
-def _evaluate_global(evaluate, points, count, with_gradient) -> PointValues:
-    """The one network of the global variant, in blocks of points."""
-
-    def block(i: jax.Array) -> PointValues:
-        x = _block(points, i)
-        if not with_gradient:
-            return PointValues(*evaluate(x), gradient=None, num_edges=None)
-        sdf, pullback, color = jax.vjp(evaluate, x, has_aux=True)
-        (gradient,) = pullback(jnp.ones_like(sdf))
-        return PointValues(sdf, color, gradient, num_edges=None)
-
-    num_blocks = (count + POINT_ROWS - 1) // POINT_ROWS
-    result = _for_blocks(block, num_blocks, points.shape[0] // POINT_ROWS)
-    return result._replace(num_edges=jnp.asarray(count))
 
 
 def _evaluate_edges(

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from npga_jax.core import Params, axes_of_matrices
+from npga_jax.core import Params, axes_of_matrices, exact_products
 from npga_jax.nphm import (
     Codes,
-    LossWeights,
+    FieldLossWeights,
     NPHMConfig,
     canonical_field,
     deform,
@@ -66,7 +66,7 @@ class NearWeights(NamedTuple):
     free: float = 1.0
 
 
-REGISTERED_WEIGHTS = LossWeights(
+REGISTERED_WEIGHTS = FieldLossWeights(
     anchors=100.0, reg_shape=1e-4, reg_expr=1e-4, symm_dist=1e-4
 )
 """MonoNPHM's weights, but for two things. Codes are pulled less: they start where the
@@ -161,7 +161,7 @@ def make_train_step(
     *,
     code_noise: float = 0.0,
     seed: int = 0,
-    weights: LossWeights = REGISTERED_WEIGHTS,
+    weights: FieldLossWeights = REGISTERED_WEIGHTS,
     near_weights: NearWeights = NearWeights(),  # noqa: B008 - immutable
 ):
     """Builds the pure step: (state, batch) -> (state, losses).
@@ -197,6 +197,7 @@ def make_train_step(
         total += near_weights.free * near["free"]
         return total, {**losses, **near, "total": total}
 
+    @exact_products
     def step(state: PriorState, batch: TrainBatch):
         (_, losses), (grads, code_grads) = jax.value_and_grad(objective, has_aux=True)(
             (state.weights, state.codes),

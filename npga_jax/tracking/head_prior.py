@@ -81,8 +81,6 @@ def _listed(path: Path, spread: Any, name: str, length: int) -> np.ndarray | Non
 
 
 def _official_geo_std(cfg: NPHMConfig) -> np.ndarray:
-    if cfg.mode == "global":
-        return np.full(cfg.lat_dim_geo, _OFFICIAL_GLOBAL_STD)
     std = np.full(cfg.lat_dim_geo, _OFFICIAL_LOCAL_STD)
     std[: cfg.lat_dim_glob] = _OFFICIAL_GLOBAL_STD
     return std

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params, rotmat_to_quat, safe_norm
+from npga_jax.core import Params, exact_products, rotmat_to_quat, safe_norm
 from npga_jax.nphm import (
     Codes,
     NPHMConfig,
@@ -34,6 +34,7 @@ class PointResiduals(NamedTuple):
     jacobian: jax.Array  # [P, 6 + E] or [P, 6 + E + G]: pose, expression, identity
 
 
+@exact_products
 def rotation_matrix(vector: jax.Array) -> jax.Array:
     """Rodrigues' formula, smooth at zero: [3] -> [3, 3]."""
     squared = jnp.sum(vector**2)
@@ -62,6 +63,7 @@ def rotation_vector(rotation: jax.Array) -> jax.Array:
     return jnp.where(small, 2.0, angle / jnp.where(small, 1.0, sine)) * quat[1:]
 
 
+@exact_products
 def apply_pose(pose: jax.Array, points: jax.Array) -> jax.Array:
     """Moves observed points into the model's frame by a pose residual.
 

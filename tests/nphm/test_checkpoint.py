@@ -3,6 +3,7 @@ import os
 import pickle
 import random
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,8 @@ import yaml
 
 from npga_jax.core.errors import InputError
 from npga_jax.nphm.model import HeadModel
-from npga_jax.nphm.mononphm import load_mononphm, load_prior
+from npga_jax.nphm.mononphm import load_mononphm
 from npga_jax.nphm.official import official_from_params
-from npga_jax.nphm.storage import save_head_model
 from tests.small_head_model import CONFIG, CONFIGS, is_same, make_model
 from tests.torch_writer import Raw, write_archive
 
@@ -61,7 +61,7 @@ def checkpoint_root(model: HeadModel, epoch: int = 7) -> dict:
     group = {"lr": 5e-4, "betas": (0.9, 0.999), "fused": None, "params": [0, 1]}
     return {
         "epoch": epoch,
-        **official_from_params(model.params, cfg),
+        **{k: OrderedDict(v) for k, v in official_from_params(*model[::-1]).items()},
         "optimizer": {"state": {0: moments}, "param_groups": [group]},
         "latent_codes": {
             "codebook.geo.embedding.weight": table(2, cfg.lat_dim_geo),
@@ -113,14 +113,6 @@ def test_relative_paths_find_what_lies_a_folder_above(folder, monkeypatch):
     assert load_mononphm(Path(".")).epoch == 10
 
 
-def test_both_forms_are_the_same_prior(folder, tmp_path):
-    model = load_mononphm(folder).model
-    save_head_model(tmp_path / "prior.npz", model, {})
-    assert is_same(load_prior(tmp_path / "prior.npz"), model)
-    assert is_same(load_prior(folder), model)
-    assert is_same(load_prior(newest(folder)), model)
-
-
 @pytest.mark.parametrize("variant", ["without colour", "without hyper"])
 def test_variants_load(folder, variant):
     cfg = dataclasses.replace(
@@ -149,13 +141,12 @@ def test_checkpoint_without_codebooks_loads(folder):
     [
         ("absent", "there is no .*absent"),
         ("empty", "holds no checkpoint_epoch_"),
-        ("absent.npz", r"there is no file .*absent\.npz"),
     ],
 )
 def test_wrong_places_are_named(tmp_path, place, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=message):
-        load_prior(tmp_path / place)
+        load_mononphm(tmp_path / place)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +203,10 @@ def test_explicit_settings_must_exist(folder):
 @pytest.mark.parametrize(
     ("anchors", "message"),
     [
-        (np.zeros((4, 3)), r"shape \(4, 3\), expected \(5, 3\)"),
+        (np.zeros((4, 3)), r"shape \(4, 3\) .* expected .*\(5, 3\)"),
         (np.zeros((5, 3), np.int64), "dtype int64"),
         (np.full((5, 3), np.nan), "NaN"),
-        (np.asarray([None] * 15).reshape(5, 3), "no .npy of plain numbers"),
+        (np.asarray([None] * 15).reshape(5, 3), "plain numbers or text"),
         (np.zeros(10**6), "larger than"),
     ],
 )
@@ -293,24 +284,15 @@ class Bomb:
         return self.call
 
 
-@pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("is_nested", [False, True])
-@pytest.mark.parametrize("kind", ["os.mkdir", "os.system", "eval", "exec"])
-def test_no_code_is_executed(folder, protocol, is_nested, kind):
+def test_no_code_is_executed(folder, is_nested):
+    """More ways to try are in the tests of the unpickler."""
     marker = folder / "executed"
-    program = f"__import__('os').mkdir({str(marker)!r})"
-    bomb = {
-        "os.mkdir": Bomb(os.mkdir, str(marker)),
-        "os.system": Bomb(os.system, f"mkdir '{marker}'"),
-        "eval": Bomb(eval, program),
-        "exec": Bomb(exec, program),
-    }[kind]
-    code = pickle.dumps(bomb, protocol)
-    if protocol < 4 and kind == "os.mkdir":
-        pickle.loads(code)
-        assert marker.exists(), "the payload is not live: this would prove nothing"
-        marker.rmdir()
-    body = Raw(code[2:-1] if protocol > 1 else code[:-1])
+    code = pickle.dumps(Bomb(os.mkdir, str(marker)), 2)
+    pickle.loads(code)
+    assert marker.exists(), "the payload is not live: this would prove nothing"
+    marker.rmdir()
+    body = Raw(code[2:-1])
     root = checkpoint_root(make_model(OFFICIAL))
     if is_nested:
         root["optimizer"]["state"][0]["exp_avg"] = body

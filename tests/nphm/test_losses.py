@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from npga_jax.nphm import model
-from npga_jax.nphm.codes import Codes, zero_codes
+from npga_jax.nphm.codes import zero_codes
 from npga_jax.nphm.losses import (
     RANDOM_POINTS,
-    LossWeights,
+    FieldLossWeights,
     ScanBatch,
     corresp_factor,
     total_loss,
@@ -22,7 +22,6 @@ from tests.nphm_case import (
     make_codes,
     make_params,
     make_points,
-    needs_goldens,
     open_golden_case,
 )
 
@@ -30,7 +29,6 @@ from tests.nphm_case import (
 SIZES = {"surface": 7, "outer": 5, "off": 4, "far": 3, "corresp": 6}
 
 
-@needs_goldens
 def test_losses_and_their_gradients_agree_with_the_official_code(monkeypatch):
     golden_checks, case, tally = open_golden_case(monkeypatch)
     golden_checks.check_losses(case, tally)
@@ -170,9 +168,7 @@ def plain_losses(params, cfg, batch, codes, random_points) -> dict[str, float]:
     return losses
 
 
-_losses = jax.jit(
-    training_losses, static_argnames=("cfg", "method", "reproduce_batch_bug")
-)
+_losses = jax.jit(training_losses, static_argnames=("cfg", "method"))
 
 FLAGS = {
     "some of each": {},
@@ -198,14 +194,14 @@ def test_losses_agree_with_their_plain_definitions(name):
     random_points = 2 * make_points(3, RANDOM_POINTS, seed=6)
     found = _losses(params, TINY, batch, codes, random_points)
     expected = plain_losses(params, TINY, batch, codes, random_points)
-    assert found.keys() == expected.keys() == set(LossWeights._fields)
+    assert found.keys() == expected.keys() == set(FieldLossWeights._fields)
     for key, value in expected.items():
         np.testing.assert_allclose(found[key], value, rtol=2e-5, atol=1e-7, err_msg=key)
 
 
 def _total(params, codes, batch, random_points):
     # Each loss weighs about as much as another.
-    weights = LossWeights(*[1.0] * len(LossWeights._fields))
+    weights = FieldLossWeights(*[1.0] * len(FieldLossWeights._fields))
     terms = training_losses(params, TINY, batch, codes, random_points)
     return total_loss(terms, weights)
 
@@ -271,7 +267,7 @@ def test_there_is_no_loss_for_what_is_absent():
             make_codes(cfg, 3) if change else codes,
             batch,
         )
-        absent[name] = set(LossWeights._fields) - shapes.keys()
+        absent[name] = set(FieldLossWeights._fields) - shapes.keys()
     assert absent == {
         "no colours": {"color"},
         "no colour network": {"color", "reg_app", "symm_dist_app", "middle_dist_app"},
@@ -280,33 +276,10 @@ def test_there_is_no_loss_for_what_is_absent():
     }
 
 
-def test_the_variant_with_one_network_has_losses_without_local_codes():
-    cfg = dataclasses.replace(
-        TINY, mode="global", lat_dim_geo_global=6, lat_dim_app_global=5
-    )
-    shapes = jax.eval_shape(
-        lambda p, c: training_losses(
-            p, cfg, make_batch(), c, jnp.zeros((3, RANDOM_POINTS, 3))
-        ),
-        make_params(cfg),
-        Codes(*(jnp.zeros((3, d)) for d in (6, 5, cfg.lat_dim_exp))),
-    )
-    local = {"symm_dist", "symm_dist_app", "middle_dist", "middle_dist_app"}
-    assert shapes.keys() == set(LossWeights._fields) - local
-
-
-def test_the_official_mistake_changes_the_colour_loss_alone():
-    params, codes = make_params(TINY), make_codes(TINY, 3)
-    args = (params, TINY, make_batch(), codes, jnp.zeros((3, RANDOM_POINTS, 3)))
-    right, wrong = _losses(*args), _losses(*args, reproduce_batch_bug=True)
-    changed = {key for key in right if abs(right[key] - wrong[key]) > 1e-5}
-    assert changed == {"color"}
-
-
 def test_total_is_the_weighted_sum_and_correspondences_fade():
-    names = LossWeights._fields
+    names = FieldLossWeights._fields
     losses = {name: jnp.float32(i + 1) for i, name in enumerate(names)}
-    weights = LossWeights(*(0.5 * (i + 1) for i in range(len(names))))
+    weights = FieldLossWeights(*(0.5 * (i + 1) for i in range(len(names))))
     expected = sum(0.5 * (i + 1) ** 2 for i in range(len(names)))
     assert float(total_loss(losses, weights)) == pytest.approx(expected)
     part = 0.5 * (names.index("corresp") + 1) ** 2

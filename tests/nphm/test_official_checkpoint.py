@@ -4,22 +4,16 @@ import sys
 import zlib
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from npga_jax.nphm.codebook import lookup_codes
 from npga_jax.nphm.mononphm import load_mononphm
 from npga_jax.nphm.official import official_from_params
 from npga_jax.nphm.storage import load_head_model
+from tests.nphm_case import GOLDENS, ROOT, needs_goldens
 from tests.small_head_model import is_same
 
-ROOT = Path(__file__).parents[2]
-GOLDENS = Path(__file__).parents[3] / "shared" / "goldens" / "mononphm"
 GOLDEN = "mono_reduced65_seed11"
-needs_goldens = pytest.mark.skipif(
-    not GOLDENS.is_dir(), reason="the golden data lies outside of the repository"
-)
 
 
 @pytest.fixture
@@ -78,29 +72,6 @@ def test_official_codebooks_are_those_after_the_look_up(golden):
     with np.load(GOLDENS / f"{GOLDEN}_codebook.npz") as expected:
         for key in ("geo", "exp", "app"):
             np.testing.assert_array_equal(codebooks[key], expected[f"after/{key}"])
-
-
-@needs_goldens
-@pytest.mark.parametrize("key", ["geo", "exp", "app"])
-def test_look_up_shortens_rows_as_torch_does(key):
-    with np.load(GOLDENS / f"{GOLDEN}_codebook.npz") as golden:
-        before, idx = golden[f"before/{key}"], golden["idx"]
-        values, after = jax.jit(lookup_codes)(before, idx)
-        np.testing.assert_allclose(values, golden[f"lookup/{key}"], rtol=0, atol=1e-7)
-        np.testing.assert_allclose(after, golden[f"after/{key}"], rtol=0, atol=1e-7)
-        if key != "exp":  # Its codes are all short enough.
-            assert not np.array_equal(after, before), "no row was too long"
-
-
-def test_look_up_leaves_short_and_unselected_rows():
-    codebook = np.array([[3, 4], [0.3, 0.4], [30, 40], [0, 0]], np.float32)
-    values, after = lookup_codes(codebook, np.array([1, 0, 0, 3]))
-    np.testing.assert_allclose(values[1:3], [[0.6, 0.8]] * 2, rtol=1e-6)
-    np.testing.assert_array_equal(values[0], codebook[1])
-    np.testing.assert_array_equal(after[1:], codebook[1:])
-    np.testing.assert_allclose(after[0], [0.6, 0.8], rtol=1e-6)
-    _, longer = lookup_codes(codebook, np.array([0]), max_norm=5.5)
-    np.testing.assert_array_equal(longer, codebook)
 
 
 def run_script(*arguments: str | Path) -> subprocess.CompletedProcess:

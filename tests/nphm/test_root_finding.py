@@ -19,7 +19,6 @@ from tests.nphm_case import (
     make_codes,
     make_params,
     make_points,
-    needs_goldens,
     open_golden_case,
 )
 
@@ -31,7 +30,6 @@ def wave(x, strength=0.2):
     return x + strength * jnp.sin(3 * x[..., ::-1])
 
 
-@needs_goldens
 def test_posed_anchors_agree_with_the_official_code(monkeypatch):
     golden_checks, case, tally = open_golden_case(monkeypatch)
     golden_checks.check_roots(case, tally)

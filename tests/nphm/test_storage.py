@@ -1,9 +1,7 @@
 import dataclasses
 import io
 import json
-import os
 import random
-import struct
 import time
 import tracemalloc
 import zipfile
@@ -17,6 +15,8 @@ from npga_jax.core.errors import InputError
 from npga_jax.nphm import storage
 from npga_jax.nphm.model import HeadModel
 from npga_jax.nphm.storage import load_head_model, save_head_model
+from npga_jax.tracking.files import model_name
+from npga_jax.tracking.head_prior import open_prior
 from tests.small_head_model import CONFIG, CONFIGS, is_same, make_model
 
 METADATA = {"source": "a test", "épocha": [1, 2.5, None, {"x": "ω"}]}
@@ -85,7 +85,7 @@ def test_numpy_reads_the_file_without_pickle(saved):
     """Others can use the weights without this package."""
     model = make_model()
     with np.load(saved, allow_pickle=False) as archive:
-        assert archive["format_version"] == 1
+        assert archive["format_version"] == 2
         assert json.loads(str(archive["config"])) == dataclasses.asdict(CONFIG)
         np.testing.assert_array_equal(
             archive[WEIGHT], model.params["identity"]["geo"][0]["w"]
@@ -133,7 +133,6 @@ def test_weights_too_large_for_half_precision_are_not_saved(tmp_path):
         {"x": Path()},
         [1],
         None,
-        {"x": "y" * 2**21},
     ],
 )
 def test_metadata_that_would_not_come_back_is_refused(tmp_path, metadata):
@@ -165,8 +164,6 @@ def test_bad_places_are_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mode": "mixed"}, "mode is 'mixed'"),
-        ({"mode": ["local"]}, "mode is"),
         ({"num_anchors": 0}, "num_anchors is 0, expected .* from 1"),
         ({"num_anchors": 5.0}, "num_anchors is 5.0"),
         ({"num_anchors": True}, "num_anchors is True"),
@@ -178,7 +175,6 @@ def test_bad_places_are_named(tmp_path, name):
         ({"blend_std": "4"}, "blend_std is '4'"),
         ({"num_neighbors": 6}, "num_neighbors is 6 with 5 anchors"),
         ({"num_symm_pairs": 3}, "num_symm_pairs is 3 with 5 anchors"),
-        ({"mode": "global", "hidden_dim_app": 0}, "always has colour"),
         ({"hidden_dim_geo": 16384, "hidden_dim_exp": 16384}, "make .* parameters"),
         ({"num_eyes": 2}, "unknown 'num_eyes'"),
     ],
@@ -204,16 +200,25 @@ def test_missing_setting_is_named(saved):
         load_head_model(saved)
 
 
+def test_files_of_version_1_are_read_but_for_the_variant_that_went(saved):
+    old = {"mode": "local", "lat_dim_geo_global": 512, "lat_dim_app_global": 512}
+    rewrite(saved, format_version=np.asarray(1), config=config_json(**old))
+    assert is_same(load_head_model(saved)[0], make_model())
+    old["mode"] = "global"
+    rewrite(saved, config=config_json(**old))
+    with pytest.raises(InputError, match=r"prior\.npz .*one network .*not supported"):
+        load_head_model(saved)
+
+
+def test_the_packaged_model_is_the_one_that_was_trained():
+    """To the bit: codes that were tracked with it carry its fingerprint."""
+    packaged = open_prior(None)
+    assert model_name(packaged) == "nphm default 308c1666"
+    assert packaged.model.cfg.num_anchors == 65 and not packaged.model.cfg.has_color
+    assert len(packaged.geo_std) == 560
+
+
 FINE = np.zeros((5, 3), np.float32)
-
-
-def npy(header: str, numbers: bytes = b"") -> bytes:
-    return (
-        b"\x93NUMPY\x01\x00"
-        + struct.pack("<H", len(header))
-        + (header.encode())
-        + (numbers)
-    )
 
 
 @pytest.mark.parametrize(
@@ -223,65 +228,27 @@ def npy(header: str, numbers: bytes = b"") -> bytes:
         ({"params/extra": FINE}, "unknown 'params/extra'"),
         ({"extra\x1b[2J": FINE}, r"unknown 'extra\\x1b"),
         ({"config": None, "metadata": None}, "lacks config, metadata"),
-        ({"format_version": np.asarray(2)}, "format version 2"),
-        ({"format_version": np.asarray(1.0)}, "dtype float64"),
-        ({"format_version": np.asarray([1])}, r"shape \(1,\)"),
-        ({ANCHORS: FINE[:4]}, r"anchors_mean .* shape \(4, 3\), expected \(5, 3\)"),
+        ({"format_version": np.asarray(3)}, "format version 3"),
+        ({"format_version": np.asarray("x")}, "format version x"),
+        ({"format_version": np.asarray([1])}, r"format version \[1\]"),
+        ({ANCHORS: FINE[:4]}, r"anchors_mean .* shape \(4, 3\) .*expected \(5, 3\)"),
         ({ANCHORS: FINE.T.copy()}, r"shape \(3, 5\)"),
-        ({ANCHORS: FINE.astype("f8")}, "claims|dtype float64"),
+        ({ANCHORS: FINE.astype("f8")}, "dtype float64, expected .* float32"),
         ({ANCHORS: FINE.astype("i4")}, "dtype int32"),
-        ({ANCHORS: FINE.astype(">f4")}, "no .npy of plain numbers"),
-        ({ANCHORS: FINE.astype("c8")}, "no .npy of plain numbers|claims"),
         ({ANCHORS: np.full((5, 3), "x")}, "dtype <U1"),
         ({ANCHORS: FINE + np.float32("nan")}, "NaN"),
         ({ANCHORS: FINE - np.float32("inf")}, "NaN or values too large"),
-        ({ANCHORS: np.zeros((5, 3), [("a", "f4")])}, "no .npy of plain numbers"),
-        ({ANCHORS: b""}, "no .npy of plain numbers"),
-        ({ANCHORS: b"\x93NUMPY"}, "no .npy of plain numbers"),
-        ({ANCHORS: npy("[" * 200)}, "no .npy of plain numbers"),
-        (
-            {
-                ANCHORS: npy(
-                    "{'descr': '<f4', 'fortran_order': False, 'shape': (5, 3), }\n",
-                    b"1234",
-                )
-            },
-            "has 4 bytes, expected 60",
-        ),
-        (
-            {
-                ANCHORS: npy(
-                    "{'descr': '<f4', 'fortran_order': False, "
-                    "'shape': (999999999, 999999999), }\n"
-                )
-            },
-            r"shape \(999999999, 999999999\)",
-        ),
+        ({ANCHORS: np.zeros((5, 3), [("a", "f4")])}, r"dtype \[\('a'"),
+        ({ANCHORS: b"hello"}, "anchors_mean' cannot be used .*plain numbers or text"),
         ({"metadata": np.asarray("[1]")}, "metadata cannot .*a list in place"),
         ({"metadata": np.asarray("{")}, "metadata cannot"),
         ({"metadata": np.asarray('{"x": NaN}')}, "metadata cannot"),
         ({"metadata": np.asarray('{"x": 1e999}')}, "metadata cannot"),
         ({"metadata": np.asarray('{"x": ' + "1" * 9999 + "}")}, "metadata cannot"),
-        (
-            {
-                "metadata": npy(
-                    "{'descr': '<U2', 'fortran_order': False, 'shape': (), }\n",
-                    b"\xff" * 8,
-                )
-            },
-            "metadata cannot",
-        ),
         ({"metadata": np.asarray("[" * 100_000)}, "metadata cannot"),
         ({"metadata": np.asarray(["{}", "{}"])}, r"shape \(2,\)"),
         ({"metadata": np.asarray(b"{}")}, "metadata cannot"),
-        (
-            {
-                "metadata": npy(
-                    "{'descr': '<U9999999', 'fortran_order': False, 'shape': (), }\n"
-                )
-            },
-            "has 0 bytes, expected",
-        ),
+        ({"metadata": np.full((), 2**32 - 1, "<u4").view("<U1")}, "metadata cannot"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(saved, changes, message):
@@ -291,73 +258,30 @@ def test_what_is_wrong_in_a_file_is_named(saved, changes, message):
     assert "prior.npz" in str(caught.value)
 
 
-class Bomb:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
 @pytest.mark.parametrize("name", [ANCHORS, "config", "format_version", "extra"])
-def test_pickled_objects_are_not_unpickled(saved, name):
-    marker = saved.parent / "executed"
-    rewrite(saved, **{name: np.asarray(Bomb(marker), object)})
-    with np.load(saved, allow_pickle=True) as archive:
-        archive[name]
-    assert marker.exists(), "the payload is not live, so this test would prove nothing"
-    marker.rmdir()
-    with pytest.raises(InputError):
+def test_python_objects_are_not_made(saved, name):
+    rewrite(saved, **{name: np.asarray([None])})
+    with pytest.raises(InputError, match=r"plain numbers or text"):
         load_head_model(saved)
-    assert not marker.exists()
 
 
-def test_other_files_are_refused(tmp_path, saved):
-    cases = {"empty.npz": b"", "text.npz": b"hello" * 100, "zip.npz": None}
-    for name, content in cases.items():
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-    with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
-        archive.writestr("a", "b")
-    np.save(tmp_path / "array.npz.npy", FINE)
-    (tmp_path / "folder.npz").mkdir()
-    os.mkfifo(tmp_path / "pipe.npz")
-    for name, message in {
-        "empty.npz": "cut short, damaged, or another kind",
-        "text.npz": "cut short, damaged, or another kind",
-        "zip.npz": "it lacks format_version",
-        "array.npz.npy": "cut short, damaged, or another kind",
-        "folder.npz": "is a folder",
-        "pipe.npz": "not a regular file",
-        "absent.npz": "there is no file",
-    }.items():
-        with pytest.raises(InputError, match=message):
-            load_head_model(tmp_path / name)
+def test_another_npz_is_refused(saved):
+    np.savez(saved, a=FINE)
+    with pytest.raises(InputError, match="it lacks format_version"):
+        load_head_model(saved)
 
 
-def test_compressed_file_is_refused_without_unpacking(saved):
+def test_packed_zeros_are_refused_without_unpacking(saved):
     """A hundred megabytes of zeros fit into 100 kB."""
     with np.load(saved) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    np.savez_compressed(saved, **arrays)
-    with pytest.raises(InputError, match="compressed"):
-        load_head_model(saved)
     arrays[ANCHORS] = np.zeros(25_000_000, np.float32)
     np.savez_compressed(saved, **arrays)
     tracemalloc.start()
-    with pytest.raises(InputError, match=r"compressed|claims"):
+    with pytest.raises(InputError, match="claim 100,"):
         load_head_model(saved)
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
-
-
-def test_entries_of_one_name_are_refused(saved):
-    with zipfile.ZipFile(saved, "a") as archive, pytest.warns(UserWarning):
-        archive.writestr(f"{ANCHORS}.npy", b"")
-    with pytest.raises(InputError, match="two entries of the same name"):
-        load_head_model(saved)
 
 
 def test_file_cut_short_anywhere_is_refused(saved):

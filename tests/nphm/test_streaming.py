@@ -43,9 +43,6 @@ CASES = {
         num_neighbors=1,
         num_hyper=0,
     ),
-    "global": dataclasses.replace(
-        TINY, mode="global", lat_dim_geo_global=12, lat_dim_app_global=7
-    ),
 }
 EVERYTHING = {"with_color": True, "with_gradient": True}
 
@@ -102,7 +99,7 @@ def test_values_are_those_of_the_plain_model(case, posed):
         head, points, codes, posed=posed, min_weight=0, **EVERYTHING
     )
     assert_same(values, expected)
-    edges = 1 if head.cfg.mode == "global" else head.cfg.num_edges
+    edges = head.cfg.num_edges
     # Weights of very far edges are zero even so.
     assert 0.5 * 300 * edges < values.num_edges <= 300 * edges
 
@@ -152,9 +149,8 @@ def test_points_of_another_shape_are_refused():
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("case", ["middle", "global"])
-def test_lowers_for(platform, case):
-    head, codes = head_of(CASES[case])
+def test_lowers_for(platform):
+    head, codes = head_of(MIDDLE)
     points = np.zeros((streaming.POINT_ROWS, 3), np.float32)
     traced = streaming.evaluate_chunk.trace(
         head.params, head.cfg, points, 5, codes, 1e-8, posed=True, **EVERYTHING

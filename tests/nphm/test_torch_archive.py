@@ -1,7 +1,6 @@
 import os
 import pickle
 import random
-import struct
 import time
 import tracemalloc
 import zipfile
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from npga_jax.core.errors import InputError
-from npga_jax.nphm.torch_archive import MAX_OPCODES, open_torch_archive
+from npga_jax.nphm.torch_archive import open_torch_archive
 from tests.torch_writer import (
     STORAGES,
     Raw,
@@ -21,7 +20,6 @@ from tests.torch_writer import (
     storage,
     tensor,
     write_archive,
-    write_code,
 )
 
 
@@ -55,18 +53,6 @@ def test_plain_values_come_back(tmp_path):
     }
     root = read_root(write_archive(tmp_path / "x.pt", value))
     assert root == value and type(root["others"]) is tuple
-    # The same as the interpreter that is meant for it makes of it.
-    assert pickle.loads(b"\x80\x02" + opcodes(value) + b".") == value
-
-
-def test_pickles_of_python_itself_are_understood(tmp_path):
-    """Its pickler uses the memo and short opcodes, which the writer here does not."""
-    shared = ["again", 1000, 70000, -5, 2**70]
-    value = {"a": shared, "b": shared, 7: (1, 2), 8: (1, 2, 3), 9: (1,), "again": 1.5}
-    value |= {f"key {i}": "again" for i in range(400)}
-    path = write_archive(tmp_path / "x.pt", Raw(pickle.dumps(value, protocol=2)[2:-1]))
-    root = read_root(path)
-    assert root == value and root["a"] is root["b"]
 
 
 @pytest.mark.parametrize("dtype", STORAGES)
@@ -146,121 +132,50 @@ def test_other_names_are_refused_by_name(tmp_path, dotted):
     refused(path, f"asks for '{dotted[:60]}.*refused")
 
 
-CYCLES = {
-    "list": b"]q\x00h\x00a",
-    "dict": b"}q\x00" + opcodes("a") + b"h\x00s",
-    "tuple in a list": b"]q\x00h\x00\x85a",
-    "deep": b"]q\x00" + b"]" * 1000 + b"h\x00a" + b"a" * 1000,
-}
-
-
-@pytest.mark.parametrize("kind", CYCLES)
-def test_cycles_are_refused(tmp_path, kind):
-    pickle.loads(b"\x80\x02" + CYCLES[kind] + b".")  # It is a cycle, not a mistake.
-    refused(write_archive(tmp_path / "x.pt", {"a": Raw(CYCLES[kind])}), "itself")
-
-
-def test_what_is_shared_without_a_cycle_is_not_refused(tmp_path):
-    """A pair of twice the same pair, 60 times over: 2**60 pairs if written out."""
-    code = b"]" + b"q\x00h\x00\x86" * 60
-    value = read_root(write_archive(tmp_path / "x.pt", Raw(code)))
-    for _ in range(60):
-        assert len(value) == 2 and value[0] is value[1]
-        value = value[0]
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        # Nested pairs as a key: 2**60 steps to hash it.
-        (b"})" + b"q\x00h\x00\x86" * 60 + b"Ns", "tuple as key"),
-        (b"}" + opcodes(1.5) + b"Ns", "float as key"),
-        (b"}" + b"NNs", "NoneType as key"),
-        (b"}(K\x01u", "key without a value"),
-        (b"]" * 100_000 + b"a" * 99_999 + b"K\x01R", "calls what is no function"),
-        (b"]" + b"Na" * (MAX_OPCODES // 2), "more than"),
-        (b"]" * (MAX_OPCODES + 1), "more than"),
-        (b"\x8b" + struct.pack("<i", 2**31 - 1), "LONG4 is refused"),
-        (b"X" + struct.pack("<I", 2**32 - 1) + b"abc", "damaged or not"),
-        (b"\x8e" + struct.pack("<Q", 2**62), "BINBYTES8 is refused"),
-        (b"\x96" + struct.pack("<Q", 2**62), "BYTEARRAY8 is refused"),
-        (b"\x95" + struct.pack("<Q", 2**62) + b"N", "FRAME is refused"),
-        (b"Nr\xff\xff\xff\x7fh\x05", "recalls what it has not kept"),
-        (b"j\xff\xff\xff\x7f", "recalls what it has not kept"),
-        (b"N2", "DUP is refused"),
-        (b"N0", "POP is refused"),
-        (b"S'\\o'\n", "STRING is refused"),
-        (b"(ccollections\nOrderedDict\nX\x01\x00\x00\x00ao", "OBJ is refused"),
-        (b"(X\x01\x00\x00\x00aios\nsystem\n", "INST is refused"),
-        (b"ccollections\nOrderedDict\n)\x81", "NEWOBJ is refused"),
-        (b"X\x02\x00\x00\x00osX\x06\x00\x00\x00system\x93", "STACK_GLOBAL is refused"),
-        (b"Pos.system\n", "PERSID is refused"),
-        (b"\x82\x01", "EXT1 is refused"),
-        (b"I" + b"1" * 20_000 + b"\n", "INT is refused"),
-        (b"L" + b"1" * 20_000 + b"L\n", "LONG is refused"),
-        (b"ctorch\nFloatStorage\n)R", "calls torch.FloatStorage in an unknown way"),
-        (b"N)R", "calls what is no function"),
-        (b"ccollections\nOrderedDict\n]R", "calls what is no function"),
-        (opcodes(call("collections.OrderedDict", [("a", 1)])), "OrderedDict in an"),
-        (b"ctorch\nSize\n" + opcodes(((-1,),)) + b"R", "torch.Size in an unknown"),
-        (b"ctorch._utils\n_rebuild_parameter\n" + opcodes((1, 2, 3)) + b"R", "unknown"),
-        (b"ccollections\nOrderedDict\n" + opcodes({"__class__": 1}) + b"b", "BUILD on"),
-        (b"NNa", "APPEND on a NoneType"),
-        (b"K\x01K\x01K\x01s", "SETITEM on a int"),
-        (b"NQ", "storage in an unknown way"),
-        (b"a", "damaged or not"),
-        (b"t", "damaged or not"),
-        (b"u", "damaged or not"),
-        (b"", "damaged or not"),
-        (b"NN", "end comes too early"),
-        (b"(N", "end comes too early"),
-        (b"\xff", "b'.xff' is no opcode"),
-        (b"c\xff\xff\n\xff\n", "damaged or not"),
-        (b"ccollections\\x2eabc\nOrderedDict\n", "refused"),
-    ],
-)
-def test_abuse_of_opcodes_is_refused(tmp_path, code, message):
-    refused(write_archive(tmp_path / "x.pt", Raw(code)), message)
-
-
-def test_deep_nesting_overflows_nothing(tmp_path):
-    code = b"]" * 100_000 + b"a" * 99_999
-    assert len(read_root(write_archive(tmp_path / "x.pt", Raw(code)))) == 1
-
-
 GOOD = storage("0", 6)
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    "value",
     [
-        (tensor(GOOD, 1, (6,), (1,)), "not lie within its storage"),
-        (tensor(GOOD, 0, (3, 2), (3, 1)), "not lie within its storage"),
-        (tensor(GOOD, 0, (7,), (0,)), "not lie within its storage"),
-        (tensor(GOOD, 0, (2**40, 2**40), (0, 0)), "not lie within its storage"),
-        (tensor(GOOD, 2**62, (1,), (1,)), "not lie within its storage"),
-        (tensor(GOOD, 0, (2,), (2**62,)), "not lie within its storage"),
-        (tensor(GOOD, -1, (1,), (1,)), "tensor in an unknown way"),
-        (tensor(GOOD, 5, (2,), (-1,)), "tensor in an unknown way"),
-        (tensor(GOOD, 0, (-1,), (1,)), "tensor in an unknown way"),
-        (tensor(GOOD, 0, (2,), (1, 1)), "tensor in an unknown way"),
-        (tensor(GOOD, 0, (2.0,), (1,)), "tensor in an unknown way"),
-        (tensor(GOOD, True, (2,), (1,)), "tensor in an unknown way"),
-        (tensor(GOOD, 0, [2], [1]), "tensor in an unknown way"),
-        (tensor(GOOD, 0, (2**70,), (1,)), "tensor in an unknown way"),
-        (tensor(GOOD, 0, (1,) * 9, (1,) * 9), "tensor in an unknown way"),
-        (tensor("0", 0, (1,), (1,)), "tensor in an unknown way"),
-        (call("torch._utils._rebuild_tensor_v2", GOOD, 0), "_rebuild_tensor_v2 in an"),
-        (storage("0", -1), "storage in an unknown way"),
-        (storage("0", 2.0), "storage in an unknown way"),
-        (storage(0, 1), "storage in an unknown way"),
-        (storage("0", 1, "QInt8Storage"), "asks for 'torch.QInt8Storage'"),
-        (Raw(opcodes(("storage", GOOD, "0", "cpu", 1)) + b"Q"), "storage in an"),
+        tensor(GOOD, 1, (6,), (1,)),
+        tensor(GOOD, 0, (3, 2), (3, 1)),
+        tensor(GOOD, 0, (7,), (0,)),
+        tensor(GOOD, 0, (2**30, 2**30), (0, 0)),
+        tensor(GOOD, 0, (0, 2**39, 2**39), (0, 0, 0)),
+        tensor(GOOD, 2**39, (1,), (1,)),
+        tensor(GOOD, 0, (2,), (2**39,)),
+        tensor(GOOD, 0, (1,) * 9, (1,) * 9),
+        tensor(GOOD, -1, (1,), (1,)),
+        tensor(GOOD, 5, (2,), (-1,)),
+        tensor(GOOD, 0, (-1,), (1,)),
+        tensor(GOOD, 0, (2,), (1, 1)),
+        tensor(GOOD, 0, (2.0,), (1,)),
+        tensor(GOOD, True, (2,), (1,)),
+        tensor(GOOD, 0, (2**70,), (1,)),
+        tensor("0", 0, (1,), (1,)),
+        tensor(None, 0, (1,), (1,)),
+        call("torch._utils._rebuild_tensor_v2", GOOD, 0),
+        call("torch.FloatStorage", 1),
+        storage("0", -1),
+        storage("0", 2.0),
+        Raw(opcodes(("storage", GOOD, "0", "cpu", 1)) + b"Q"),
+        Raw(b"NQ"),
     ],
 )
-def test_impossible_tensors_are_refused(tmp_path, value, message):
+def test_impossible_tensors_are_refused(tmp_path, value):
     path = write_archive(tmp_path / "x.pt", {"a": value}, {"0": bytes(24)})
-    refused(path, message)
+    refused(
+        path, r"x\.pt: not a readable pickle .*(tensor|storage|int|argument|call|None)"
+    )
+
+
+def test_what_is_set_on_a_state_dict_hides_none_of_its_parts(tmp_path):
+    """By BUILD a pickle could put a value in the place of a method."""
+    code = call("collections.OrderedDict").code + opcodes("a") + opcodes(1) + b"s"
+    code += opcodes({"items": None, "__class__": 1}) + b"b"
+    root = read_root(write_archive(tmp_path / "x.pt", Raw(code)))
+    assert list(root.items()) == [("a", 1)]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +185,7 @@ def test_impossible_tensors_are_refused(tmp_path, value, message):
         (storage("../data.pkl", 6), "lacks its entry"),
         (storage("0", 7), "has 24 bytes, expected 28"),
         (storage("0", 10**12), "has 24 bytes, expected 4,000,000,000,000"),
-        (storage("0", 5), "claims 24 bytes, expected at most 20"),
+        (storage("0", 5), "has 24 bytes, expected at most 20"),
         (storage("0", 6, "DoubleStorage"), "has 24 bytes, expected 48"),
     ],
 )
@@ -305,26 +220,18 @@ def test_other_files_are_refused(tmp_path):
     write_archive(tmp_path / "order", {}, byte_order=b"middle")
     for file, message in {
         "empty": "cut short, damaged, or another kind",
-        "legacy": "before version 1.6",
-        "tar": "tar that holds other files",
+        "legacy": "before version 1.6 .* load it with torch.load",
+        "tar": "a tar of other files, unpack it",
         "folder": "is a folder",
         "pipe": "not a regular file",
         "absent": "there is no file",
         "zip": "has 0 entries data.pkl",
         "two": "has 2 entries data.pkl",
-        "large": "claims 17,825,792 bytes",
-        "packed": "is compressed",
+        "large": "has 17,825,792 bytes",
+        "packed": "claim 1,000,000 bytes, expected at most",
         "order": "byte order is b'middle'",
     }.items():
         refused(tmp_path / file, message)
-
-
-def test_pickle_cut_short_anywhere_is_refused(tmp_path):
-    path = tmp_path / "x.pt"
-    code = opcodes({"a": [tensor(GOOD, 0, (2, 3), (3, 1)), (1, 2.5, "x")]}) + b"."
-    for length in range(len(code)):
-        refused(write_code(path, code[:length]), "damaged or not")
-    assert read_root(write_code(path, code))["a"][1] == (1, 2.5, "x")
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -19,6 +19,7 @@ from npga_jax.prior.mesh_folder import load_mesh_folder
 from npga_jax.prior.settings import PriorConfig, check_settings
 from npga_jax.prior.validation import validate
 from npga_jax.tracking.head_prior import open_prior
+from tests.exact_products import inexact_products
 from tests.small_scans import small_scans, write_mesh_folder
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +118,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_flag(prepared):
     before = jax.device_get(setup.state)
     step_fn = trainer.make_step(settings, setup)
     batch = Sampler(scans, setup.anchor_vertices, PointCounts(), 2, 0).batch(0)
+    assert not inexact_products(step_fn, setup.state, batch)
     near = batch.near._replace(sdf=batch.near.sdf * np.nan)
     state, _ = step_fn(setup.state, batch._replace(near=near))
     assert bool(state.halted)
