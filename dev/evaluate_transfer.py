@@ -259,11 +259,11 @@ def measure(
     found: np.ndarray, true: np.ndarray, moving: np.ndarray
 ) -> dict[str, float]:
     """Distances of corresponding points [T, V, 3] in millimetres, frames aligned."""
-    from npga_jax.tracking import rigid_fit
+    from npga_jax.core import rigid_motion
 
     errors = []
     for points, goal in zip(found.astype(np.float64), true, strict=True):
-        rotation, translation = rigid_fit(points, goal)
+        rotation, translation = rigid_motion(points, goal)
         moved = points @ rotation.T + translation
         errors.append(_MM * np.linalg.norm(moved - goal, axis=-1))
     errors = np.stack(errors)

@@ -14,33 +14,11 @@ SKULL, JAW = 0, 1
 """Columns of `Gaussians.bindings`. The head frame is the skull's."""
 
 
-def fit_rigid_motion(
-    source: jax.Array, target: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The rigid motion between two sets of points, in least squares (Kabsch 1976).
-
-    Args:
-      source: [P, 3].
-      target: [P, 3], the same points moved.
-
-    Returns:
-      Rotation [3, 3] and translation [3]: target = rotation @ source + translation. No
-      rotation where all points coincide.
-    """
-    exact = jax.lax.Precision.HIGHEST
-    a, b = jnp.mean(source, axis=0), jnp.mean(target, axis=0)
-    cross = jnp.matmul((target - b).T, source - a, precision=exact)
-    u, _, vt = jnp.linalg.svd(cross)
-    flip = jnp.array([1.0, 1.0, 1.0]).at[2].set(jnp.linalg.det(u) * jnp.linalg.det(vt))
-    rotation = jnp.matmul(u * flip, vt, precision=exact)
-    return rotation, b - jnp.matmul(rotation, a, precision=exact)
-
-
 def bind(
     means: jax.Array,  # [N, 3] canonical
     moved: jax.Array,  # [N, 3] where the skin takes them
     bindings: jax.Array,  # [N, 2] shares of skull and jaw; the rest is skin
-    jaw: tuple[jax.Array, jax.Array],  # `fit_rigid_motion`
+    jaw: tuple[jax.Array, jax.Array],  # rotation [3, 3] and translation [3]
 ) -> jax.Array:
     """Centres as skin, skull and jaw carry them: [N, 3]."""
     rotation, translation = jaw

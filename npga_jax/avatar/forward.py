@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.avatar.bones import bind, fit_rigid_motion
+from npga_jax.avatar.bones import bind
 from npga_jax.avatar.detail import HEAD_RADIUS, MOTION_SCALE
 from npga_jax.core import (
     Params,
     exact_products,
     map_rows,
     positional_encoding,
+    rigid_motion,
 )
 
 NECK_HEIGHTS = (-0.125, -0.105)
@@ -126,7 +127,7 @@ def jaw_motion(
     params = jax.lax.stop_gradient(params)
     chin = params["chin"]
     moved = chin + displacement(params, chin, None, expr, octaves=octaves)
-    return jax.lax.stop_gradient(fit_rigid_motion(chin, moved))
+    return jax.lax.stop_gradient(rigid_motion(jnp.asarray(chin), moved))
 
 
 def forward_motion(

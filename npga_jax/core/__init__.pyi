@@ -29,6 +29,7 @@ from .memory import is_lack_of_memory as is_lack_of_memory
 from .memory import program_bytes as program_bytes
 from .mesh import Dropped as Dropped
 from .mesh import Mesh as Mesh
+from .mesh import edge_strain as edge_strain
 from .mesh import keep_largest as keep_largest
 from .mesh import vertex_normals as vertex_normals
 from .metrics_log import METRICS_FILE as METRICS_FILE
@@ -45,6 +46,7 @@ from .process import current_rss_mb as current_rss_mb
 from .process import duration as duration
 from .process import peak_rss_mb as peak_rss_mb
 from .progress import Progress as Progress
+from .rigid import rigid_motion as rigid_motion
 from .settings import Only as Only
 from .settings import Range as Range
 from .settings import check_effects as check_effects

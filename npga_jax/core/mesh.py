@@ -85,3 +85,23 @@ def keep_largest(mesh: Mesh, count: int = 1) -> tuple[Mesh, Dropped]:
         components=max(num_components - count, 0), faces=int((~keep).sum())
     )
     return kept, dropped
+
+
+def edge_strain(
+    points: np.ndarray,  # [V, 3] at rest
+    edges: np.ndarray,  # [M, 2] indices of the ends
+    displacements: np.ndarray,  # [V, 3]
+    *,
+    short: float,
+) -> np.ndarray:
+    """How much displacements differ along edges, in units of their length: [M].
+
+    Zero where everything moves alike.
+
+    Args:
+      short: added to the lengths, in their unit: below it, an edge says little.
+    """
+    first, second = edges[:, 0], edges[:, 1]
+    lengths = np.linalg.norm(points[first] - points[second], axis=-1)
+    apart = np.linalg.norm(displacements[first] - displacements[second], axis=-1)
+    return apart / (lengths + short)

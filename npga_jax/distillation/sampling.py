@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.avatar import NECK_HEIGHTS
-from npga_jax.core import most_neutral_row
+from npga_jax.core import edge_strain, most_neutral_row
 from npga_jax.distillation.person import Backward, Person, make_backward, move_back
 from npga_jax.nphm import METRES_PER_UNIT, TRACKING_BOX, head_mesh
 
@@ -22,6 +22,7 @@ _CODE_NOISE = 0.5
 _MOST_MIXED = 6
 _CODES_FOR_STRAIN = 128
 _STRAIN_QUANTILE = 0.98
+_SHORT_EDGE = 1e-4  # metres
 
 
 class Domain(NamedTuple):
@@ -78,7 +79,7 @@ def make_domain(
         )
 
     displaced = np.asarray(canonical_of(jnp.asarray(some))) - surface
-    strain = edge_strain(surface, edges, displaced) + 1e-6
+    strain = vertex_strain(surface, edges, displaced) + 1e-6
     domain = Domain(
         surface=jnp.asarray(surface),
         normals=jnp.asarray(normals),
@@ -90,7 +91,7 @@ def make_domain(
     return domain, backward
 
 
-def edge_strain(
+def vertex_strain(
     points: np.ndarray, edges: np.ndarray, displacements: np.ndarray
 ) -> np.ndarray:
     """How much the strongest expressions stretch the surface around each point: [V].
@@ -103,14 +104,12 @@ def edge_strain(
       edges: [M, 2] indices of the ends of the mesh's edges.
       displacements: [T, V, 3] by T expressions.
     """
-    first, second = edges.T
-    lengths = np.linalg.norm(points[first] - points[second], axis=-1) + 1e-4
     count = np.maximum(np.bincount(edges.ravel(), minlength=len(points)), 1)
     per_code = np.empty(displacements.shape[:2], np.float32)
     for row, moved in zip(per_code, displacements, strict=True):
-        apart = np.linalg.norm(moved[first] - moved[second], axis=-1) / lengths
+        strain = edge_strain(points, edges, moved, short=_SHORT_EDGE)
         total = sum(
-            np.bincount(end, apart**2, minlength=len(points)) for end in edges.T
+            np.bincount(end, strain**2, minlength=len(points)) for end in edges.T
         )
         row[:] = np.sqrt(total / count)
     return np.quantile(per_code, _STRAIN_QUANTILE, axis=0)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
+from npga_jax.core import edge_strain
 from npga_jax.nphm import RANDOM_BOX, RANDOM_POINTS, ScanBatch
 from npga_jax.prior.scans import EYES, FACE, OUTER, RegisteredScans, triangle_normals
 
@@ -80,7 +81,7 @@ def rim_vertices(faces: np.ndarray, regions: np.ndarray) -> np.ndarray:
     return rim[regions[rim] == FACE]
 
 
-def edge_strain(scans: RegisteredScans) -> np.ndarray:
+def triangle_strain(scans: RegisteredScans) -> np.ndarray:
     """How much expressions stretch and turn each triangle: [F].
 
     Mean over some scans of the differences of displacements along its edges, in units
@@ -89,10 +90,11 @@ def edge_strain(scans: RegisteredScans) -> np.ndarray:
     step = max(1, scans.num_scans // _STRAIN_SCANS)
     some = np.arange(0, scans.num_scans, step)[:_STRAIN_SCANS]
     moved = scans.posed_fn(some) - scans.neutral_fn(scans.identity_of[some])
-    change, rest = moved[:, scans.faces], scans.mean[scans.faces]
-    change = np.linalg.norm(change - np.roll(change, 1, axis=2), axis=-1)
-    rest = np.linalg.norm(rest - np.roll(rest, 1, axis=1), axis=-1)
-    return (change.mean(axis=0) / (rest + _SHORT_EDGE)).sum(axis=1)
+    edges = scans.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    strain = np.zeros(len(edges))
+    for displacements in moved:
+        strain += edge_strain(scans.mean, edges, displacements, short=_SHORT_EDGE)
+    return (strain / len(moved)).reshape(-1, 3).sum(axis=1)
 
 
 def in_front(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -140,7 +142,7 @@ class Sampler:
         # A third of the points by area; a third by triangle, since meshes are finer
         # where shape has detail; a third by strain, since lids and lips are small and
         # move in their own way: without it the deformation learns to leave lids open.
-        strain = edge_strain(scans)
+        strain = triangle_strain(scans)
         self._cumulative = {}
         for name, regions in (
             ("face", (FACE,)),

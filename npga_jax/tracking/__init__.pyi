@@ -1,4 +1,3 @@
-from .alignment import rigid_fit as rigid_fit
 from .alignment import similarity_from_matrix as similarity_from_matrix
 from .files import fingerprint as fingerprint
 from .files import load_identity as load_identity

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from npga_jax.core import rigid_motion
 from npga_jax.nphm import METRES_PER_UNIT
 
 _YAWS = (0.0, -25.0, 25.0, -50.0, 50.0)
@@ -78,24 +79,6 @@ def facing_cameras(points: np.ndarray, cameras: Sequence[np.ndarray]) -> Similar
     return Similarity(rotation, np.median(points, axis=0), 1.0)
 
 
-def rigid_fit(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rigid motion of corresponding points with the least squares (Kabsch, 1976).
-
-    Args:
-      points: [P, 3].
-      target: [P, 3].
-
-    Returns:
-      Rotation [3, 3] and translation [3]: points @ rotation.T + translation is near
-      `target`.
-    """
-    centre, target_centre = points.mean(axis=0), target.mean(axis=0)
-    u, _, vt = np.linalg.svd((target - target_centre).T @ (points - centre))
-    sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = u @ sign @ vt
-    return rotation, target_centre - rotation @ centre
-
-
 def iterative_closest_points(
     points: np.ndarray, tree: cKDTree, target: np.ndarray, start: Similarity
 ) -> tuple[Similarity, float]:
@@ -118,7 +101,7 @@ def iterative_closest_points(
         kept = distance <= np.quantile(distance, _KEPT)
         error = float(distance[kept].mean())
         source, goal = points[kept], target[index[kept]] * unit
-        pose = Similarity(*rigid_fit(goal, source), start.scale)
+        pose = Similarity(*rigid_motion(goal, source), start.scale)
     return pose, error
 
 

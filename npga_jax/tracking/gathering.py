@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npga_jax.core import InputError
-from npga_jax.data import NersembleCapture, Timestep
+from npga_jax.data import Capture, Timestep
 from npga_jax.nphm import Codes, HeadModel, head_mesh
 from npga_jax.tracking.alignment import (
     Similarity,
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
 
 def gather_frames(
-    capture: NersembleCapture,
+    capture: Capture,
     model: HeadModel,
     sequences: Sequence[str],
     options: TrackingOptions,
@@ -96,7 +96,7 @@ class _FirstPoses:
     between its frame and ours. Without them, each frame starts from the one before.
     """
 
-    def __init__(self, capture: NersembleCapture, head: np.ndarray):
+    def __init__(self, capture: Capture, head: np.ndarray):
         """Takes the vertices [V, 3] of the mean head, NPHM units."""
         self._capture, self._head = capture, head
         self._pose: Similarity | None = None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npga_jax.data import NersembleCapture
+from npga_jax.data import Capture
 from npga_jax.io import render_mesh, write_video
 from npga_jax.nphm import METRES_PER_UNIT, Codes, HeadModel, head_mesh
 
@@ -13,7 +13,7 @@ _RESOLUTION = 112
 _OPACITY = 0.6
 
 
-def most_frontal(capture: NersembleCapture, timestep, pose: np.ndarray) -> str:
+def most_frontal(capture: Capture, timestep, pose: np.ndarray) -> str:
     """The camera that the face looks at."""
     forward = pose[:3, 2] / np.linalg.norm(pose[:3, 2])
 
@@ -26,7 +26,7 @@ def most_frontal(capture: NersembleCapture, timestep, pose: np.ndarray) -> str:
 
 
 def overlay_frames(
-    capture: NersembleCapture, model: HeadModel, tracking, rows: list[int]
+    capture: Capture, model: HeadModel, tracking, rows: list[int]
 ) -> Iterator[np.ndarray]:
     """Images beside the same with the head drawn over: [H, 2 W, 3] uint8 each."""
     first = rows[0]
@@ -61,7 +61,7 @@ def overlay_frames(
 
 
 def write_overlays(
-    output: Path, capture: NersembleCapture, model: HeadModel, tracking
+    output: Path, capture: Capture, model: HeadModel, tracking
 ) -> list[Path]:
     """One video per sequence: <output>/SEQ/overlay.mp4."""
     paths = []

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.core import check_writable, neutral_first
-from npga_jax.data import CaptureConfig, NersembleCapture, Timestep, open_nersemble
+from npga_jax.data import Capture, CaptureConfig, Timestep, open_nersemble
 from npga_jax.nphm import (
     MILLIMETRES_PER_UNIT,
     TRACKING_BOX,
@@ -99,7 +99,7 @@ def track_subject(
 
 
 def track(
-    capture: NersembleCapture,
+    capture: Capture,
     loaded: LoadedPrior,
     sequences: Sequence[str],
     options: TrackingOptions,

@@ -6,7 +6,7 @@ import numpy as np
 
 from npga_jax.avatar.forward import NECK_HEIGHTS
 from npga_jax.distillation.person import move_back
-from npga_jax.distillation.sampling import Domain, draw, edge_strain, make_domain
+from npga_jax.distillation.sampling import Domain, draw, make_domain, vertex_strain
 from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.nphm.meshing import TRACKING_BOX
 from tests.distillation.ball_person import CODES, make_person
@@ -79,7 +79,7 @@ def test_strain_is_what_lies_between_the_ends_of_edges():
     edges = np.array([[i, i + 1] for i in range(5)])
     torn = np.zeros((6, 3), np.float32)
     torn[3:, 1] = 0.005
-    strain = edge_strain(points, edges, np.stack([np.ones((6, 3)), torn]))
+    strain = vertex_strain(points, edges, np.stack([np.ones((6, 3)), torn]))
     # Of two edges of points 2 and 3, one is stretched by half its length.
     expected = np.zeros(6)
     expected[2:4] = 0.5 / np.sqrt(2)
