@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from bench_scenes import REPO
 
 from npga_jax import __version__
-from npga_jax.rasterizer import Blocking, ffi, pallas
+from npga_jax.rasterizer import renderer_path
 
 
 class Gate(NamedTuple):
@@ -93,8 +92,5 @@ def device_peak_mb() -> float | None:
 
 
 def _core() -> str:
-    if jax.default_backend() != "cpu":
-        has_kernels = pallas.is_usable(jnp.zeros((1, 3)), Blocking())
-        return "Triton kernels" if has_kernels else "JAX"
-    why_not = ffi.unavailable()
-    return f"JAX ({why_not})" if why_not else "native"
+    path = renderer_path()
+    return f"{path.path} ({path.reason})" if path.reason else path.path

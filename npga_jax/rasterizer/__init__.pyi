@@ -1,7 +1,8 @@
 from . import pallas as pallas
 from . import sh as sh
 from .capacity import padded_capacity as padded_capacity
-from .native import ffi as ffi
+from .paths import RendererPath as RendererPath
+from .paths import renderer_path as renderer_path
 from .rendering import Blocking as Blocking
 from .rendering import rasterization as rasterization
 from .rendering import rasterization_pallas as rasterization_pallas

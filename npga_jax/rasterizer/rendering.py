@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from numbers import Integral, Real
 
 import chex
 import jax
@@ -12,10 +13,12 @@ from npga_jax.rasterizer import (
     compositing,
     native,
     pallas,
+    paths,
     projection,
     reference,
     tiles,
 )
+from npga_jax.rasterizer.capacity import MAX_ISECTS
 from npga_jax.rasterizer.compositing import Blocking
 from npga_jax.rasterizer.sh import eval_sh
 
@@ -26,6 +29,9 @@ __all__ = [
     "rasterization_pure",
     "rasterization_reference",
 ]
+
+MAX_SIDE = 2**15
+"""Pixels of an image's side, and any of the work sizes: more would overflow int32."""
 
 _DEFAULT_BLOCKING = Blocking()
 _PALLAS_BLOCKING = Blocking(tile_size=16)
@@ -66,14 +72,57 @@ def _composite_tiled(
 
 
 def _composite_fastest(projected, colors, *, max_isects, blocking, **size):
+    path = paths.choose_path(*projected[:5], colors, tile_size=blocking.tile_size)
     composite = _composite_tiled
-    if native.is_usable(projected, colors, max_isects, blocking):
+    if path == "native":
         composite = partial(native.composite_native, pure_fn=_composite_tiled)
-    elif pallas.is_usable(colors, blocking):
+    elif path == "kernels":
         kernels = partial(pallas.rasterize_to_pixels, drivers=pallas.PROVEN)
         composite = partial(_composite_tiled, rasterize_to_pixels=kernels)
     return composite(
         projected, colors, max_isects=max_isects, blocking=blocking, **size
+    )
+
+
+def _check_static(arguments, num_channels):
+    """Raises a ValueError that names the argument which no program can be made for."""
+    for name, value, most in arguments:
+        if not isinstance(value, Integral) or not 1 <= value <= most:
+            raise ValueError(
+                f"{name} is {value!r}; expected a whole number from 1 to {most} that "
+                "is known when the program is compiled."
+            )
+    if num_channels == 0:
+        raise ValueError(
+            "colors have no channel, and neither features nor render_depth add one; "
+            "expected one at least."
+        )
+
+
+def _check_arrays(**arrays):
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"{name} are {array.dtype}; expected floating point.")
+
+
+def _check_range(near_plane, far_plane, eps2d):
+    """These may be traced; what is known is checked."""
+    for name, value in (("near_plane", near_plane), ("eps2d", eps2d)):
+        if isinstance(value, Real) and not value >= 0:
+            raise ValueError(f"{name} is {value}; expected 0 or more.")
+    known = isinstance(near_plane, Real) and isinstance(far_plane, Real)
+    if known and not far_plane > near_plane:
+        raise ValueError(
+            f"far_plane is {far_plane}; expected more than near_plane, {near_plane}."
+        )
+
+
+def _one_at_least(*columns):
+    """The same Gaussians, or, if there are none, one that cannot be seen."""
+    if columns[0].shape[0]:
+        return columns
+    return tuple(
+        jnp.concatenate([x, jnp.zeros((1, *x.shape[1:]), x.dtype)]) for x in columns
     )
 
 
@@ -113,9 +162,28 @@ def _rasterize(
     else:
         num_features = features.shape[1]
     chex.assert_shape(features, (n, num_features))
+    _check_arrays(
+        means=means,
+        quats=quats,
+        scales=scales,
+        opacities=opacities,
+        colors=colors,
+        features=features,
+    )
+    sides = (("width", width, MAX_SIDE), ("height", height, MAX_SIDE))
+    sizes = ((f"blocking.{k}", v, MAX_SIDE) for k, v in blocking._asdict().items())
+    _check_static(
+        (("max_isects", max_isects, MAX_ISECTS), *sides, *sizes),
+        num_channels + num_features + render_depth,
+    )
+    _check_range(near_plane, far_plane, eps2d)
     if backgrounds is None:
         backgrounds = jnp.zeros((num_cameras, num_channels), colors.dtype)
     chex.assert_shape(backgrounds, (num_cameras, num_channels))
+    means, quats, scales, opacities, colors, features = _one_at_least(
+        means, quats, scales, opacities, colors, features
+    )
+    n = means.shape[0]
     # A Gaussian without a usable colour is culled and counted, like the others.
     shown = jnp.all(projection.is_usable(colors).reshape(n, -1), axis=-1)
     shown &= jnp.all(projection.is_usable(features), axis=-1)
@@ -203,14 +271,18 @@ def rasterization(
     antialiased: bool = False,
     blocking: Blocking = _DEFAULT_BLOCKING,
 ) -> RenderOutput:
-    """Renders Gaussians into C cameras, one after the other; differentiable.
+    """Renders N Gaussians into C cameras, one after the other; differentiable.
 
     Pixel centres are at +0.5. Culled, degenerate, huge and NaN Gaussians get finite
     (zero) gradients; NaN, infinite and absurdly large ones are counted.
 
     On the CPU, float32 is composited by native code where numba is there (`native`); on
     NVIDIA's GPUs of compute capability 8 or more, by Triton kernels (`pallas`); else by
-    JAX's own operations (`compositing`). Results agree to float32's rounding.
+    JAX's own operations (`compositing`), which is said once on stderr, with the reason
+    (see `renderer_path`). Results agree to float32's rounding.
+
+    Without any Gaussian (N = 0) the images are the backgrounds. Colours of spherical
+    harmonics end at 0; one that is black is let go by gradients that would brighten it.
 
     Args:
       max_isects: static capacity for (Gaussian, tile) pairs per camera. What exceeds it
@@ -224,6 +296,12 @@ def rasterization(
 
     Returns:
       RenderOutput; `depths` and `features` are None unless asked for.
+
+    Raises:
+      ValueError: a size is not a whole number of 1 or more, the planes are not in
+        order, an array is not of floating point, or there is no channel.
+      AssertionError: the shapes of the arrays do not fit together.
+      jax.errors.JaxRuntimeError: memory runs out while it is run.
     """
     return _rasterize(
         _composite_fastest,

@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from npga_jax.core.memory import is_lack_of_memory
 from npga_jax.rasterizer import native
+from npga_jax.rasterizer.compositing import Blocking
 from npga_jax.rasterizer.native import ffi
+from npga_jax.rasterizer.projection import Projection
 
 from .scenes import (
     LEAVES,
@@ -20,6 +23,7 @@ from .scenes import (
     cameras,
     cloud,
     loss_fn,
+    quick_jit,
     render_and_grad,
     wall,
     without,
@@ -195,8 +199,8 @@ import sys
 {prelude}
 import jax
 import numpy as np
-from npga_jax import runtime
-from npga_jax.rasterizer.native import ffi
+from npga_jax.core import runtime
+from npga_jax.rasterizer import renderer_path
 from tests.rasterizer.scenes import Case, cameras, cloud, loss_fn, quick_jit
 
 {devices}
@@ -204,7 +208,7 @@ view = cameras(1, 45, 37)
 grad = quick_jit(jax.grad(loss_fn(Case()), has_aux=True))
 {mapped}
 grads, out = grad(cloud(), *view)
-print(repr(ffi.unavailable()), file=sys.stderr)
+print(repr(renderer_path().reason), file=sys.stderr)
 np.savez(sys.argv[1], image=out.colors, **grads)
 """
 
@@ -273,17 +277,62 @@ def test_devices_render_at_the_same_time(tmp_path, devices):
     assert message.strip().endswith("''")
 
 
-@needs_numba
-def test_small_capacities_and_odd_tiles_are_left_to_the_pure_path():
-    from npga_jax.rasterizer import projection
-    from npga_jax.rasterizer.rendering import Blocking
+def _projected(n=40):
+    """What the compositing of a small image starts from: most pixels are covered."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "means2d": rng.uniform(0, 16, (n, 2)),
+        "conics": np.tile([0.1, 0.0, 0.1], (n, 1)),
+        "depths": rng.uniform(1, 2, n),
+        "radii": np.full((n, 2), 8.0),
+        "opacities": rng.uniform(0.2, 0.9, n),
+    }
+    columns = {name: jnp.float32(column) for name, column in columns.items()}
+    return Projection(**columns, invalid=jnp.zeros(n, bool)), jnp.ones((n, 3))
 
-    column = jnp.ones(3)
-    projected = projection.Projection(
-        column, column, column, column, column, invalid=None
-    )
-    colors = jnp.ones((3, 3))
-    assert native.is_usable(projected, colors, 10, Blocking())
-    assert not native.is_usable(projected, colors, 0, Blocking())
-    assert not native.is_usable(projected, colors, 10, Blocking(tile_size=12))
-    assert not native.is_usable(projected, jnp.ones((3, 0)), 10, Blocking())
+
+@needs_numba
+@pytest.mark.parametrize("is_backward", [False, True])
+def test_memory_that_runs_out_is_an_error_wherever_it_does(monkeypatch, is_backward):
+    """The first allocation of a call fails, then the second, and so on."""
+    size = {"width": 16, "height": 16, "max_isects": 100, "blocking": Blocking(8)}
+
+    def nothing(*args, **size):
+        zero = jnp.int32(0)
+        return jnp.zeros((16, 16, 3)), jnp.zeros((16, 16)), (zero, zero)
+
+    def image(projected, colors):
+        return native.composite_native(projected, colors, pure_fn=nothing, **size)[0]
+
+    def forward(projected, colors):
+        return image(projected, colors), None
+
+    def backward(projected, colors):
+        # Allocations of the forward pass, which has room, are not counted here.
+        monkeypatch.setattr(native, "allocations", native._NO_LIMIT)
+        result, vjp = jax.vjp(image, projected, colors)
+        monkeypatch.setattr(native, "allocations", np.int64(allowed))
+        return result, vjp(jnp.ones_like(result))[1]
+
+    def run():
+        # A function that JAX has not seen: it would not ask again how much is allowed.
+        fn = backward if is_backward else forward
+        return jax.block_until_ready(quick_jit(lambda *x: fn(*x))(*_projected()))
+
+    assert not ffi.unavailable()
+    for allowed in range(50):
+        monkeypatch.setattr(native, "allocations", np.int64(allowed))
+        try:
+            result = run()
+            break
+        except jax.errors.JaxRuntimeError as error:
+            assert is_lack_of_memory(error)
+            assert "no memory left for the rasterizer" in str(error)
+    # Forward: parameters, records, keys, the jobs of three loops, and the tile's state;
+    # backward: rows, the tile's state and sums of chunks.
+    assert allowed >= 7
+    # What has failed leaves nothing behind that would spoil the next call.
+    monkeypatch.undo()
+    expected = run()
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
+    assert all(np.any(x != 0) for x in jax.tree.leaves(expected))

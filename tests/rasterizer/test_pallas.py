@@ -351,16 +351,17 @@ def test_without_kernels_the_gradient_costs_what_the_pure_path_costs(
 def test_gpus_too_old_for_triton_get_the_pure_path(monkeypatch, capabilities, usable):
     devices = [SimpleNamespace(compute_capability=c) for c in capabilities]
     monkeypatch.setattr(jax, "local_devices", lambda: [*devices, object()])
-    colors = np.ones((3, 3), np.float32)
-    assert pallas.is_usable(colors, Blocking()) == usable
-    assert not pallas.is_usable(colors, Blocking(tile_size=12))
-    assert not pallas.is_usable(np.float64(colors), Blocking())
+    assert (pallas.why_not(8) == "") == usable
+    assert "tiles of 12" in pallas.why_not(12) or not usable
 
 
 def test_an_interpreter_wants_one_driver():
     *arrays, lists = one_tile([0.5], [[1.0, 1.0, 1.0]])
     size = {"width": 8, "height": 8, "blocking": Blocking(8)}
-    for drivers, message in ((pallas.DRIVERS, "one driver"), (None, "no Pallas")):
+    for drivers, message in (
+        (pallas.DRIVERS, "one driver"),
+        (None, "no Pallas for Triton; install"),
+    ):
         with pytest.raises(ValueError, match=message):
             pallas.rasterize_to_pixels(
                 *arrays, lists, **size, drivers=drivers, interpret=True

@@ -1,11 +1,15 @@
 """Spherical harmonics against scipy's, in the order and sign of 3DGS."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import sph_harm_y
 
 from npga_jax.rasterizer import sh
+from npga_jax.rasterizer.rendering import rasterization
+
+from .scenes import LEAVES, cameras, cloud, quick_jit
 
 _rng = np.random.default_rng(0)
 
@@ -87,6 +91,43 @@ def test_rgb_to_sh_is_inverted_in_every_direction():
 def test_colours_are_clipped_at_zero():
     black = np.full((4, 1, 3), -100.0, np.float32)
     assert np.all(sh.eval_sh(black, np.float32(_directions(4))) == 0)
+
+
+def test_black_is_left_again_where_the_image_should_be_brighter():
+    # Channels: lit, black and wanted brighter, black and wanted darker.
+    coefficients = jnp.array([[[1.0, -5.0, -5.0], *[[0.2, 0.1, 0.1]] * 3]])
+    direction = jnp.ones((1, 3)) / 3**0.5
+    slope = jnp.array([1.0, -2.0, 2.0])
+
+    def loss(sh_):
+        return jnp.sum(sh.eval_sh(sh_, direction) * slope)
+
+    value, grad = jax.value_and_grad(loss)(coefficients)
+    color = sh.eval_sh(coefficients, direction)
+    assert color[0, 0] > 0 and np.all(color[0, 1:] == 0)
+    np.testing.assert_allclose(value, color[0, 0])
+    lit, brighter, darker = grad[0].T
+    assert np.all(lit != 0) and np.all(darker == 0)
+    np.testing.assert_allclose(brighter, -2 * lit, rtol=1e-6)
+    # A step leads out.
+    for _ in range(20):
+        coefficients = coefficients - jax.grad(loss)(coefficients)
+    assert sh.eval_sh(coefficients, direction)[0, 1] > 0
+
+
+def test_a_black_gaussian_learns_the_colour_of_its_image():
+    """Gradients through the whole renderer, not only through the clamp."""
+    scene = cloud(sh_bases=1)
+    scene["colors"][:] = sh.rgb_to_sh(-0.2)
+
+    def loss(colors):
+        arrays = [*(scene[k] for k in LEAVES[:-1]), colors, *cameras(1, 24, 24)]
+        size = {"width": 24, "height": 24, "max_isects": 4096}
+        return jnp.mean((rasterization(*arrays, **size).colors - 0.5) ** 2)
+
+    grad = quick_jit(jax.grad(loss))(scene["colors"])
+    assert np.all(grad <= 0)
+    assert np.count_nonzero(np.any(grad != 0, axis=(1, 2))) > 20
 
 
 @pytest.mark.parametrize("num", [0, 2, 3, 5, 15, 17, 25])

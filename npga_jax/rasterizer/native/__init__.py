@@ -18,6 +18,11 @@ from npga_jax.rasterizer.projection import Projection
 from npga_jax.rasterizer.tiles import IsectCounts
 
 _TILE = 16
+TILE_SIZES = (4, 8, 16)
+
+_NO_LIMIT = np.int64(np.iinfo(np.int64).max)
+allocations = _NO_LIMIT
+"""How many allocations a call may make; tests lower it to see what then happens."""
 
 
 class _Inputs(NamedTuple):
@@ -38,16 +43,11 @@ class _Results(NamedTuple):
     offsets: jax.Array  # [T + 1] int32, where each tile's begin
 
 
-def is_usable(projected: Projection, colors, max_isects: int, blocking: Blocking):
-    """Whether the native path serves these arguments on this machine."""
-    return (
-        jax.default_backend() == "cpu"
-        and all(x.dtype == jnp.float32 for x in (*projected[:5], colors))
-        and blocking.tile_size in (4, 8, 16)
-        and max_isects > 0
-        and min(colors.shape) > 0
-        and not ffi.unavailable()
-    )
+def why_not(tile_size: int) -> str:
+    """Why the native path does not serve on this machine's CPU; empty if it does."""
+    if tile_size not in TILE_SIZES:
+        return f"tiles of {tile_size} pixels; native code takes those of 4, 8 and 16"
+    return ffi.unavailable()
 
 
 def _result_types(inputs, width, height, max_isects):
@@ -73,7 +73,8 @@ def _composite(inputs, pure_fn, tile_size, types):
 def _composite_fwd(inputs, pure_fn, tile_size, types):
     def native(inputs):
         call = jax.ffi.ffi_call(ffi.TARGET, types, vmap_method="sequential")
-        return _Results(*call(*inputs, tile_size=np.int32(tile_size)))
+        size = np.int32(tile_size)
+        return _Results(*call(*inputs, tile_size=size, allocations=allocations))
 
     def pure(inputs):
         image, transmittance, counts = pure_fn(inputs)
@@ -92,7 +93,8 @@ def _composite_bwd(pure_fn, tile_size, types, residuals, cotangents):
         gradients = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in moving)
         call = jax.ffi.ffi_call(ffi.TARGET, gradients, vmap_method="sequential")
         size = np.int32(tile_size)
-        return tuple(call(*inputs, *results, *cotangents, tile_size=size))
+        arrays = (*inputs, *results, *cotangents)
+        return tuple(call(*arrays, tile_size=size, allocations=allocations))
 
     def pure(inputs, results, cotangents):
         # Compiled for another platform than that of this process: rarely run.

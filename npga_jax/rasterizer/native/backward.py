@@ -114,7 +114,9 @@ def backward_tile(p, tile):
     padded = p.padded
     stride = BYTES * (2 + padded)
     # Per block: the transmittance, the part of the loss behind, the cotangents.
-    state = allocate(BLOCKS * stride + BYTES * padded)
+    state = allocate(p.account, BLOCKS * stride + BYTES * padded)
+    if state == 0:
+        return
     sums = state + BLOCKS * stride
     columns = p.columns
     tile_x, tile_y = tile % columns, tile // columns
@@ -252,7 +254,9 @@ def _add(address, value):
 @inner
 def gaussian_gradients(p, chunk):
     """One item of the parallel loop over chunks of Gaussians."""
-    total = allocate(p.row_bytes + BYTES)
+    total = allocate(p.account, p.row_bytes + BYTES)
+    if total == 0:
+        return
     for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, p.n)):
         for k in range(2):
             store_f32(p.d_means2d + 8 * i + 4 * k, ZERO)

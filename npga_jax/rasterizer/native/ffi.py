@@ -2,13 +2,12 @@
 
 import functools
 import hashlib
-import os
 import re
 import sys
-import warnings
 from pathlib import Path
 
 import jax
+import jaxlib
 
 from npga_jax.core import cache_root
 
@@ -18,22 +17,20 @@ TARGET = "npga_jax_composite"
 @functools.cache
 def unavailable() -> str:
     """Why there are no handlers, or an empty string once they are registered."""
-    if os.environ.get("NPGA_NATIVE", "1") == "0":
-        return "NPGA_NATIVE is 0"
     if sys.platform not in ("linux", "darwin"):
-        return f"not tried on {sys.platform}"
+        return f"the native code was never tried on {sys.platform}"
     try:
         import numba
         from llvmlite import binding
     except ImportError as error:
-        return f"numba cannot be imported: {error}"
+        return f"numba cannot be imported ({error}); pip install numba"
     if dict(binding.get_host_cpu_features()).get("fma") is False:
         return "the processor has no fused multiply-add"
     try:
         _register(numba)
     except Exception as error:  # Whatever it is, there is another way.
-        warnings.warn(f"No native renderer: {error}", stacklevel=2)
-        return str(error)
+        said = " ".join(str(error).split()) or type(error).__name__
+        return f"the native code cannot be compiled here ({said})"
     return ""
 
 
@@ -41,7 +38,7 @@ def _register(numba):
     from npga_jax.rasterizer.native import frame
 
     if not _speaks(frame.API_VERSION):
-        raise RuntimeError("XLA's FFI has another version")
+        raise RuntimeError(f"jaxlib {jaxlib.__version__} has another FFI")
     handlers = _compiled(numba)
     capsule = jax.ffi.pycapsule(handlers.composite.ctypes)
     jax.ffi.register_ffi_target(TARGET, capsule, platform="cpu")

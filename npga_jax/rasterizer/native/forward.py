@@ -102,7 +102,9 @@ def forward_tile(p, tile):
     padded, width, height = p.padded, p.width, p.height
     stride = BYTES * (1 + padded)
     # Per block: the transmittance, negative once finished, and the colours.
-    state = allocate(BLOCKS * stride)
+    state = allocate(p.account, BLOCKS * stride)
+    if state == 0:
+        return
     columns = p.columns
     left, top = tile % columns * TILE, tile // columns * TILE
     start_light(p, left, top, state, stride)

@@ -10,11 +10,10 @@ from numba.extending import intrinsic
 
 from npga_jax.rasterizer.native.jit import inner
 from npga_jax.rasterizer.native.scratch import (
-    allocate,
     call,
-    free,
     load_i32,
     load_i64,
+    stack_words,
     store_i32,
     store_i64,
 )
@@ -77,10 +76,9 @@ def dim(buffers, index, axis):
 
 
 @inner
-def only_attribute(frame):
-    """The value of the only attribute, an int32."""
-    scalar = load_i64(load_i64(frame + _FRAME_ATTRS))
-    return load_i32(load_i64(scalar + 8))
+def attribute(frame, index):
+    """Address of the value of an attribute; they are in the order of their names."""
+    return load_i64(load_i64(load_i64(frame + _FRAME_ATTRS) + 8 * index) + 8)
 
 
 @intrinsic
@@ -96,16 +94,11 @@ def _message(typingctx):
 @inner
 def out_of_memory(frame):
     """The error to return, which XLA will own."""
-    arguments = allocate(32)
-    if arguments == 0:
-        # Nothing is left even for the report, and results that nobody wrote must not
-        # pass for an image: a null call ends the process.
-        return call(0, 0)
+    # Of the stack, for the heap may be empty.
+    arguments = stack_words()
     store_i64(arguments, 28)
     store_i64(arguments + 8, 0)
     store_i64(arguments + 16, _message())
     store_i64(arguments + 24, _RESOURCE_EXHAUSTED)
     api = load_i64(frame + _FRAME_API)
-    error = call(load_i64(api + _API_ERROR_CREATE), arguments)
-    free(arguments)
-    return error
+    return call(load_i64(api + _API_ERROR_CREATE), arguments)

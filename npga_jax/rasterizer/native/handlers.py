@@ -7,16 +7,21 @@ from npga_jax.rasterizer.native.backward import backward_tile, gaussian_gradient
 from npga_jax.rasterizer.native.forward import forward_tile
 from npga_jax.rasterizer.native.frame import (
     arguments_of,
+    attribute,
     data,
     dim,
     is_query,
     num_arguments,
-    only_attribute,
     out_of_memory,
     results_of,
 )
 from npga_jax.rasterizer.native.jit import inner
-from npga_jax.rasterizer.native.layout import PARAMS, derive_sizes, params_at
+from npga_jax.rasterizer.native.layout import (
+    BINS_BYTES,
+    PARAMS,
+    derive_sizes,
+    params_at,
+)
 from npga_jax.rasterizer.native.lists import (
     box_of_tiles,
     count_isects,
@@ -25,11 +30,21 @@ from npga_jax.rasterizer.native.lists import (
 )
 from npga_jax.rasterizer.native.pool import make_task, parallel_for
 from npga_jax.rasterizer.native.records import clear_box, make_records, set_first_row
-from npga_jax.rasterizer.native.scratch import allocate, free
+from npga_jax.rasterizer.native.scratch import (
+    allocate,
+    free,
+    load_i32,
+    load_i64,
+    open_account,
+    stack_words,
+)
 from npga_jax.rasterizer.native.simd import BYTES
 
 _RECORDS, _FORWARD, _BACKWARD, _GRADIENTS = range(4)
 _NUM_INPUTS = 6
+_ALLOCATIONS, _TILE_SIZE = range(2)
+"""The attributes, in the order of their names."""
+
 _PARAMS_BYTES = PARAMS.itemsize
 
 
@@ -53,7 +68,7 @@ _task_address = make_task(_run_item)
 def _read(frame, p):
     """Sizes and addresses from the call; whether it is the backward pass."""
     inputs, results = arguments_of(frame), results_of(frame)
-    p.tile_size = only_attribute(frame)
+    p.tile_size = load_i32(attribute(frame, _TILE_SIZE))
     p.n, p.channels = dim(inputs, 5, 0), dim(inputs, 5, 1)
     p.means2d, p.radii, p.depths = data(inputs, 0), data(inputs, 1), data(inputs, 2)
     p.conics, p.opacities = data(inputs, 3), data(inputs, 4)
@@ -76,22 +91,29 @@ def _read(frame, p):
 
 
 @inner
+def _for_all(frame, task, kind, address, total):
+    account = params_at(address).account
+    return parallel_for(frame, task, kind, address, total, account)
+
+
+@inner
 def _forward(frame, task, address):
     p = params_at(address)
     p.dropping = 0
-    if not parallel_for(frame, task, _RECORDS, address, p.chunks):
+    if not _for_all(frame, task, _RECORDS, address, p.chunks):
         return False
-    keys = allocate(16 * (p.n + 1))
+    keys = allocate(p.account, 16 * (p.n + 1) + BINS_BYTES)
     if keys == 0:
         return False
-    order, count = depth_order(p, keys, keys + 8 * (p.n + 1))
+    spare = keys + 8 * (p.n + 1)
+    order, count = depth_order(p, keys, spare, spare + 8 * (p.n + 1))
     ok = True
     if count_isects(p, order, count):
         p.dropping = 1
-        ok = parallel_for(frame, task, _RECORDS, address, p.chunks)
+        ok = _for_all(frame, task, _RECORDS, address, p.chunks)
     if ok:
         tile_lists(p, order, count)
-        ok = parallel_for(frame, task, _FORWARD, address, p.num_tiles)
+        ok = _for_all(frame, task, _FORWARD, address, p.num_tiles)
     free(keys)
     return ok
 
@@ -113,25 +135,28 @@ def _backward(frame, task, address):
     p = params_at(address)
     # What was dropped stays dropped.
     p.dropping = 1
-    if not parallel_for(frame, task, _RECORDS, address, p.chunks):
+    if not _for_all(frame, task, _RECORDS, address, p.chunks):
         return False
-    p.rows = allocate(_number_rows(p) * p.row_bytes + BYTES)
+    p.rows = allocate(p.account, _number_rows(p) * p.row_bytes + BYTES)
     if p.rows == 0:
         return False
-    ok = parallel_for(frame, task, _BACKWARD, address, p.num_tiles)
-    ok = ok and parallel_for(frame, task, _GRADIENTS, address, p.chunks)
+    ok = _for_all(frame, task, _BACKWARD, address, p.num_tiles)
+    ok = ok and _for_all(frame, task, _GRADIENTS, address, p.chunks)
     free(p.rows)
     return ok
 
 
 @inner
 def _run(frame, task):
-    address = allocate(_PARAMS_BYTES)
+    account = stack_words()
+    open_account(account, load_i64(attribute(frame, _ALLOCATIONS)))
+    address = allocate(account, _PARAMS_BYTES)
     if address == 0:
         return False
     p = params_at(address)
+    p.account = account
     backward = _read(frame, p)
-    p.records = allocate((p.n + 1) * p.record_bytes)
+    p.records = allocate(account, (p.n + 1) * p.record_bytes)
     ok = p.records != 0
     if ok:
         clear_box(p.records + p.n * p.record_bytes)

@@ -19,6 +19,12 @@ BLOCKS = (TILE // BLOCK) ** 2
 GROUP = 4
 """Channels are padded with zeros to a multiple of this."""
 
+DIGIT_BITS = 11
+BINS = 1 << DIGIT_BITS
+"""Depths are sorted by three digits of so many bits."""
+
+BINS_BYTES = 3 * 8 * BINS
+
 CHUNK = 512
 """Gaussians per item of a parallel loop."""
 
@@ -37,7 +43,7 @@ _INPUTS = ("means2d", "radii", "depths", "conics", "opacities", "colors")
 _OUTPUTS = ("image", "transmittance", "counts", "kept", "ids", "offsets")
 _COTANGENTS = ("d_image", "d_transmittance")
 _GRADIENTS = ("d_means2d", "d_conics", "d_opacities", "d_colors")
-_SCRATCH = ("records", "boundary", "rows")
+_SCRATCH = ("account", "records", "boundary", "rows")
 PARAMS = np.dtype(
     [
         (name, np.int64)
@@ -73,6 +79,12 @@ def _as_pointer(typingctx, address):
 def params_at(address):
     """The PARAMS record at an address."""
     return carray(_as_pointer(address), 1, PARAMS)[0]
+
+
+@inner
+def bins_at(address):
+    """The counts of a radix sort, [3, BINS] int64, at an address."""
+    return carray(_as_pointer(address), (3, BINS), np.int64)
 
 
 @inner

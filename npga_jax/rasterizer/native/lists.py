@@ -3,7 +3,16 @@
 import numpy as np
 
 from npga_jax.rasterizer.native.jit import inner
-from npga_jax.rasterizer.native.layout import FIRST_X, FIRST_Y, LAST_X, LAST_Y, TILE
+from npga_jax.rasterizer.native.layout import (
+    BINS,
+    DIGIT_BITS,
+    FIRST_X,
+    FIRST_Y,
+    LAST_X,
+    LAST_Y,
+    TILE,
+    bins_at,
+)
 from npga_jax.rasterizer.native.scratch import (
     bits_of,
     load_f32,
@@ -14,26 +23,29 @@ from npga_jax.rasterizer.native.scratch import (
     store_u64,
 )
 
-_DIGIT_BITS = 11
 _AHEAD = 8
-_BINS = 1 << _DIGIT_BITS
 _INT32_MAX = np.iinfo(np.int32).max
 _SATURATED = 2_000_000_000
 """The pure path counts in float32 beyond this, and gives up."""
 
 
 @inner
-def depth_order(p, keys, spare):
+def depth_order(p, keys, spare, bins_address):
     """Sorts the Gaussians that touch a pixel, front to back; ties keep their order.
 
     Args:
-      keys, spare: room for n + 1 uint64 each.
+      keys: room for n + 1 uint64.
+      spare: likewise.
+      bins_address: room for `BINS_BYTES`.
 
     Returns:
       Where the result is, depth bits above the index, and how many there are.
     """
     n, kept, depths = p.n, p.kept, p.depths
-    bins = np.zeros((3, _BINS), np.int64)
+    bins = bins_at(bins_address)
+    for digit in range(3):
+        for b in range(BINS):
+            bins[digit, b] = 0
     count = 0
     for i in range(n):
         if load_i32(kept + 4 * i) > 0:
@@ -42,18 +54,18 @@ def depth_order(p, keys, spare):
             store_u64(keys + 8 * count, (bits << np.uint64(32)) | np.uint64(i))
             count += 1
             for digit in range(3):
-                shift = np.uint64(_DIGIT_BITS * digit)
-                bins[digit, (bits >> shift) & np.uint64(_BINS - 1)] += 1
+                shift = np.uint64(DIGIT_BITS * digit)
+                bins[digit, (bits >> shift) & np.uint64(BINS - 1)] += 1
     for digit in range(3):
         start = 0
-        for b in range(_BINS):
+        for b in range(BINS):
             size = bins[digit, b]
             bins[digit, b] = start
             start += size
-        shift = np.uint64(32 + _DIGIT_BITS * digit)
+        shift = np.uint64(32 + DIGIT_BITS * digit)
         for k in range(count):
             key = load_u64(keys + 8 * k)
-            b = (key >> shift) & np.uint64(_BINS - 1)
+            b = (key >> shift) & np.uint64(BINS - 1)
             store_u64(spare + 8 * bins[digit, b], key)
             bins[digit, b] += 1
         keys, spare = spare, keys

@@ -18,6 +18,7 @@ from npga_jax.rasterizer.native.scratch import (
     atomic_load,
     call,
     free,
+    has_failed,
     load_i64,
     store_i64,
     yield_core,
@@ -121,17 +122,18 @@ def _succeeds(frame, function, arguments):
 
 
 @inner
-def parallel_for(frame, task, kind, params, total):
+def parallel_for(frame, task, kind, params, total, account):
     """`for i in range(total): run_item(kind, params, i)` on all threads.
 
     Args:
       frame: XLA's call frame, of the handler that is running.
       task: what `make_task` gave.
+      account: of the memory that this and the items take.
 
     Returns:
-      False where memory ran out.
+      False where memory ran out, here or in an item.
     """
-    job = allocate(_JOB_BYTES)
+    job = allocate(account, _JOB_BYTES)
     if job == 0:
         return False
     arguments = job + _ARGUMENTS
@@ -151,4 +153,4 @@ def parallel_for(frame, task, kind, params, total):
         # A helper may have lost its core to another process: it needs this one.
         yield_core()
     leave(job)
-    return True
+    return not has_failed(account)

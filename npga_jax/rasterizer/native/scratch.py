@@ -10,6 +10,9 @@ _I64 = ir.IntType(64)
 _LINE = 64
 """Bytes."""
 
+# An account: how many allocations may still be made, and how many have failed.
+_LEFT, _FAILED = 0, 8
+
 
 def _loader(numba_type, llvm_type):
     @intrinsic
@@ -96,11 +99,43 @@ def _free(typingctx, address):
     return types.void(types.int64), codegen
 
 
+@intrinsic
+def stack_words(typingctx):
+    """Address of 32 bytes that live as long as the function which asks for them."""
+
+    def codegen(context, builder, sig, args):
+        return builder.ptrtoint(
+            cgutils.alloca_once(builder, ir.ArrayType(_I64, 4)), _I64
+        )
+
+    return types.int64(), codegen
+
+
 @inner
-def allocate(size):
-    """Uninitialised heap memory that begins a cache line, or 0 where there is none."""
-    whole = _allocate(size + 2 * _LINE)
+def open_account(account, allocations):
+    """Starts an account at an address with room for two int64."""
+    store_i64(account + _LEFT, allocations)
+    store_i64(account + _FAILED, 0)
+
+
+@inner
+def has_failed(account):
+    """Whether an allocation on this account has failed, in whatever thread."""
+    return atomic_load(account + _FAILED) != 0
+
+
+@inner
+def allocate(account, size):
+    """Uninitialised heap memory that begins a cache line.
+
+    Returns:
+      Its address; 0 where there is none, which the account then knows.
+    """
+    whole = 0
+    if atomic_add(account + _LEFT, -1) > 0:
+        whole = _allocate(size + 2 * _LINE)
     if whole == 0:
+        atomic_add(account + _FAILED, 1)
         return 0
     address = (whole // _LINE + 2) * _LINE
     store_i64(address - 8, whole)

@@ -5,7 +5,6 @@ an H200, too, and take a fiftieth of its time or less (docs/performance.md). Tho
 TPUs compile for TPUs that are not there; THEY HAVE NOT RUN ON ONE.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -45,6 +44,12 @@ PROVEN = {"cuda": TRITON} if TRITON else {}
 DRIVERS = {"tpu": TPU, **PROVEN}
 """All of them."""
 
+WITHOUT_TRITON = (
+    f"JAX {jax.__version__} has no Pallas for Triton; install one that has: "
+    'pip install "jax[cuda13]==0.10.2"'
+)
+"""What to say where there is no `TRITON`."""
+
 _LEAST_CAPABILITY = 8.0
 """Compute capability of the oldest GPUs that Triton compiles for."""
 
@@ -73,20 +78,25 @@ class _Static(NamedTuple):
         }
 
 
-def is_usable(colors: jax.Array, blocking: Blocking) -> bool:
-    """Whether `PROVEN` kernels serve these arguments on the GPUs of this process.
+def why_not(tile_size: int) -> str:
+    """Why `PROVEN` kernels do not serve on this process's GPUs; empty if they do.
 
-    False without such a GPU: the gradient of `rasterize_to_pixels` runs the twin's
-    forward pass once more where there is no driver.
+    They must not be asked for without such a GPU: the gradient of `rasterize_to_pixels`
+    runs the twin's forward pass once more where there is no driver.
     """
+    if not PROVEN:
+        return WITHOUT_TRITON
     capabilities = compute_capabilities()
-    return (
-        os.environ.get("NPGA_NATIVE", "1") != "0"
-        and bool(PROVEN and capabilities)
-        and min(capabilities) >= _LEAST_CAPABILITY
-        and colors.dtype == jnp.float32
-        and _is_power_of_two(blocking.tile_size)
-    )
+    if not capabilities:
+        return "the kernels are for NVIDIA's GPUs only"
+    if min(capabilities) < _LEAST_CAPABILITY:
+        return (
+            f"a GPU has compute capability {min(capabilities)}, and the kernels need "
+            f"{_LEAST_CAPABILITY} or more"
+        )
+    if not _is_power_of_two(tile_size):
+        return f"tiles of {tile_size} pixels; the kernels take powers of two"
+    return ""
 
 
 def compute_capabilities() -> list[float]:
@@ -216,7 +226,7 @@ def rasterize_to_pixels(
         interpret, or this JAX has none for Triton.
     """
     if drivers is None:
-        raise ValueError("this JAX has no Pallas for Triton, and so no driver for it.")
+        raise ValueError(f"There is no such driver: {WITHOUT_TRITON}.")
     if interpret and not isinstance(drivers, Driver):
         raise ValueError(
             "interpret=True needs one driver, pallas.TPU or pallas.TRITON."
