@@ -165,9 +165,7 @@ def jitter(surfaces: np.ndarray) -> np.ndarray:
 
 def write_picture(path: Path, ict, identity, mean_error, frames) -> None:
     """Mean error on the face (blue 0, red 2 mm), and a bar for every frame."""
-    from PIL import Image
-
-    from npga_jax.io import error_colors, portrait_camera, render_mesh
+    from npga_jax.io import error_colors, portrait_camera, render_mesh, write_png
     from npga_jax.prior import NARROW_FACE_VERTICES, compact_mesh, to_nphm
 
     rest = np.zeros((1, len(ict.expression)), np.float32)
@@ -197,7 +195,7 @@ def write_picture(path: Path, ict, identity, mean_error, frames) -> None:
         height = int(min(frame["median_mm"] / 2.0, 1.0) * 150)
         chart[160 - height :, i * width : (i + 1) * width - (width > 2)] = [60, 90, 220]
     chart[160 - 75] = [220, 40, 30]  # One millimetre.
-    Image.fromarray(np.concatenate([top, chart], axis=0)).save(path)
+    write_png(path, np.concatenate([top, chart], axis=0))
 
 
 if __name__ == "__main__":

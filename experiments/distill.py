@@ -177,8 +177,8 @@ def write_picture(
     import jax.numpy as jnp
 
     from npga_jax.distillation import cycle_error, pose_points
-    from npga_jax.evaluation import captioned_row, write_png
-    from npga_jax.io import error_colors, portrait_camera, render_mesh
+    from npga_jax.evaluation import captioned_row
+    from npga_jax.io import error_colors, portrait_camera, render_mesh, write_png
     from npga_jax.nphm import METRES_PER_UNIT, head_mesh
 
     mesh = head_mesh(

@@ -214,9 +214,7 @@ def cut_sides(vertices: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[s
 
 def write_picture(path: Path, mesh: Any) -> None:
     """Front and left side, shaded; beside them the colours, if there are any."""
-    from PIL import Image
-
-    from npga_jax.io import portrait_camera, render_mesh
+    from npga_jax.io import portrait_camera, render_mesh, write_png
 
     width, height = _PICTURE_SIZE
     views = []
@@ -235,11 +233,7 @@ def write_picture(path: Path, mesh: Any) -> None:
                 shading=colors is None,
             )
             views.append(picture.rgb)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.concatenate(views, axis=1)).save(path, format="png")
-    except OSError as error:
-        raise InputError(f"{path}: cannot write the picture ({error}).") from error
+    write_png(path, np.concatenate(views, axis=1))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def render_shots(
     frames_dir: Path | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields frames [H, W, 3] uint8, and writes them as .png files if asked to."""
-    from npga_jax.evaluation import to_uint8, write_png
+    from npga_jax.evaluation import to_uint8
+    from npga_jax.io import write_png
 
     width = width or run.capture.width
     zoom = width / run.capture.width

@@ -1,7 +1,6 @@
 from .comparison import captioned_row as captioned_row
 from .comparison import fit_into as fit_into
 from .comparison import to_uint8 as to_uint8
-from .comparison import write_png as write_png
 from .comparison import write_sheet as write_sheet
 from .evaluator import evaluate as evaluate
 from .evaluator import evaluate_views as evaluate_views

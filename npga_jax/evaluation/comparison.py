@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from npga_jax.core import atomic_write
 from npga_jax.data import Capture, Split, Views
 from npga_jax.evaluation.scoring import spread
 from npga_jax.evaluation.views import RenderFn, ground_truth, render_cameras
-from npga_jax.io import write_video
+from npga_jax.io import write_png, write_video
 
 ERROR_GAIN = 5.0
 """The error map saturates at a mean absolute error of 1 / ERROR_GAIN."""
@@ -168,16 +167,6 @@ def write_sheet(
         lines.append(_caption_strip(columns * width, [(6, caption)]))
         lines.append(np.concatenate(cells[:columns], axis=1))
     write_png(path, np.concatenate(lines))
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes [H, W, 3] uint8, whole or not at all.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    with atomic_write(path) as file:
-        Image.fromarray(image).save(file, format="png")
 
 
 def _caption_strip(width: int, texts: Sequence[tuple[int, str]]) -> np.ndarray:

@@ -130,8 +130,11 @@ def average_scores(rows: Sequence[Row]) -> dict[str, Any]:
             entry["ssim"] = None
         for metric in dict.fromkeys(name for score in scores for name in score):
             values = [score[metric] for score in scores if metric in score]
+            # NaN is the score of what an image does not show.
+            values = [value for value in values if not np.isnan(value)]
             if metric != "mse":
-                entry[metric] = float(np.mean(values, dtype=np.float64))
+                mean = np.mean(values, dtype=np.float64) if values else None
+                entry[metric] = mean if mean is None else float(mean)
             if len(values) < len(scores):
                 entry[f"num_images_{metric}"] = len(values)
         entry["num_images"] = len(scores)

@@ -1,4 +1,4 @@
-"""Reads and writes Gaussians as the .ply files that 3D Gaussian splatting viewers take.
+"""Writes Gaussians as the .ply files that 3D Gaussian splatting viewers take.
 
 The files hold raw values: logit opacities, log scales, spherical harmonics. `Splats`
 holds activated ones; the conversion is done here, and only here.
@@ -13,25 +13,6 @@ from npga_jax.core import InputError, Splats, atomic_write
 _MIN_OPACITY = 1e-6
 _MIN_SCALE = 1e-12
 _BASES = (1, 4, 9, 16)
-_PLY_TYPES = {
-    "float": "<f4",
-    "float32": "<f4",
-    "double": "<f8",
-    "float64": "<f8",
-    "uchar": "u1",
-    "uint8": "u1",
-    "char": "i1",
-    "int8": "i1",
-    "short": "<i2",
-    "int16": "<i2",
-    "ushort": "<u2",
-    "uint16": "<u2",
-    "int": "<i4",
-    "int32": "<i4",
-    "uint": "<u4",
-    "uint32": "<u4",
-}
-_MAX_HEADER = 1 << 16
 
 
 def write_ply(path: Path, splats: Splats) -> int:
@@ -43,19 +24,21 @@ def write_ply(path: Path, splats: Splats) -> int:
     appears under its name only when it is complete.
 
     Args:
-        path: Where to; folders are made.
-        splats: Arrays of any kind that numpy takes; colors [N, K, 3] of spherical
-            harmonics with K = 1, 4, 9 or 16.
+      path: where to; folders are made.
+      splats: arrays of any kind that numpy takes; colors [N, K, 3] of spherical
+        harmonics with K = 1, 4, 9 or 16.
 
     Returns:
-        The number of Gaussians written.
+      The number of Gaussians written.
 
     Raises:
-        InputError: a visible Gaussian is not finite, none is visible, or the file
-            cannot be written.
-        ValueError: the shapes are not those of `Splats`.
+      InputError: a visible Gaussian is not finite, there is none or none is visible,
+        or the file cannot be written.
+      ValueError: the shapes are not those of `Splats`.
     """
     splats = _check_shapes(splats)
+    if len(splats.means) == 0:
+        raise InputError(f"{path}: there are no Gaussians to write; expected one.")
     is_bad = ~np.isfinite(splats.opacities)
     visible = splats.opacities > 0
     for array in (splats.means, splats.quats, splats.scales, splats.colors):
@@ -73,53 +56,6 @@ def write_ply(path: Path, splats: Splats) -> int:
         file.write(_header(table))
         file.write(table.tobytes())
     return len(table)
-
-
-def read_ply(path: Path) -> Splats:
-    """Reads what `write_ply` and other tools of 3D Gaussian splatting write.
-
-    Returns:
-        Splats of float32 numpy arrays: colors [N, K, 3], K from the number of
-        f_rest properties.
-
-    Raises:
-        InputError: the file is missing, damaged, or not a binary .ply of Gaussians.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    table = _parse(path, data)
-    names = table.dtype.names or ()
-    num_rest = sum(name.startswith("f_rest_") for name in names)
-    num_bases = 1 + num_rest // 3
-    wanted = _property_names(num_bases if num_bases in _BASES else 1)
-    missing = [n for n in wanted if n not in names and n not in ("nx", "ny", "nz")]
-    if missing or num_rest != 3 * (num_bases - 1) or num_bases not in _BASES:
-        raise InputError(
-            f"{path}: not a .ply of Gaussians: it lacks {', '.join(missing) or '-'} "
-            f"and has {num_rest} f_rest properties (expected 0, 9, 24 or 45)."
-        )
-
-    def columns(*picked: str) -> np.ndarray:
-        return np.stack([table[name] for name in picked], axis=1).astype(np.float32)
-
-    base = columns("f_dc_0", "f_dc_1", "f_dc_2")[:, None]  # [N, 1, 3]
-    colors = base
-    if num_rest:
-        rest = columns(*(f"f_rest_{i}" for i in range(num_rest)))
-        rest = rest.reshape(-1, 3, num_bases - 1).transpose(0, 2, 1)
-        colors = np.concatenate([base, rest], axis=1)
-    logits = columns("opacity")[:, 0].astype(np.float64)
-    # Past 80 the sigmoid is 0 or 1 in any case, and its exponential would overflow.
-    opacities = 1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))
-    return Splats(
-        means=columns("x", "y", "z"),
-        quats=columns("rot_0", "rot_1", "rot_2", "rot_3"),
-        scales=np.exp(columns("scale_0", "scale_1", "scale_2")),
-        opacities=opacities.astype(np.float32),
-        colors=colors,
-    )
 
 
 def _check_shapes(splats: Splats) -> Splats:
@@ -187,31 +123,3 @@ def _header(table: np.ndarray) -> bytes:
         "end_header",
     ]
     return ("\n".join(lines) + "\n").encode("ascii")
-
-
-def _parse(path: Path, data: bytes) -> np.ndarray:
-    """Reads the vertices of a binary .ply into a structured array."""
-    start = data[:_MAX_HEADER].find(b"end_header")
-    if not data.startswith(b"ply") or start < 0:
-        raise InputError(f"{path}: not a .ply file.")
-    body = data.index(b"\n", start) + 1 if b"\n" in data[start:] else len(data)
-    lines = data[:start].decode("ascii", "replace").split("\n")
-    words = [line.split() for line in lines if line.split()]
-    if ["format", "binary_little_endian", "1.0"] not in words:
-        raise InputError(f"{path}: only binary_little_endian .ply files are read.")
-    count, fields, element = 0, [], ""
-    try:
-        for keyword, *rest in words:
-            if keyword == "element":
-                if not element and rest[0] != "vertex":
-                    raise ValueError("vertices do not come first")
-                element = rest[0]
-                count = int(rest[1]) if element == "vertex" else count
-            elif keyword == "property" and element == "vertex":
-                fields.append((rest[1], _PLY_TYPES[rest[0]]))
-        dtype = np.dtype(fields)
-    except (KeyError, IndexError, ValueError) as error:
-        raise InputError(f"{path}: its header cannot be read ({error}).") from error
-    if count < 0 or len(data) - body < count * dtype.itemsize:
-        raise InputError(f"{path}: cut short; {count} Gaussians were announced.")
-    return np.frombuffer(data, dtype, count=count, offset=body)

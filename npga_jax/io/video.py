@@ -2,10 +2,10 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio.v3 as iio
 import numpy as np
 
 from npga_jax.core import InputError, atomic_write
@@ -24,16 +24,16 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     row or column, because the format halves its colours.
 
     Args:
-        path: Where to; folders are made.
-        frames: [H, W, 3] uint8 each, all of one size; consumed one by one.
-        fps: Frames a second.
+      path: where to; folders are made.
+      frames: [H, W, 3] uint8 each, all of one size; consumed one by one.
+      fps: frames a second.
 
     Returns:
-        The number of frames written.
+      The number of frames written.
 
     Raises:
-        InputError: the file cannot be written.
-        ValueError: there are no frames, or they differ in size or kind.
+      InputError: the file cannot be written.
+      ValueError: there are no frames, or they differ in size or kind.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -43,34 +43,28 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     with atomic_write(path) as file:
         with _input_errors(path):
             # By name: for the index to come first, the part is opened once more.
-            container = av.open(
-                file.name, "w", format="mp4", options=_CONTAINER_OPTIONS
+            writer = iio.imopen(
+                file.name,
+                "w",
+                plugin="pyav",
+                extension=".mp4",
+                container="mp4",
+                options=_CONTAINER_OPTIONS,
             )
         try:
             with _input_errors(path):
-                stream = _add_stream(container, first, fps)
+                writer.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
+                # imageio has no word for the quality.
+                writer._video_stream.options = _CODEC_OPTIONS
             for frame in _chain(first, frames):
-                picture = av.VideoFrame.from_ndarray(
-                    _check(path, frame, first.shape), format="rgb24"
-                )
+                frame = _check(path, frame, first.shape)
                 with _input_errors(path):
-                    container.mux(stream.encode(picture))
+                    writer.write_frame(frame)
                 count += 1
-            with _input_errors(path):
-                container.mux(stream.encode(None))
         finally:
             with _input_errors(path):
-                container.close()
+                writer.close()
     return count
-
-
-def _add_stream(container: av.container.OutputContainer, frame: np.ndarray, fps: float):
-    rate = Fraction(fps).limit_denominator(1001)
-    stream = container.add_stream("libx264", rate=rate, options=_CODEC_OPTIONS)
-    stream.width = frame.shape[1] + frame.shape[1] % 2
-    stream.height = frame.shape[0] + frame.shape[0] % 2
-    stream.pix_fmt = "yuv420p"
-    return stream
 
 
 def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

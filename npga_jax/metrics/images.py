@@ -1,8 +1,10 @@
 """PSNR and SSIM of float images in [0, 1], and the named variants of the papers.
 
 Every function takes images of shape [..., H, W, C] and masks of shape [..., H, W]
-and returns one number per image. `ssim_map` is also the training loss's, so it is
-differentiable, and written for speed on a CPU: see `gaussian_blur`.
+and returns one number per image, NaN where the mask is empty: leave those out of means.
+What cannot be such images raises a ValueError that names it (`checks`). `ssim_map` is
+also the training loss's, so it is differentiable, and written for speed on a CPU: see
+`gaussian_blur`.
 """
 
 import math
@@ -10,6 +12,8 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+
+from npga_jax.metrics.checks import check_image, check_images, check_mask
 
 Padding = Literal["zero", "reflect"]
 
@@ -43,6 +47,7 @@ def mean_squared_error(
     Returns:
       [...], one number per image.
     """
+    check_images(pred, target, mask)
     return _masked_mean(jnp.square(pred - target), mask)
 
 
@@ -75,6 +80,7 @@ def psnr_channelwise(pred: jax.Array, target: jax.Array) -> jax.Array:
     Returns:
       [...] dB.
     """
+    check_images(pred, target)
     mse = jnp.mean(jnp.square(pred - target), axis=(-3, -2))  # [..., C]
     return jnp.mean(psnr_from_mse(mse), axis=-1)
 
@@ -83,20 +89,15 @@ def paint_white(
     image: jax.Array,  # [..., H, W, C]
     mask: jax.Array,  # [..., H, W]
 ) -> jax.Array:
-    """Paints everything outside the mask white."""
-    return jnp.where(mask[..., None] > 0, image, 1.0)
+    """Paints everything outside the mask white.
 
-
-def psnr_white(pred: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
-    """PSNR over the whole frame of images painted white outside the mask.
-
-    Larger than `psnr` over the mask by 10 log10(H W / pixels of the mask): the
-    convention of papers that mask by painting. Never compare the two.
-
-    Returns:
-      [...] dB.
+    PSNR over the whole frame of images painted so is larger than `psnr` over the mask,
+    by 10 log10(H W / pixels of the mask): the convention of papers that mask by
+    painting (`psnr_white` in results). Never compare the two.
     """
-    return psnr(paint_white(pred, mask), paint_white(target, mask))
+    check_image("image", image)
+    check_mask(mask, image.shape)
+    return jnp.where(mask[..., None] > 0, image, 1.0)
 
 
 def ssim_map(
@@ -118,6 +119,7 @@ def ssim_map(
     Returns:
       [..., H, W, C] in [-1, 1]; exactly 1 where the images are equal.
     """
+    check_images(pred, target)
     # The variances enter only through their sum, so four blurs do, not five.
     moments = jnp.stack(
         [pred, target, pred * pred + target * target, pred * target]
@@ -147,6 +149,7 @@ def ssim(
     Returns:
       [...]; NaN where the mask is empty.
     """
+    check_images(pred, target, mask)
     return _masked_mean(ssim_map(pred, target, padding=padding), mask)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.core import InputError
+from npga_jax.metrics.checks import check_images
 
 Net = Literal["alex", "vgg"]
 LpipsFn = Callable[[jax.Array, jax.Array], jax.Array]
@@ -73,6 +74,7 @@ def make_lpips(net: Net = "alex", *, rescale: bool = True) -> LpipsFn:
             )
         if min(shape[1:3]) < MIN_SIZE:
             raise ValueError(f"LPIPS needs {MIN_SIZE} pixels a side; got {shape[1:3]}.")
+        check_images(pred, target)
         return _distance(params, pred, target, net=net, rescale=rescale)
 
     return distance

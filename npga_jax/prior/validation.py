@@ -4,10 +4,9 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from npga_jax.core import write_json
-from npga_jax.io import portrait_camera, render_mesh
+from npga_jax.io import portrait_camera, render_mesh, write_png
 from npga_jax.nphm import head_mesh
 from npga_jax.prior.heldout import CloudSettings, ScanFit, codes_of, fit_held_out
 from npga_jax.prior.scans import FACE, RegisteredScans
@@ -58,8 +57,7 @@ def write_picture(
                 height=height,
             )
             tiles.append(picture.rgb)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(tiles, axis=1)).save(path)
+    write_png(path, np.concatenate(tiles, axis=1))
 
 
 def validate(

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from npga_jax.core import clip_with_way_back
+
 C0 = 0.28209479177387814
 C1 = 0.4886025119029199
 C2 = (
@@ -33,28 +35,6 @@ def rgb_to_sh(rgb: jax.Array) -> jax.Array:
     return (rgb - 0.5) / C0
 
 
-@jax.custom_vjp
-def clamp_at_black(colors: jax.Array) -> jax.Array:
-    """The larger of a colour and 0, with a gradient that leads back out of black.
-
-    What is below 0 gets the gradient of what it is clamped to where a step against it
-    brightens (where it is negative), and none where that would darken further: a plain
-    maximum has none at all there, and a Gaussian once black would stay so for good.
-    """
-    return jnp.maximum(colors, 0.0)
-
-
-def _clamp_fwd(colors):
-    return clamp_at_black(colors), colors > 0
-
-
-def _clamp_bwd(is_lit, cotangent):
-    return (jnp.where(is_lit | (cotangent < 0), cotangent, 0.0),)
-
-
-clamp_at_black.defvjp(_clamp_fwd, _clamp_bwd)
-
-
 def eval_sh(sh: jax.Array, directions: jax.Array) -> jax.Array:
     """Colours seen along directions.
 
@@ -63,7 +43,8 @@ def eval_sh(sh: jax.Array, directions: jax.Array) -> jax.Array:
       directions: [N, 3] unit vectors from the camera to the Gaussian.
 
     Returns:
-      [N, 3], clamped at 0 from below (see `clamp_at_black`).
+      [N, 3], 0 or more. What is clamped at 0 gets the gradients that
+      would brighten it: otherwise a Gaussian once black would stay so.
 
     Raises:
       ValueError: K is another number.
@@ -95,4 +76,4 @@ def eval_sh(sh: jax.Array, directions: jax.Array) -> jax.Array:
             C3[6] * x * (xx - 3 * yy),
         ]
     rgb = sum(basis[k][..., None] * sh[..., k, :] for k in range(num_bases))
-    return clamp_at_black(rgb + 0.5)
+    return clip_with_way_back(rgb + 0.5, 0.0)

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from npga_jax.core import (
     CHECKPOINTS,
@@ -32,6 +31,7 @@ from npga_jax.data import (
     plan_step,
     prefetch,
 )
+from npga_jax.io import write_png
 from npga_jax.rasterizer import padded_capacity
 from npga_jax.training import parallel, refinement
 from npga_jax.training.build import make_isects_fn, make_run_step, stage_at
@@ -377,9 +377,8 @@ class Trainer:
     def _preview(self, step: int) -> None:
         if self.preview_fn is None:
             return
-        folder = self.folder / "previews"
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(self.preview_fn(self.state)).save(folder / f"{step:07}.png")
+        path = self.folder / "previews" / f"{step:07}.png"
+        write_png(path, self.preview_fn(self.state))
 
     def _open_curve(self, start: int) -> MetricsLog | None:
         """The log of the tests, if there are any."""

@@ -329,3 +329,17 @@ def test_heat_map_runs_from_black_to_pale_yellow():
     np.testing.assert_array_equal(heat[0, 0], [0, 0, 0])
     np.testing.assert_array_equal(heat[0, 1], [200, 45, 70])
     np.testing.assert_array_equal(heat[0, 2], [255, 255, 200])
+
+
+def test_scores_that_are_nan_are_left_out_of_means():
+    def row(psnr):
+        head = {"mse": 0.01, "psnr": psnr, "ssim": 0.5, "psnr_white": psnr}
+        scores = {"head": head, "full": {**head, "psnr": 20.0}, "eyes": {"psnr": psnr}}
+        return {"sequence": "a", "frame_id": 0, "camera": "b", "scores": scores}
+
+    summary = average_scores([row(20.0), row(np.nan), row(30.0)])
+    assert summary["head"]["psnr"] == 25.0
+    assert summary["head"]["num_images_psnr"] == 2
+    assert summary["head"]["ssim"] == 0.5
+    assert summary["full"]["psnr"] == 20.0 and "num_images_psnr" not in summary["full"]
+    assert average_scores([row(np.nan)])["eyes"]["psnr"] is None

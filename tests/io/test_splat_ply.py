@@ -5,7 +5,35 @@ import pytest
 
 from npga_jax.core.errors import InputError
 from npga_jax.core.types import Splats
-from npga_jax.io.splat_ply import read_ply, write_ply
+from npga_jax.io.splat_ply import write_ply
+
+
+def read_ply(path):
+    """Activated Splats again, by the format's own definition: names and float32."""
+    header, body = path.read_bytes().split(b"end_header\n")
+    lines = header.decode().splitlines()
+    assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
+    assert lines[2].startswith("element vertex ")
+    assert all(line.startswith("property float ") for line in lines[3:])
+    names = [line.split()[-1] for line in lines[3:]]
+    table = np.frombuffer(body, "<f4").reshape(int(lines[2].split()[-1]), len(names))
+    column = dict(zip(names, table.T, strict=True))
+
+    def columns(prefix, count):
+        return np.stack([column[f"{prefix}_{i}"] for i in range(count)], axis=1)
+
+    num_rest = sum(name.startswith("f_rest_") for name in names)
+    colors = columns("f_dc", 3)[:, None]
+    if num_rest:
+        rest = columns("f_rest", num_rest).reshape(len(table), 3, -1)
+        colors = np.concatenate([colors, rest.transpose(0, 2, 1)], axis=1)
+    return Splats(
+        means=np.stack([column[name] for name in "xyz"], axis=1),
+        quats=columns("rot", 4),
+        scales=np.exp(columns("scale", 3)),
+        opacities=1 / (1 + np.exp(-column["opacity"])),
+        colors=colors,
+    )
 
 
 def _splats(count=50, num_bases=4, seed=0):
@@ -80,30 +108,12 @@ def test_not_finite_is_refused(tmp_path, field):
 
 def test_nothing_to_write_and_wrong_shapes(tmp_path):
     splats = _splats()
-    with pytest.raises(InputError, match="no Gaussian"):
+    with pytest.raises(InputError, match=r"a\.ply: there are no Gaussians to write"):
+        write_ply(tmp_path / "a.ply", Splats(*(array[:0] for array in splats)))
+    with pytest.raises(InputError, match="no Gaussian has an opacity"):
         write_ply(tmp_path / "a.ply", splats._replace(opacities=np.zeros(50)))
     with pytest.raises(ValueError, match="colors"):
         write_ply(tmp_path / "a.ply", splats._replace(colors=np.zeros((50, 3))))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_ply(tmp_path / "file" / "a.ply", splats)
-
-
-def test_damaged_files_are_input_errors(tmp_path):
-    path = tmp_path / "head.ply"
-    with pytest.raises(InputError, match="cannot be read"):
-        read_ply(path)
-    write_ply(path, _splats())
-    whole = path.read_bytes()
-    damage = {
-        "not a .ply": b"hello",
-        "cut short": whole[:-10],
-        "binary_little_endian": whole.replace(b"binary_little_endian", b"ascii"),
-        "lacks opacity": whole.replace(b"float opacity", b"float opacitx"),
-        "header": whole.replace(b"property float x", b"property flot x"),
-        "f_rest": whole.replace(b"float f_rest_8", b"float g_rest_8"),
-    }
-    for message, data in damage.items():
-        path.write_bytes(data)
-        with pytest.raises(InputError, match=message):
-            read_ply(path)

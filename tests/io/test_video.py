@@ -34,6 +34,20 @@ def test_round_trip_with_odd_sizes(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_details_survive_and_the_index_comes_first(tmp_path):
+    path = tmp_path / "video.mp4"
+    rng = np.random.default_rng(0)
+    pattern = np.kron(rng.random((12, 16, 1)), np.ones((4, 4, 3)))
+    frames = [np.uint8(255 * np.roll(pattern, 4 * i, axis=1)) for i in range(8)]
+    write_video(path, frames, fps=24)
+    read, _, _ = _read(path)
+    # The encoder's own choice of quality gives 39 dB.
+    error = np.mean((np.float64(read) - np.float64(frames)) ** 2)
+    assert 10 * np.log10(255**2 / error) > 44
+    data = path.read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
 def test_a_failing_source_leaves_nothing_and_keeps_the_old_file(tmp_path):
     path = tmp_path / "video.mp4"
     path.write_bytes(b"old")

@@ -44,12 +44,12 @@ def test_psnr_sees_only_the_mask():
     assert np.isnan(metrics.psnr(pred, target, np.zeros_like(mask)))
 
 
-def test_psnr_white_differs_by_the_share_of_the_mask():
+def test_psnr_of_painted_images_differs_by_the_share_of_the_mask():
     pred, target = _pair()
     mask = np.zeros(pred.shape[:2], bool)
     mask[10:20, 5:30] = True
     gain = 10 * np.log10(mask.size / mask.sum())
-    painted = metrics.psnr_white(pred, target, mask)
+    painted = metrics.psnr(*(metrics.paint_white(x, mask) for x in (pred, target)))
     np.testing.assert_allclose(
         painted, metrics.psnr(pred, target, mask) + gain, rtol=1e-5
     )
