@@ -54,7 +54,7 @@ class RenderOutput(NamedTuple):
     colors: jax.Array  # [C, H, W, F], background included
     features: jax.Array | None  # [C, H, W, D], on black; None unless given
     alphas: jax.Array  # [C, H, W]
-    depths: jax.Array  # [C, H, W] alpha-weighted mean of z, 0 where empty
+    depths: jax.Array | None  # [C, H, W] alpha-weighted mean of z, 0 where empty
     num_isects: jax.Array  # [C] int32, intersections wanted
     num_dropped: jax.Array  # [C] int32, intersections that exceeded `max_isects`
     num_invalid: jax.Array  # [C] int32, Gaussians culled for being NaN or infinite

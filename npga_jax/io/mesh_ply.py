@@ -41,7 +41,7 @@ class _Property(NamedTuple):
 
 class _Element(NamedTuple):
     name: str
-    count: int
+    num_rows: int
     properties: list[_Property]
 
     @property
@@ -190,7 +190,7 @@ def _read_element(
     Lists mostly are as long in every row as in the first, as triangles are. Then all
     rows have one layout and are read at once, else one by one.
     """
-    if element.count == 0:
+    if element.num_rows == 0:
         nothing = np.zeros(0)
         empty = _Lists(np.zeros(0, np.int64), nothing)
         return {
@@ -198,9 +198,9 @@ def _read_element(
         }, position
     lengths = _row_lengths(element, body, position)
     layout = _row_dtype(element, lengths)
-    end = position + element.count * layout.itemsize
+    end = position + element.num_rows * layout.itemsize
     if not element.has_lists or end <= len(body):
-        table = _read_rows(element, body, position, layout, element.count)
+        table = _read_rows(element, body, position, layout, element.num_rows)
         is_uniform = all(
             (table[_count_name(prop)] == length).all()
             for prop, length in zip(element.properties, lengths, strict=True)
@@ -209,7 +209,7 @@ def _read_element(
         if is_uniform:
             return _columns(element, [table]), end
     rows = []
-    for _ in range(element.count):
+    for _ in range(element.num_rows):
         layout = _row_dtype(element, _row_lengths(element, body, position))
         rows.append(_read_rows(element, body, position, layout, 1))
         position += layout.itemsize
@@ -258,7 +258,7 @@ def _read_rows(
 ) -> np.ndarray:
     if position + count * layout.itemsize > len(body):
         raise InputError(
-            f"it is cut short: it announces {element.count} of {element.name}."
+            f"it is cut short: it announces {element.num_rows} of {element.name}."
         )
     return np.frombuffer(body, layout, count=count, offset=position)
 
@@ -277,8 +277,9 @@ def _columns(element: _Element, tables: list[np.ndarray]) -> _Columns:
 
 def _triple(columns: _Columns, names: tuple[str, str, str]) -> np.ndarray | None:
     """Three scalar columns side by side, [rows, 3]; None if one is missing."""
-    found = [columns.get(name) for name in names]
-    if not all(isinstance(column, np.ndarray) for column in found):
+    named = [columns.get(name) for name in names]
+    found = [column for column in named if isinstance(column, np.ndarray)]
+    if len(found) < 3:
         return None
     return np.stack(found, axis=1)
 

@@ -59,16 +59,15 @@ def write_ply(path: Path, splats: Splats) -> int:
 
 
 def _check_shapes(splats: Splats) -> Splats:
-    arrays = Splats(*(np.asarray(array, np.float32) for array in splats))
+    arrays = Splats._make(np.asarray(array, np.float32) for array in splats)
     count = len(arrays.means)
     num_bases = arrays.colors.shape[1] if arrays.colors.ndim == 3 else 0
-    expected = Splats(
-        (count, 3), (count, 4), (count, 3), (count,), (count, num_bases, 3)
-    )
-    shapes = Splats(*(array.shape for array in arrays))
+    expected = [(count, 3), (count, 4), (count, 3), (count,), (count, num_bases, 3)]
+    shapes = [array.shape for array in arrays]
     if shapes != expected or num_bases not in _BASES:
         raise ValueError(
-            f"shapes are {shapes}; expected means [N, 3], quats [N, 4], scales [N, 3], "
+            f"the shapes of means, quats, scales, opacities and colors are {shapes}; "
+            "expected means [N, 3], quats [N, 4], scales [N, 3], "
             "opacities [N] and colors [N, K, 3] with K = 1, 4, 9 or 16."
         )
     return arrays

@@ -3,12 +3,15 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import av
 import imageio.v3 as iio
 import numpy as np
+from av.error import FFmpegError
 
 from npga_jax.core import InputError, atomic_write
+
+_imopen: Any = iio.imopen  # Its types know no plugin's name.
 
 _CONTAINER_OPTIONS = {"movflags": "+faststart"}
 """The index comes first, so that browsers can start at once."""
@@ -43,7 +46,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     with atomic_write(path) as file:
         with _input_errors(path):
             # By name: for the index to come first, the part is opened once more.
-            writer = iio.imopen(
+            writer: Any = _imopen(
                 file.name,
                 "w",
                 plugin="pyav",
@@ -90,7 +93,7 @@ def _input_errors(path: Path) -> Iterator[None]:
     """Turns what the file system or the encoder refuses into a sentence."""
     try:
         yield
-    except (OSError, av.FFmpegError) as error:
+    except (OSError, FFmpegError) as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}); free some space, "
             "or choose another --output."

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 LARGEST = 4.0
 """Renderings may overshoot 1, but not to this: such images are in 0..255."""
@@ -39,7 +40,7 @@ def check_image(name: str, image: jax.Array) -> None:
         )
     if np.ndim(image) < 3:
         raise ValueError(f"{name} is {np.shape(image)}; expected [..., H, W, C].")
-    if isinstance(image, jax.core.Tracer) or not np.size(image):
+    if isinstance(image, Tracer) or not np.size(image):
         return
     # NaN may lie outside a mask, and infinity shows in the result.
     largest = float(jnp.max(jnp.where(jnp.isfinite(image), jnp.abs(image), 0.0)))

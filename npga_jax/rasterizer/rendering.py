@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from functools import partial
-from numbers import Integral, Real
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from npga_jax.core import RenderOutput, safe_normalize
 from npga_jax.rasterizer import (
@@ -33,6 +33,7 @@ __all__ = [
 MAX_SIDE = 2**15
 """Pixels of an image's side, and any of the work sizes: more would overflow int32."""
 
+_NUMBERS = (int, float, np.integer, np.floating)
 _DEFAULT_BLOCKING = Blocking()
 _PALLAS_BLOCKING = Blocking(tile_size=16)
 """For TPUs: chunks of 128 Gaussians would stay half empty in smaller tiles."""
@@ -87,7 +88,7 @@ def _composite_fastest(projected, colors, *, max_isects, blocking, **size):
 def _check_static(arguments, num_channels):
     """Raises a ValueError that names the argument which no program can be made for."""
     for name, value, most in arguments:
-        if not isinstance(value, Integral) or not 1 <= value <= most:
+        if not isinstance(value, int | np.integer) or not 1 <= value <= most:
             raise ValueError(
                 f"{name} is {value!r}; expected a whole number from 1 to {most} that "
                 "is known when the program is compiled."
@@ -108,9 +109,9 @@ def _check_arrays(**arrays):
 def _check_range(near_plane, far_plane, eps2d):
     """These may be traced; what is known is checked."""
     for name, value in (("near_plane", near_plane), ("eps2d", eps2d)):
-        if isinstance(value, Real) and not value >= 0:
+        if isinstance(value, _NUMBERS) and not value >= 0:
             raise ValueError(f"{name} is {value}; expected 0 or more.")
-    known = isinstance(near_plane, Real) and isinstance(far_plane, Real)
+    known = isinstance(near_plane, _NUMBERS) and isinstance(far_plane, _NUMBERS)
     if known and not far_plane > near_plane:
         raise ValueError(
             f"far_plane is {far_plane}; expected more than near_plane, {near_plane}."

@@ -54,10 +54,10 @@ def eval_sh(sh: jax.Array, directions: jax.Array) -> jax.Array:
         raise ValueError(f"sh has {num_bases} bases; expected 1, 4, 9 or 16")
     basis = [jnp.full(directions.shape[:-1], C0)]
     x, y, z = jnp.moveaxis(directions, -1, 0)
+    xx, yy, zz = x * x, y * y, z * z
     if num_bases >= 4:
         basis += [-C1 * y, C1 * z, -C1 * x]
     if num_bases >= 9:
-        xx, yy, zz = x * x, y * y, z * z
         basis += [
             C2[0] * x * y,
             C2[1] * y * z,

@@ -6,7 +6,7 @@ The pure path stays the reference, and is what other platforms get.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +53,8 @@ def why_not(tile_size: int) -> str:
 def _result_types(inputs, width, height, max_isects):
     n, channels = inputs.colors.shape
     num_tiles = -(-width // _TILE) * -(-height // _TILE)
-    i32 = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
-    f32 = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    i32: Any = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    f32: Any = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     return _Results(
         image=f32((height, width, channels)),
         transmittance=f32((height, width)),
@@ -149,7 +149,9 @@ def composite_native(
     def pure(inputs):
         means2d, radii, depths, conics, opacities, colors = inputs
         return pure_fn(
-            Projection(means2d, conics, depths, radii, opacities, invalid=None),
+            Projection(
+                means2d, conics, depths, radii, opacities, invalid=jnp.zeros(0, bool)
+            ),
             colors,
             width=width,
             height=height,
@@ -158,5 +160,6 @@ def composite_native(
         )
 
     types = _result_types(inputs, width, height, max_isects)
-    image, transmittance, counts = _composite(inputs, pure, blocking.tile_size, types)
+    results: Any = _composite(inputs, pure, blocking.tile_size, types)
+    image, transmittance, counts = results
     return image, transmittance, IsectCounts(counts[0], counts[1])

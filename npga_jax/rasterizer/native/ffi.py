@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jaxlib
 
 from npga_jax.core import cache_root
 
@@ -38,7 +37,7 @@ def _register(numba):
     from npga_jax.rasterizer.native import frame
 
     if not _speaks(frame.API_VERSION):
-        raise RuntimeError(f"jaxlib {jaxlib.__version__} has another FFI")
+        raise RuntimeError(f"the FFI of JAX {jax.__version__} is another one")
     handlers = _compiled(numba)
     capsule = jax.ffi.pycapsule(handlers.composite.ctypes)
     jax.ffi.register_ffi_target(TARGET, capsule, platform="cpu")
@@ -69,11 +68,10 @@ def _speaks(version: tuple[int, int]) -> bool:
         text = header.read_text()
     except OSError:
         return False
-    found = [
-        re.search(rf"#define XLA_FFI_API_{part} (\d+)", text)
+    major, minor = (
+        re.findall(rf"#define XLA_FFI_API_{part} (\d+)", text)
         for part in ("MAJOR", "MINOR")
-    ]
-    if not all(found):
+    )
+    if not (major and minor):
         return False
-    major, minor = (int(match[1]) for match in found)
-    return major == version[0] and minor >= version[1]
+    return int(major[0]) == version[0] and int(minor[0]) >= version[1]

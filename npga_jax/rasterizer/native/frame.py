@@ -6,9 +6,8 @@ It is read by the offsets of its fields (xla/ffi/api/c_api.h, version 0.3).
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
-from npga_jax.rasterizer.native.jit import inner
+from npga_jax.rasterizer.native.jit import inner, intrinsic
 from npga_jax.rasterizer.native.scratch import (
     call,
     load_i32,

@@ -2,11 +2,10 @@
 
 import numpy as np
 from llvmlite import ir
-from numba import carray
 from numba.core import types
-from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
-from npga_jax.rasterizer.native.jit import inner
+from npga_jax.rasterizer.native.jit import inner, intrinsic
 
 BLOCK = 4
 """A vector is a block of 4x4 pixels."""

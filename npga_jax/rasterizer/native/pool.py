@@ -9,9 +9,8 @@ that comes too late finds nothing left; the last to leave frees the shared job.
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
-from npga_jax.rasterizer.native.jit import inner
+from npga_jax.rasterizer.native.jit import inner, intrinsic
 from npga_jax.rasterizer.native.scratch import (
     allocate,
     atomic_add,

@@ -2,9 +2,8 @@
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from npga_jax.rasterizer.native.jit import inner
+from npga_jax.rasterizer.native.jit import inner, intrinsic
 
 _I64 = ir.IntType(64)
 _LINE = 64

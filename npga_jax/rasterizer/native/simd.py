@@ -6,12 +6,18 @@ only on the input, so that the backward pass sees the bits that the forward pass
 """
 
 import operator
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import lower_builtin, models, register_model
+
+from npga_jax.rasterizer.native.jit import intrinsic
+
+_infer_global: Any = infer_global
+"""It says that it returns nothing, but it is a decorator."""
 
 LANES = 16
 BYTES = 4 * LANES
@@ -53,7 +59,7 @@ def _float_constant(value):
 
 
 def _add_operator(op, instruction, of):
-    @infer_global(op)
+    @_infer_global(op)
     class _Template(AbstractTemplate):
         def generic(self, args, kws):
             if args == (of, of):
@@ -75,7 +81,7 @@ _add_operator(operator.and_, "and_", mask)
 
 
 def _add_comparison(op, sign):
-    @infer_global(op)
+    @_infer_global(op)
     class _Template(AbstractTemplate):
         def generic(self, args, kws):
             if args == (floats, floats):

@@ -151,7 +151,10 @@ def _backward_kernels(inputs, lists, results, cotangents, *, driver, static):
 
 def _forward_pure(inputs, lists, *, static):
     return compositing.rasterize_to_pixels(
-        *inputs,
+        inputs.means2d,
+        inputs.conics,
+        inputs.opacities,
+        inputs.colors,
         lists,
         width=static.width,
         height=static.height,

@@ -4,6 +4,8 @@ Channels are summed one by one: exact matrix products keep whole rows and column
 their factors in registers, of which there are too few.
 """
 
+import functools
+import operator
 from functools import partial
 
 import jax
@@ -125,9 +127,8 @@ def _backward_kernel(
     def add(state):
         k, light, behind = state
         slots = pl.ds(k * chunk, chunk)
-        shade = sum(
-            grad(f) * rows_ref[GEOMETRY_ROWS + f, slots] for f in range(channels)
-        )
+        shades = (grad(f) * rows_ref[GEOMETRY_ROWS + f, slots] for f in range(channels))
+        shade = functools.reduce(operator.add, shades)
         light, behind, by_geometry, weight = backward_chunk(
             light,
             behind,
