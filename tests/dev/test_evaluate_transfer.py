@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from npga_jax.training.build import distill_options
 
 from npga_jax.app import cli
 from npga_jax.distillation.distill import initial_forward
