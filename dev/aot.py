@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from size_limits import check_sizes
 
 from npga_jax.app import cli
-from npga_jax.core import InputError, check_output, runtime, write_json
+from npga_jax.core import InputError, check_output, write_json
 from npga_jax.training import PresetName
 
 TargetName = Literal["tpu-v5e", "tpu-v6e", "h100", "cuda-lowering", "tpu-lowering"]
@@ -110,7 +110,6 @@ def main(cfg: AotConfig) -> None:
     target = TARGETS[cfg.target]
     check_installed(cfg.target, target)
     _prepare_process()
-    runtime.use_exact_products()
     import jax
 
     devices = topology_devices(target) if target.module else jax.devices()[:1]

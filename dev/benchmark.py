@@ -111,7 +111,6 @@ def check(cfg: BenchmarkConfig) -> None:
 def measure(cfg: BenchmarkConfig) -> dict[str, Any]:
     """Measures and prints the parts that are asked for, ready for JSON."""
     runtime.use_wide_vectors()
-    runtime.use_exact_products()
     if cfg.num_devices > 1:
         runtime.use_cpu_devices(cfg.num_devices)
     if cfg.cache:

@@ -30,7 +30,7 @@ class Device(NamedTuple):
     """Peak rates of one chip."""
 
     vector: float  # float32 operations per second outside of matrix units
-    matrix: float  # products of float32 matrices, exact (`runtime.use_exact_products`)
+    matrix: float  # products of float32 matrices, exact (`core.exact_products`)
     bandwidth: float  # bytes per second
 
 

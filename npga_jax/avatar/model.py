@@ -16,6 +16,7 @@ from npga_jax.core import (
     RenderOutput,
     Splats,
     clip_with_way_back,
+    exact_products,
     logit,
     quat_multiply,
     rotmat_to_quat,
@@ -91,6 +92,7 @@ def bounded_scales(log_scales: jax.Array) -> jax.Array:
     return jnp.exp(clip_with_way_back(log_scales, low, high))
 
 
+@exact_products
 def deform_gaussians(
     method: Method,
     params: AvatarParams,
@@ -145,6 +147,7 @@ def head_viewmats(viewmats: jax.Array, world_from_head: jax.Array) -> jax.Array:
     return combined.at[:, :3].divide(scale)
 
 
+@exact_products
 def render_views(
     method: Method,
     params: AvatarParams,

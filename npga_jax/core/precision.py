@@ -13,7 +13,8 @@ def exact_products(fn: Function) -> Function:
     """Multiplies float32 matrices in float32 in all that `fn` traces, gradients too.
 
     GPUs would round the factors to 10 bits and TPUs to 7, which distances, root finding
-    and the tracker cannot do with. Beneath `jax.jit`, if there is one.
+    and the tracker cannot do with; on an H200 it makes a training step 6 to 25 % longer
+    (docs/notes/performance.md). Beneath `jax.jit`, if there is one.
 
     Args:
       fn: any function; may call itself or others that are wrapped.

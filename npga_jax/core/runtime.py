@@ -40,18 +40,6 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def use_exact_products() -> None:
-    """Multiplies float32 matrices in float32 on every platform.
-
-    GPUs would round the factors to 10 bits and TPUs to 7, which tracking and root
-    finding cannot do with. On an H200 it makes a training step 6 to 25 % longer
-    (docs/notes/performance.md).
-    """
-    import jax
-
-    jax.config.update("jax_default_matmul_precision", "highest")
-
-
 def use_cpu_devices(count: int) -> None:
     """Splits the CPU into `count` devices; nothing happens on another platform.
 
@@ -82,7 +70,6 @@ def configure(num_cpu_devices: int = 0) -> None:
         uses all cores.
     """
     use_wide_vectors()
-    use_exact_products()
     use_compilation_cache()
     if num_cpu_devices > 1:
         use_cpu_devices(num_cpu_devices)

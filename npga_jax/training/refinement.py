@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.avatar import Method
-from npga_jax.core import Batch
+from npga_jax.core import Batch, exact_products
 from npga_jax.data import Capture, Views, load_batch
 from npga_jax.training.density import (
     DensityReport,
@@ -70,6 +70,7 @@ class Refiner:
         quiet = method.replace(code_noise=0.0)
         keys = (jax.random.key(0), jax.random.key(0))
 
+        @exact_products
         def add_view(
             stats: ViewStats, state: TrainState, batch: Batch
         ) -> tuple[ViewStats, jax.Array, jax.Array]:

@@ -15,7 +15,7 @@ from npga_jax.avatar import (
     head_viewmats,
     render_views,
 )
-from npga_jax.core import AvatarParams, Batch
+from npga_jax.core import AvatarParams, Batch, exact_products
 from npga_jax.training.losses import composite_target, mean_psnr, weighted_terms
 from npga_jax.training.state import TrainState
 
@@ -59,6 +59,7 @@ class Frames(NamedTuple):
     background: float = 1.0
 
 
+@exact_products
 def view_step(
     method: Method,
     terms: tuple[LossTerm, ...],
@@ -142,6 +143,7 @@ def make_train_step(
         values["psnr"] = mean_psnr(view.shown, view.target)
         return loss, (values, view.out)
 
+    @exact_products
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         noise_key, terms_key, explore_key = jax.random.split(key, 3)

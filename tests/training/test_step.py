@@ -10,6 +10,7 @@ import pytest
 from npga_jax.training.settings import OptimConfig
 from npga_jax.training.state import average_in
 from tests import small_scene
+from tests.exact_products import inexact_products
 
 NUM_STEPS = 300
 CONFIG = dataclasses.replace(
@@ -135,3 +136,9 @@ def test_same_start_ends_the_same_to_the_last_bit(step):
         return state
 
     jax.tree.map(np.testing.assert_array_equal, run(), run())
+
+
+def test_products_are_exact_whoever_calls():
+    """GPUs would round the factors of what does not ask for more."""
+    step, state = small_scene.make_step(cfg=CONFIG), small_scene.make_state(CONFIG)
+    assert not inexact_products(step, state, small_scene.make_batches()[0])
