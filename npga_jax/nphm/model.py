@@ -132,7 +132,7 @@ def apply_deformation(
     """
     skip = (len(layers) - 1) // 2
     dim = points.shape[-1]
-    h = None
+    h = points
     for i, layer in enumerate(layers):
         w, b = layer["w"], layer["b"]
         if i in (0, skip):

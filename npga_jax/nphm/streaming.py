@@ -295,7 +295,7 @@ def _block(points: jax.Array, i: jax.Array) -> jax.Array:
 
 
 def _for_blocks(
-    body: Callable[[jax.Array], Any], count: jax.Array, capacity: int
+    body: Callable[[jax.Array], Any], count: jax.Array | int, capacity: int
 ) -> Any:
     """Joins the rows that `body` returns for the first `count` blocks.
 

@@ -167,7 +167,7 @@ class TorchArchive:
                 f"{self._path}: its entry data/{key[:80]} has {len(data):,} bytes, "
                 f"expected {expected:,}."
             )
-        stored = np.frombuffer(data, dtype.newbyteorder(self._order))
+        stored = np.frombuffer(data, self._order + dtype.str[1:])
         strides = [stride * dtype.itemsize for stride in tensor.strides]
         view = np.lib.stride_tricks.as_strided
         array = view(stored[tensor.offset :], tensor.shape, strides).astype(dtype, "C")

@@ -1,7 +1,7 @@
 """Choosing anchors: vertices around which the local networks of a prior live."""
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from npga_jax.core import InputError
 
@@ -11,7 +11,7 @@ _PLANE = 0.02
 
 def mirror_vertices(vertices: np.ndarray) -> np.ndarray:
     """The vertex nearest to each one's mirror image at x = 0: [V, 3] -> [V]."""
-    return cKDTree(vertices).query(vertices * np.array([-1, 1, 1]))[1]
+    return KDTree(vertices).query(vertices * np.array([-1, 1, 1]))[1]
 
 
 def vertex_density(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import maximum_filter
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from npga_jax.core import edge_strain
 from npga_jax.nphm import RANDOM_BOX, RANDOM_POINTS, ScanBatch
@@ -282,7 +282,7 @@ class Sampler:
     @staticmethod
     def _is_nearest(vertices, points, distance):
         """Whether the distance to the surface is not less than the displacement."""
-        tree = cKDTree(vertices[::_VALID_STRIDE])
+        tree = KDTree(vertices[::_VALID_STRIDE])
         nearest = tree.query(points)[0]
         return nearest > 0.9 * np.abs(distance)
 

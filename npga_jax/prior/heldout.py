@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npga_jax.core import vertex_normals
 from npga_jax.nphm import MILLIMETRES_PER_UNIT, Codes, project_to_surface
@@ -74,7 +75,7 @@ def scan_prior(loaded: LoadedPrior, noise_mm: float = 2.0) -> PriorWeights:
     )
 
 
-def codes_of(loaded: LoadedPrior, geo: np.ndarray, exp: np.ndarray) -> Codes:
+def codes_of(loaded: LoadedPrior, geo: ArrayLike, exp: ArrayLike) -> Codes:
     """Codes of one head, without appearance."""
     app = np.zeros(loaded.model.cfg.lat_dim_app, np.float32)
     return Codes(geo=np.asarray(geo), app=app, exp=np.asarray(exp))

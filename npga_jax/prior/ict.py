@@ -283,7 +283,7 @@ def ict_scans(
         mean=to_nphm(small.neutral),
         identity_of=identity_of,
         is_neutral=np.arange(count) % per_person == 0,
-        eyes_valid=(weights < hiding).all(axis=1),
+        eyes_valid=np.all(weights < hiding, axis=1),
         posed_fn=posed,
         neutral_fn=neutral,
         source="ICT-FaceKit Light (USC ICT, MIT licence), drawn at random",

@@ -8,7 +8,7 @@ code as those of the displacements. Training goes on from there.
 """
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from npga_jax.nphm import NPHMConfig
 from npga_jax.prior.anchors import mirror_vertices
@@ -90,7 +90,7 @@ def _local_codes(
     count, dim = len(neutral), cfg.lat_dim_loc_geo
     mirror = mirror_vertices(mean)
     sparse = np.arange(0, len(mean), 2)
-    tree = cKDTree(mean[sparse])
+    tree = KDTree(mean[sparse])
     codes = np.zeros((count, cfg.num_sources, dim), np.float32)
 
     def patch(vertices: np.ndarray, anchor: int) -> np.ndarray:

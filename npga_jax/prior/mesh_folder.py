@@ -121,7 +121,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
             "number above 0 and three numbers."
         )
     return {
-        "metres_per_unit": float(scale),
+        "metres_per_unit": float(numbers[0]),
         "origin": numbers[1:],
         "outer": given.get("outer", []),
         "eyes": given.get("eyes", []),

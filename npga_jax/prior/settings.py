@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -70,7 +70,7 @@ class PriorConfig:
         )
 
 
-QUICK = {"steps": 1500, "identities": 256}
+QUICK: dict[str, Any] = {"steps": 1500, "identities": 256}
 
 
 _LEAST = {
