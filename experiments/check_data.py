@@ -118,7 +118,7 @@ def print_survey(survey: Survey, untracked: Collection[str] = ()) -> None:
             f"{list_driving(survey, sequence)}"
         )
     need = sum(
-        video_cache.bytes_needed(survey.entries[key], survey.num_frames.get(key, 0))
+        video_cache.bytes_needed(survey.entries[key], survey.num_frames(key))
         for key in survey.missing
     )
     if survey.entries:
