@@ -151,9 +151,9 @@ def draw_contact_sheet(capture: Capture) -> Image.Image | None:
     Each camera's image is shown as it is and, to its right, with the points.
     """
     timestep = find_neutral(capture)
-    if timestep is None:
+    points = capture.points(timestep) if timestep else None
+    if timestep is None or points is None:
         return None
-    points = capture.points(timestep)
     tiles = []
     for camera_id in spread_cameras(capture, timestep):
         camera = capture.camera(timestep, camera_id)

@@ -190,7 +190,8 @@ def _uneven_moments(path: Path) -> list[int]:
     if len(stamps) < 3:
         return []
     apart = np.diff(stamps)
-    moments = np.cumsum(np.maximum(1, np.round(apart / np.median(apart))))
+    usual = np.sort(apart)[(len(apart) - 1) // 2]
+    moments = np.cumsum(np.maximum(1, np.round(apart / usual)))
     if moments[-1] == len(apart):
         return []
     if moments[-1] >= 2 * len(stamps):
@@ -225,8 +226,9 @@ def _picture(path: Path, frame: av.VideoFrame, kind: Kind) -> np.ndarray:
         pixels = pixels.swapaxes(0, 1)
         a, d = c, b
     elif {abs(a), abs(d)} != {_ONE} or {b, c} != {0}:
+        angle = np.degrees(np.arctan2(-b, a))
         raise InputError(
-            f"{path} is to be shown turned by {frame.rotation} degrees (display matrix "
+            f"{path} is to be shown turned by {angle:.0f} degrees (display matrix "
             f"{a / _ONE:g} {b / _ONE:g} {c / _ONE:g} {d / _ONE:g}); expected right "
             "angles. Write its frames as they are to be seen, without a matrix."
         )

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from npga_jax.core import InputError
 from npga_jax.data import decoding as video
 from npga_jax.data import video_cache
@@ -33,7 +35,9 @@ from npga_jax.data.nersemble_files import (
     find_sources,
     report_lacking,
 )
+from npga_jax.data.pcd import read_pcd, unused_fields
 from npga_jax.data.settings import CaptureConfig
+from npga_jax.data.world import normal_sign, say_wrong_world
 
 _TARGET_FPS = 24.0
 
@@ -131,6 +135,7 @@ def survey_nersemble(
     _list_entries(survey, cfg)
     _measure_entries(survey)
     _find_timesteps(survey)
+    _check_world(survey)
     return survey
 
 
@@ -279,6 +284,38 @@ def _frames_with_codes(
             f"videos have {num_frames} frames."
         )
     return kept
+
+
+def _check_world(survey: Survey) -> None:
+    """Compares cameras, heads and the first cloud that is used."""
+    frames = ((t.sequence, t.frame_id) for t in survey.timesteps)
+    path = next((survey.clouds[f] for f in frames if f in survey.clouds), None)
+    cameras = tuple(survey.views.values())
+    cloud = survey.attempt(read_pcd, path) if path else None
+    poses = [track.world_from_head[:, :3, 3] for track in survey.tracks.values()]
+    wrong = say_wrong_world(cameras, cloud, np.concatenate(poses or [np.empty((0, 3))]))
+    if wrong:
+        survey.problems.append(f"{survey.folder}: {wrong}")
+    if cloud is None or path is None:
+        if survey.clouds and survey.timesteps and path is None:
+            survey.notes.append(
+                f"None of the {count_things(survey.clouds, 'point cloud')} is of a "
+                "frame that is used."
+            )
+        return
+    unused = survey.attempt(unused_fields, path)
+    if unused:
+        survey.notes.append(
+            f"Fields of the point clouds that are not used: {', '.join(unused)}."
+        )
+    survey.normal_sign = normal_sign(cameras, cloud)
+    if survey.normal_sign != 1:
+        what = (
+            "point inward: they are turned"
+            if survey.normal_sign < 0
+            else "point inward as often as outward: they are not used"
+        )
+        survey.notes.append(f"Normals of the point clouds (see {path}) {what}.")
 
 
 def _common_length(survey: Survey, contents: dict[EntryKey, video.Contents]) -> int:
