@@ -118,7 +118,7 @@ def print_survey(survey: Survey, untracked: Collection[str] = ()) -> None:
             f"{list_driving(survey, sequence)}"
         )
     need = sum(
-        video_cache.bytes_needed(survey.entries[key], survey.num_frames.get(key, 0))
+        video_cache.bytes_needed(survey.entries[key], survey.num_frames(key))
         for key in survey.missing
     )
     if survey.entries:
@@ -151,9 +151,9 @@ def draw_contact_sheet(capture: Capture) -> Image.Image | None:
     Each camera's image is shown as it is and, to its right, with the points.
     """
     timestep = find_neutral(capture)
-    if timestep is None:
+    points = capture.points(timestep) if timestep else None
+    if timestep is None or points is None:
         return None
-    points = capture.points(timestep)
     tiles = []
     for camera_id in spread_cameras(capture, timestep):
         camera = capture.camera(timestep, camera_id)

@@ -90,8 +90,8 @@ class NersembleCapture(Capture):
         entry = self.entries.get((timestep.sequence, camera_id, kind))
         if entry is None:
             return None
-        if not self.is_decoded and video_cache.num_source_frames(entry) is None:
-            num_frames = video.probe(entry.source, kind).num_frames
+        if not self.is_decoded and video_cache.cached_contents(entry) is None:
+            num_frames = video.probe(entry.source, kind).contents.num_frames
             video_cache.fill_cache([entry], [num_frames], progress=False)
         return video_cache.read_frame(entry, timestep.frame_id // self.frame_stride)
 
@@ -149,7 +149,7 @@ def decode_all(
         return survey
     video_cache.fill_cache(
         [survey.entries[key] for key in survey.missing],
-        [survey.num_frames.get(key, 0) for key in survey.missing],
+        [survey.num_frames(key) for key in survey.missing],
         progress=progress,
     )
     return survey_nersemble(root, survey.subject, cfg, need_driving=survey.need_driving)

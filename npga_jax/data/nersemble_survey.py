@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from npga_jax.core import InputError
 from npga_jax.data import decoding as video
 from npga_jax.data import video_cache
@@ -33,7 +35,9 @@ from npga_jax.data.nersemble_files import (
     find_sources,
     report_lacking,
 )
+from npga_jax.data.pcd import read_pcd, unused_fields
 from npga_jax.data.settings import CaptureConfig
+from npga_jax.data.world import normal_sign, say_wrong_world
 
 _TARGET_FPS = 24.0
 
@@ -61,11 +65,15 @@ class Survey(Findings):
     driving_paths: dict[str, Path] = dataclasses.field(default_factory=dict)  # used
     tracks: dict[str, DrivingFile] = dataclasses.field(default_factory=dict)
     entries: dict[EntryKey, video_cache.Entry] = dataclasses.field(default_factory=dict)
-    num_frames: dict[EntryKey, int] = dataclasses.field(default_factory=dict)
+    contents: dict[EntryKey, video.Contents] = dataclasses.field(default_factory=dict)
     missing: list[EntryKey] = dataclasses.field(default_factory=list)  # not in cache
     timesteps: tuple[Timestep, ...] = ()
     clouds: dict[tuple[str, int], Path] = dataclasses.field(default_factory=dict)
     normal_sign: int = 1  # -1 where normals of clouds point inward
+
+    def num_frames(self, key: EntryKey) -> int:
+        """Frames of a file, as far as known; else 0."""
+        return self.contents[key].num_frames if key in self.contents else 0
 
 
 def survey_nersemble(
@@ -127,6 +135,7 @@ def survey_nersemble(
     _list_entries(survey, cfg)
     _measure_entries(survey)
     _find_timesteps(survey)
+    _check_world(survey)
     return survey
 
 
@@ -198,18 +207,28 @@ def _list_entries(survey: Survey, cfg: CaptureConfig) -> None:
 
 
 def _measure_entries(survey: Survey) -> None:
-    """Counts frames: those in the cache, or else what the sources' headers say."""
+    """Finds out what is in the files: from the cache, or else from their headers."""
     for key, entry in survey.entries.items():
-        count = video_cache.num_source_frames(entry)
-        if count is None:
+        contents = video_cache.cached_contents(entry)
+        if contents is None:
             survey.missing.append(key)
-            count = survey.attempt(_stated_frames, entry, survey.video_size)
-        if count:
-            survey.num_frames[key] = count
+            contents = survey.attempt(_stated_contents, entry, survey.video_size)
+        if contents is None:
+            continue
+        if contents.num_frames:
+            survey.contents[key] = contents
+        if contents.matte_problem:
+            survey.problems.append(
+                f"{entry.source} is no matte: {contents.matte_problem}; expected 255 "
+                "on the person and 0 elsewhere. Write it again, or pass "
+                "--capture.no-mattes to use none at all."
+            )
 
 
-def _stated_frames(entry: video_cache.Entry, video_size: tuple[int, int]) -> int:
-    """Number of frames that a source states; 0 if it does not.
+def _stated_contents(
+    entry: video_cache.Entry, video_size: tuple[int, int]
+) -> video.Contents:
+    """What a source states to hold.
 
     Raises:
       InputError: if it cannot be opened, or is a video of another size.
@@ -220,25 +239,26 @@ def _stated_frames(entry: video_cache.Entry, video_size: tuple[int, int]) -> int
             f"{entry.source} is {info.width}x{info.height}, but other videos are "
             f"{video_size[0]}x{video_size[1]}. Use videos of one size."
         )
-    return info.num_frames
+    return info.contents
 
 
 def _find_timesteps(survey: Survey) -> None:
     """Keeps the frames that have both images and, if there is a track, a code."""
     timesteps: list[Timestep] = []
     for sequence in survey.sequences:
-        counts = {k: n for k, n in survey.num_frames.items() if k[0] == sequence}
-        if not counts or (survey.need_driving and sequence not in survey.tracks):
+        contents = {k: c for k, c in survey.contents.items() if k[0] == sequence}
+        if not contents or (survey.need_driving and sequence not in survey.tracks):
             continue
-        num_frames = _common_length(survey, counts)
-        frames = range(0, num_frames, survey.stride)
+        num_frames = _common_length(survey, contents)
+        missing = _missing_moments(survey, contents)
+        frames = [f for f in range(0, num_frames, survey.stride) if f not in missing]
         for frame_id in _frames_with_codes(survey, sequence, frames, num_frames):
             timesteps.append(Timestep(len(timesteps), sequence, frame_id))
     survey.timesteps = tuple(timesteps)
 
 
 def _frames_with_codes(
-    survey: Survey, sequence: str, frames: range, num_frames: int
+    survey: Survey, sequence: str, frames: Sequence[int], num_frames: int
 ) -> Sequence[int]:
     """Those frames of a sequence that its codes are for; all if it has no codes."""
     if sequence not in survey.tracks:
@@ -266,14 +286,76 @@ def _frames_with_codes(
     return kept
 
 
-def _common_length(survey: Survey, counts: dict[EntryKey, int]) -> int:
-    """Frames that all files of a sequence have; they may differ by one."""
+def _check_world(survey: Survey) -> None:
+    """Compares cameras, heads and the first cloud that is used."""
+    frames = ((t.sequence, t.frame_id) for t in survey.timesteps)
+    path = next((survey.clouds[f] for f in frames if f in survey.clouds), None)
+    cameras = tuple(survey.views.values())
+    cloud = survey.attempt(read_pcd, path) if path else None
+    poses = [track.world_from_head[:, :3, 3] for track in survey.tracks.values()]
+    wrong = say_wrong_world(cameras, cloud, np.concatenate(poses or [np.empty((0, 3))]))
+    if wrong:
+        survey.problems.append(f"{survey.folder}: {wrong}")
+    if cloud is None or path is None:
+        if survey.clouds and survey.timesteps and path is None:
+            survey.notes.append(
+                f"None of the {count_things(survey.clouds, 'point cloud')} is of a "
+                "frame that is used."
+            )
+        return
+    unused = survey.attempt(unused_fields, path)
+    if unused:
+        survey.notes.append(
+            f"Fields of the point clouds that are not used: {', '.join(unused)}."
+        )
+    survey.normal_sign = normal_sign(cameras, cloud)
+    if survey.normal_sign != 1:
+        what = (
+            "point inward: they are turned"
+            if survey.normal_sign < 0
+            else "point inward as often as outward: they are not used"
+        )
+        survey.notes.append(f"Normals of the point clouds (see {path}) {what}.")
+
+
+def _common_length(survey: Survey, contents: dict[EntryKey, video.Contents]) -> int:
+    """Frames that all files of a sequence have.
+
+    They may differ by one at the end; but where time stamps say that a file lacks
+    frames or begins later, what is one shorter may lack another frame.
+    """
+    counts = {key: c.num_frames for key, c in contents.items()}
     short = min(counts, key=counts.__getitem__)
     long = max(counts, key=counts.__getitem__)
-    if counts[long] - counts[short] > 1:
+    late = max(contents, key=lambda key: contents[key].start)
+    begins = min((c.start for k, c in contents.items() if k[2] != "labels"), default=0)
+    is_late = (contents[late].start - begins) * survey.video_fps > 0.5
+    is_uneven = is_late or any(c.missing for c in contents.values())
+    if counts[long] - counts[short] > (0 if is_uneven else 1):
+        why = "they must not differ by more than 1"
+        if is_late:
+            seconds = contents[late].start - begins
+            why = f"{survey.entries[late].source} begins {seconds:.3f} s after others"
+        elif is_uneven:
+            why = "with time stamps that leave out frames, all must be of one length"
         survey.problems.append(
             f"{survey.entries[short].source} has {counts[short]} frames, but "
-            f"{survey.entries[long].source} has {counts[long]}: they must not differ "
-            "by more than 1. Make or download the shorter one again."
+            f"{survey.entries[long].source} has {counts[long]}: {why}. Make or "
+            "download the shorter one again."
         )
     return counts[short]
+
+
+def _missing_moments(
+    survey: Survey, contents: dict[EntryKey, video.Contents]
+) -> set[int]:
+    """The frames that a file of a sequence lacks in between, by its time stamps."""
+    for (sequence, camera, kind), c in contents.items():
+        lost = [m for m in c.missing if m % survey.stride == 0]
+        if lost:
+            survey.notes.append(
+                f"{count_things(lost, 'frame')} of {sequence}, like {lost[0]}, "
+                f"{'is' if len(lost) == 1 else 'are'} missing in "
+                f"{FILES[kind][0]} of camera {camera} by its time stamps: left out."
+            )
+    return {m for c in contents.values() for m in c.missing}

@@ -38,8 +38,8 @@ def visible_points(
     if normals is not None:
         ray = centre - points
         ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
-        known = (normals**2).sum(-1) > 0.25
-        visible &= ~known | ((normals * ray).sum(-1) > _MIN_FACING)
+        unknown = (normals**2).sum(-1) <= 0.25
+        visible &= unknown | ((normals * ray).sum(-1) > _MIN_FACING)
     columns = int(camera.width // _CELL_PIXELS) + 1
     cell = (pixels // _CELL_PIXELS).astype(np.int64)
     cell = np.where(inside, cell[:, 1] * columns + cell[:, 0], 0)
@@ -47,8 +47,8 @@ def visible_points(
     nearest = np.full(rows * columns, np.inf)
     front = inside & (depth > 0)
     np.minimum.at(nearest, cell[front], depth[front])
-    visible &= depth < nearest[cell] + _BEHIND_METRES
-    return visible, np.where(inside[:, None], pixels, 0).astype(np.int64)
+    visible = visible & (depth < nearest[cell] + _BEHIND_METRES)
+    return visible, np.where(np.asarray(inside)[:, None], pixels, 0).astype(np.int64)
 
 
 def vote_labels(

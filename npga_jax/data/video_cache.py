@@ -8,7 +8,6 @@ that can be explained, not a crash, and resident memory stays flat.
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import math
@@ -17,21 +16,21 @@ import shutil
 import sys
 import time
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from npga_jax.core import InputError, cache_root
+from npga_jax.core import InputError, atomic_write, cache_root
 from npga_jax.data import decoding as video
 from npga_jax.data.color import apply_color_calibration
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _STALE_AFTER = 600.0  # Seconds after which an unfinished file has no writer any more.
 _KNOBS = (
-    "Point --capture.cache-dir at a larger disk, or take less with a larger "
-    "--capture.frame-stride or a smaller --capture.width."
+    "point --capture.cache-dir at a larger disk, or take less with a larger "
+    "--capture.frame-stride or a smaller --capture.width"
 )
 
 
@@ -75,13 +74,14 @@ def cache_folder(
     return cache_root(base) / f"{subject}-{digest}" / f"w{width}-s{stride}"
 
 
-def num_source_frames(entry: Entry) -> int | None:
-    """The source's true number of frames, or None if it is not in the cache."""
+def cached_contents(entry: Entry) -> video.Contents | None:
+    """What the source truly holds, or None if it is not in the cache."""
     try:
         stored = json.loads(entry.sidecar.read_text(encoding="utf-8"))
         is_whole = entry.array.stat().st_size == stored["array_size"]
         if stored["fingerprint"] == _fingerprint(entry) and is_whole:
-            return int(stored["num_source_frames"])
+            contents = stored["contents"]
+            return video.Contents(**contents | {"missing": tuple(contents["missing"])})
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
@@ -121,7 +121,7 @@ def fill_cache(
     if need > free:
         raise InputError(
             f"decoded frames need {format_bytes(need)}, but only {format_bytes(free)} "
-            f"are free in {folder}. {_KNOBS}"
+            f"are free in {folder}: {_KNOBS}."
         )
     report = _make_reporter(sum(num_frames)) if progress else lambda _: None
     for entry in entries:
@@ -196,29 +196,22 @@ def _fill_entry(entry: Entry, report: Callable[[int], None]) -> None:
     """Decodes one source; leaves either a whole array or none."""
     _make_folder(entry.array.parent)
     fingerprint = _fingerprint(entry)  # Of before: a change meanwhile is noticed.
-    part = entry.array.with_name(f"{entry.array.name}.{os.getpid()}.part")
-    with _explain_disk_errors(entry.array.parent):
-        entry.sidecar.unlink(missing_ok=True)
-        try:
-            with open(part, "wb") as file:
-                num_source = _write_frames(entry, file, report)
-            array_size = part.stat().st_size
-            os.replace(part, entry.array)
-        finally:
-            part.unlink(missing_ok=True)
-        content = {
-            "fingerprint": fingerprint,
-            "num_source_frames": num_source,
-            "array_size": array_size,
-        }
-        try:
-            part.write_text(json.dumps(content), encoding="utf-8")
-            os.replace(part, entry.sidecar)
-        finally:
-            part.unlink(missing_ok=True)
+    entry.sidecar.unlink(missing_ok=True)
+    with atomic_write(entry.array, instead=_KNOBS) as file:
+        contents = _write_frames(entry, file, report)
+        array_size = file.seek(0, os.SEEK_END)
+    content = {
+        "fingerprint": fingerprint,
+        "contents": dataclasses.asdict(contents),
+        "array_size": array_size,
+    }
+    with atomic_write(entry.sidecar, instead=_KNOBS) as file:
+        file.write(json.dumps(content).encode())
 
 
-def _write_frames(entry: Entry, file: BinaryIO, report: Callable[[int], None]) -> int:
+def _write_frames(
+    entry: Entry, file: BinaryIO, report: Callable[[int], None]
+) -> video.Contents:
     num_kept = 0
 
     def write_frame(frame: np.ndarray) -> None:
@@ -232,34 +225,17 @@ def _write_frames(entry: Entry, file: BinaryIO, report: Callable[[int], None]) -
 
     _write_header(file, 0, entry.frame_shape)
     start = file.tell()
-    num_source = video.decode(entry.source, entry.kind, entry.stride, write_frame)
+    contents = video.decode(entry.source, entry.kind, entry.stride, write_frame)
     file.seek(0)
     _write_header(file, num_kept, entry.frame_shape)
     # NumPy pads headers so that the first axis can grow in place.
     assert file.tell() == start
-    return num_source
+    return contents
 
 
 def _write_header(file: BinaryIO, num_frames: int, shape: tuple[int, ...]) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (num_frames, *shape)}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-@contextlib.contextmanager
-def _explain_disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"the disk filled up while decoding into {folder}. {_KNOBS}"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise InputError(
-                f"decoded frames cannot be written to {folder} ({error.strerror}). "
-                "Choose another place with --capture.cache-dir."
-            ) from error
-        raise
 
 
 def _make_folder(folder: Path) -> None:
