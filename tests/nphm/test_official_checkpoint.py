@@ -1,6 +1,4 @@
 import hashlib
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -12,9 +10,9 @@ from npga_jax.nphm.codebook import lookup_codes
 from npga_jax.nphm.mononphm import load_mononphm
 from npga_jax.nphm.official import official_from_params
 from npga_jax.nphm.storage import load_head_model
+from tests.scripts import Result, run_script
 from tests.small_head_model import is_same
 
-ROOT = Path(__file__).parents[2]
 GOLDENS = Path(__file__).parents[3] / "shared" / "goldens" / "mononphm"
 GOLDEN = "mono_reduced65_seed11"
 needs_goldens = pytest.mark.skipif(
@@ -103,21 +101,14 @@ def test_look_up_leaves_short_and_unselected_rows():
     np.testing.assert_array_equal(longer, codebook)
 
 
-def run_script(*arguments: str | Path) -> subprocess.CompletedProcess:
-    script = ROOT / "experiments" / "convert_prior.py"
-    return subprocess.run(
-        [sys.executable, script, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def convert(*arguments: str | Path) -> Result:
+    return run_script("experiments/convert_prior.py", *arguments)
 
 
 @needs_goldens
 def test_script_converts_the_official_checkpoint(golden, tmp_path):
     output = tmp_path / "prior.npz"
-    result = run_script(
+    result = convert(
         *("--checkpoint", golden["path"], "--config", golden["config"]),
         *("--anchors", golden["anchors"], "--output", output),
     )
@@ -135,7 +126,7 @@ def test_script_converts_the_official_checkpoint(golden, tmp_path):
 
 @needs_goldens
 def test_script_says_what_to_do_about_anchors(golden, tmp_path):
-    result = run_script(
+    result = convert(
         *("--checkpoint", golden["path"], "--config", golden["config"]),
         *("--output", tmp_path / "x.npz"),
     )
