@@ -1,22 +1,17 @@
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from PIL import Image
 
 from npga_jax.data.driving import tracked_folder
+from tests.scripts import Result, run_script
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "check_data.py"
 
-
-def check(root: Path, tmp_path: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPT), "--subject", "074"]
+def check(root: Path, tmp_path: Path, *options: str) -> Result:
+    command = ["--subject", "074"]
     command += ["--data-root", str(root), "--output", str(tmp_path / "out")]
     command += ["--capture.width", "16", "--capture.cache-dir", str(tmp_path / "cache")]
-    return subprocess.run(
-        [*command, *options], capture_output=True, text=True, check=False
-    )
+    return run_script("experiments/check_data.py", *command, *options)
 
 
 def test_good_capture_gets_a_contact_sheet(written, tmp_path):

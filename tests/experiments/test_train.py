@@ -1,7 +1,6 @@
-"""The training command as a user types it, in processes of its own."""
+"""The training command as a user types it; what is stopped is a process of its own."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,8 +15,8 @@ from npga_jax.core import checkpoint
 from npga_jax.core.checkpoint import CHECKPOINTS
 from npga_jax.training import parallel
 from npga_jax.training.run_folder import read_config
+from tests.scripts import ROOT, run_script
 
-ROOT = Path(__file__).parents[2]
 SMALL = (
     "--capture.width=32",
     "--capture.driving=blendshapes",
@@ -35,10 +34,8 @@ SMALL = (
 )
 
 
-def command(capture, output, *options):
+def options_for(capture, output, *options):
     return [
-        sys.executable,
-        str(ROOT / "experiments" / "train.py"),
         f"--subject={capture.subject}",
         f"--data-root={capture.root}",
         f"--output={output}",
@@ -47,10 +44,8 @@ def command(capture, output, *options):
     ]
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        *arguments, capture_output=True, text=True, timeout=300, **options
-    )
+def run(*arguments, cwd=ROOT):
+    return run_script("experiments/train.py", *arguments, cwd=cwd)
 
 
 def steps_logged(folder: Path) -> list[int]:
@@ -76,6 +71,8 @@ def _leaves(tree):
 
 def stop_at(arguments, folder: Path, condition, signal_number) -> tuple[int, str]:
     """Starts a run, sends it a signal once the condition holds."""
+    script = str(ROOT / "experiments" / "train.py")
+    arguments = [sys.executable, script, *arguments]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline and not condition():
@@ -90,7 +87,7 @@ def stop_at(arguments, folder: Path, condition, signal_number) -> tuple[int, str
 def whole_run(tiny_capture, tmp_path_factory):
     """A run of 40 steps that nobody disturbed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    result = run(command(tiny_capture, folder, "--steps=40"))
+    result = run(*options_for(tiny_capture, folder, "--steps=40"))
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -115,7 +112,7 @@ def test_run_that_was_stopped_ends_like_one_that_was_not(
     tiny_capture, whole_run, tmp_path, signal_number
 ):
     folder = tmp_path / "stopped"
-    arguments = command(tiny_capture, folder, "--steps=40")
+    arguments = options_for(tiny_capture, folder, "--steps=40")
 
     def far_enough():
         return max(steps_logged(folder), default=0) >= 6
@@ -130,8 +127,7 @@ def test_run_that_was_stopped_ends_like_one_that_was_not(
         assert code == -signal.SIGKILL
         assert saved >= 4
     # As the message says: the settings are the run's own.
-    script = str(ROOT / "experiments" / "train.py")
-    result = run([sys.executable, script, "--resume", f"--output={folder}"])
+    result = run("--resume", f"--output={folder}")
     assert result.returncode == 0, result.stderr
     assert f"resuming at step {saved}" in result.stdout
     assert steps_logged(folder) == list(range(1, 41))
@@ -153,7 +149,7 @@ def test_second_run_over_the_first_changes_nothing(
     tiny_capture, whole_run, options, message
 ):
     before = {p: p.stat().st_mtime_ns for p in whole_run.rglob("*") if p.is_file()}
-    result = run(command(tiny_capture, whole_run, *options))
+    result = run(*options_for(tiny_capture, whole_run, *options))
     assert result.returncode == 2
     assert message in result.stderr and "Traceback" not in result.stderr
     after = {p: p.stat().st_mtime_ns for p in whole_run.rglob("*") if p.is_file()}
@@ -162,8 +158,8 @@ def test_second_run_over_the_first_changes_nothing(
 
 def test_unknown_subject_fails_at_once_and_leaves_nothing(tiny_capture, tmp_path):
     folder = tmp_path / "none"
-    arguments = command(tiny_capture, folder, "--steps=4", "--subject=75")
-    result = run(arguments, cwd=tmp_path, env={**os.environ})
+    arguments = options_for(tiny_capture, folder, "--steps=4", "--subject=75")
+    result = run(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert "75" in result.stderr and str(tiny_capture.root) in result.stderr
     assert "Traceback" not in result.stderr
@@ -186,9 +182,8 @@ def test_unknown_subject_fails_at_once_and_leaves_nothing(tiny_capture, tmp_path
 def test_mistakes_are_sentences_and_leave_nothing(
     tiny_capture, tmp_path, options, message
 ):
-    script = str(ROOT / "experiments" / "train.py")
     data = [f"--data-root={tiny_capture.root}", f"--subject={tiny_capture.subject}"]
-    result = run([sys.executable, script, *data, *SMALL, *options], cwd=tmp_path)
+    result = run(*data, *SMALL, *options, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr and "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,4 @@
 import hashlib
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -10,7 +8,8 @@ import pytest
 from npga_jax.nphm.mononphm import load_mononphm
 from npga_jax.nphm.official import official_from_params
 from npga_jax.nphm.storage import load_head_model
-from tests.nphm_case import GOLDENS, ROOT, needs_goldens
+from tests.nphm_case import GOLDENS, needs_goldens
+from tests.scripts import Result, run_script
 from tests.small_head_model import is_same
 
 GOLDEN = "mono_reduced65_seed11"
@@ -74,21 +73,14 @@ def test_official_codebooks_are_those_after_the_look_up(golden):
             np.testing.assert_array_equal(codebooks[key], expected[f"after/{key}"])
 
 
-def run_script(*arguments: str | Path) -> subprocess.CompletedProcess:
-    script = ROOT / "experiments" / "convert_prior.py"
-    return subprocess.run(
-        [sys.executable, script, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def convert(*arguments: str | Path) -> Result:
+    return run_script("experiments/convert_prior.py", *arguments)
 
 
 @needs_goldens
 def test_script_converts_the_official_checkpoint(golden, tmp_path):
     output = tmp_path / "prior.npz"
-    result = run_script(
+    result = convert(
         *("--checkpoint", golden["path"], "--config", golden["config"]),
         *("--anchors", golden["anchors"], "--output", output),
     )
@@ -106,7 +98,7 @@ def test_script_converts_the_official_checkpoint(golden, tmp_path):
 
 @needs_goldens
 def test_script_says_what_to_do_about_anchors(golden, tmp_path):
-    result = run_script(
+    result = convert(
         *("--checkpoint", golden["path"], "--config", golden["config"]),
         *("--output", tmp_path / "x.npz"),
     )

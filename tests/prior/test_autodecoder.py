@@ -1,8 +1,6 @@
 """The auto-decoder: steps, codes, halting, and the command line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -20,9 +18,9 @@ from npga_jax.prior.settings import PriorConfig, check_settings
 from npga_jax.prior.validation import validate
 from npga_jax.tracking.head_prior import open_prior
 from tests.exact_products import inexact_products
+from tests.scripts import Result, run_script
 from tests.small_scans import small_scans, write_mesh_folder
 
-ROOT = Path(__file__).parents[2]
 SMALL = {
     "steps": 24,
     "scans_per_step": 2,
@@ -153,13 +151,8 @@ def test_numbers_out_of_range_are_named(change, said):
     assert str(error.value).startswith(said)
 
 
-def run(*args: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "experiments/train_prior.py", *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+def run(*args: str) -> Result:
+    return run_script("experiments/train_prior.py", *args)
 
 
 def test_command_line_trains_resumes_and_refuses(mesh_folder, tmp_path):

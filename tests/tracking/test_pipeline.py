@@ -1,8 +1,6 @@
 """From a capture's clouds to driving codes: real files, the packaged head model."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +16,9 @@ from npga_jax.tracking.files import model_name
 from npga_jax.tracking.head_prior import open_prior
 from npga_jax.tracking.options import TrackingOptions
 from npga_jax.tracking.pipeline import track_subject
+from tests.scripts import run_script
 from tests.synthetic_capture import write_capture, write_pcd
 
-ROOT = Path(__file__).parents[2]
 SEQUENCES = ("EXP-1-head", "FREE")
 OPTIONS = TrackingOptions(points=250, identity_frames=3, joint_frames=3)
 
@@ -141,11 +139,6 @@ def test_frames_without_a_cloud_are_named_and_left_out(tracked):
 def test_mistakes_are_one_sentence_and_code_2(capture, tracked, args, said):
     base = ["--subject", capture.subject, "--data-root", str(capture.root)]
     base += ["--capture.width", "16", "--capture.cache-dir", str(tracked[1] / "cache")]
-    result = subprocess.run(
-        [sys.executable, "experiments/track.py", *base, *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    result = run_script("experiments/track.py", *base, *args)
     assert result.returncode == 2, result.stderr
     assert said in result.stderr and "Traceback" not in result.stderr
