@@ -4,28 +4,54 @@ import numpy as np
 import pytest
 from scipy.ndimage import correlate1d
 
+from npga_jax.avatar.method import LossTerm, StepView, terms_at
+from npga_jax.core.types import RenderOutput, Splats
+from npga_jax.training import losses
 from npga_jax.training.losses import (
     LARGE_SCALE,
-    LossWeights,
     composite_target,
     crop_around,
     mean_psnr,
-    photometric_terms,
     scale_excess,
-    weighted_sum,
+    weighted_terms,
 )
+from tests import small_scene
 
 SHAPE = (2, 14, 17, 3)
 _rng = np.random.default_rng(0)
 COLORS = _rng.uniform(size=SHAPE).astype(np.float32)
 TARGET = np.clip(COLORS + _rng.normal(0, 0.1, SHAPE), 0, 1).astype(np.float32)
-WEIGHTS = LossWeights(l1=0.7, ssim=0.2, alpha=0.3, residual=0.0)
+TERMS = (
+    LossTerm("l1", 0.7, losses.l1),
+    LossTerm("ssim", 0.2, losses.ssim),
+    LossTerm("alpha", 0.3, losses.alpha),
+)
 
 
-def loss(colors, alphas, target, matte, weights=WEIGHTS):
-    images = [jnp.asarray(x, jnp.float32) for x in (colors, alphas, target, matte)]
-    terms = photometric_terms(*images)
-    return weighted_sum(terms, weights), terms | {"psnr": mean_psnr(*images[::2])}
+def view_of(colors, alphas, target, matte):
+    """A view of a step that has images alone."""
+    colors, alphas, target, matte = (
+        jnp.asarray(x, jnp.float32) for x in (colors, alphas, target, matte)
+    )
+    out = RenderOutput(colors, None, alphas, *[None] * 4)
+    return StepView(
+        *[None] * 5,
+        out=out,
+        shown=colors,
+        target=target,
+        matte=matte,
+        parts=jnp.zeros_like(matte),
+        viewmats=None,
+        Ks=None,
+        graph=None,
+        key=jax.random.key(0),
+    )
+
+
+def loss(colors, alphas, target, matte, terms=TERMS):
+    view = view_of(colors, alphas, target, matte)
+    total, values = weighted_terms(terms, view)
+    return total, values | {"psnr": mean_psnr(view.shown, view.target)}
 
 
 def window_mean(image):
@@ -116,12 +142,36 @@ def test_target_is_the_person_on_the_background():
     np.testing.assert_allclose(image[0, 0, 2], [0.2, 0.4, 0.84], atol=1e-6)
 
 
-def test_terms_of_weight_zero_need_not_be_there():
-    terms = {"l1": 2.0, "ssim": 3.0}
-    weights = LossWeights(l1=0.5, ssim=1.0, alpha=0.0, residual=0.0)
-    assert weighted_sum(terms, weights) == 4.0
-    with pytest.raises(KeyError, match="alpha"):
-        weighted_sum(terms, weights._replace(alpha=0.1))
+def test_terms_of_weight_zero_or_of_later_are_not_computed():
+    def never(view):
+        raise AssertionError("it was computed")
+
+    method = small_scene.METHOD.with_term(LossTerm("zero", 0.0, never))
+    method = method.with_term(LossTerm("later", 1.0, never, start=0.5))
+    names = [t.name for t in terms_at(method, 0.4, has_mattes=True)]
+    assert names == ["l1", "ssim", "alpha", "residual"]
+    assert terms_at(method, 0.5, has_mattes=True)[-1].name == "later"
+    bare = [t.name for t in terms_at(method, 0.4, has_mattes=False)]
+    assert bare == ["l1", "ssim", "residual"]
+
+
+def test_each_term_has_a_key_of_its_own_whatever_others_there_are():
+    def draw(view):
+        return jax.random.uniform(view.key)
+
+    view = view_of(COLORS, COLORS[..., 0], TARGET, TARGET[..., 0])
+    a, b = LossTerm("a", 1.0, draw), LossTerm("b", 1.0, draw)
+    _, both = weighted_terms((a, b), view)
+    _, alone = weighted_terms((b,), view)
+    assert both["b"] == alone["b"] != both["a"]
+
+
+def test_parts_count_eyes_and_mouth_once_more():
+    view = view_of(COLORS, COLORS[..., 0], TARGET, TARGET[..., 0])
+    some = jnp.zeros(SHAPE[:3]).at[0, 3:5, 2:9].set(1.0)
+    value = losses.parts(view._replace(parts=some))
+    expected = np.abs(COLORS - TARGET)[0, 3:5, 2:9].sum() / COLORS.size
+    assert value == pytest.approx(expected, rel=1e-5)
 
 
 def test_crops_lie_around_their_centres_and_inside_the_image():
@@ -135,5 +185,6 @@ def test_crops_lie_around_their_centres_and_inside_the_image():
 
 def test_only_large_scales_of_living_gaussians_are_in_excess():
     scales = LARGE_SCALE * jnp.array([[1.0, 0.5, 0.2], [3.0, 2.0, 1.0], [9.0, 9, 9]])
-    excess = scale_excess(scales, jnp.array([True, True, False]))
+    splats = Splats(scales, None, scales, None, None)
+    excess = scale_excess(splats, jnp.array([True, True, False]))
     assert excess == pytest.approx((0 + 2 + 1) / 2, rel=1e-5)

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,21 +5,21 @@ import optax
 import pytest
 
 from npga_jax.core.types import AvatarParams, Gaussians
-from npga_jax.training.losses import LossWeights
 from npga_jax.training.optim import (
-    GroupRates,
     GroupRateState,
+    group_rates,
     make_optimizer,
     scale_by_group,
 )
-from npga_jax.training.settings import LossConfig, OptimConfig
+from npga_jax.training.settings import OptimConfig
 from tests import small_scene
 
 NUM_STEPS = 8
-RATES = GroupRates(
+CONFIG = OptimConfig(
     means=1e-4,
     detail=2e-3,
     coarse=3e-5,
+    screen=1e-3,
     quats=4e-3,
     log_scales=5e-3,
     logit_opacities=6e-2,
@@ -29,14 +27,15 @@ RATES = GroupRates(
     features=8e-4,
     final_fraction=0.05,
 )
-DECAYING = {"means", "detail", "coarse", "features"}
+RATES = group_rates(CONFIG, has_forward=True)
+DECAYING = {"means", "detail", "forward", "features"}
 
 
 def make_params():
     """All zeros, so that a parameter is the sum of its updates."""
     params, _ = small_scene.make_params(sh_degree=1)
-    coarse = {"layers": [{"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}]}
-    return jax.tree.map(jnp.zeros_like, params._replace(coarse=coarse))
+    forward = {"layers": [{"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}]}
+    return jax.tree.map(jnp.zeros_like, params._replace(forward=forward))
 
 
 def random_gradient(step):
@@ -61,7 +60,7 @@ def split_sh(params: AvatarParams):
         "sh": color[:, :1],
         "sh_rest": color[:, 1:],
         "detail": params.detail,
-        "coarse": params.coarse,
+        "forward": params.forward,
     }
 
 
@@ -73,7 +72,7 @@ def separate_adams():
         return at
 
     rates = RATES._asdict()
-    del rates["final_fraction"]
+    del rates["final_fraction"], rates["screen"]
     rates["sh_rest"] = rates["sh"] / 20
     adams = {
         name: optax.adam(schedule(rate) if name in DECAYING else rate, eps=1e-15)
@@ -103,7 +102,7 @@ def run(optimizer, params, num_steps, transform=lambda tree: tree):
 
 def test_one_adam_with_factors_is_one_adam_per_group():
     start = make_params()
-    ours = run(make_optimizer(RATES, NUM_STEPS), start, 10)
+    ours = run(make_optimizer(CONFIG, NUM_STEPS, has_forward=True), start, 10)
     theirs = run(separate_adams(), start, 10, split_sh)
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if i in (0, 9):
@@ -138,21 +137,25 @@ def test_step_sizes_fall_to_their_final_fraction_and_stay(count):
 
 def test_moments_have_the_shapes_of_the_parameters():
     params = make_params()
-    adam, _ = make_optimizer(RATES, NUM_STEPS).init(params)
+    adam, _ = make_optimizer(CONFIG, NUM_STEPS, has_forward=True).init(params)
     for moment in (adam.mu, adam.nu):
         assert isinstance(moment.gaussians, Gaussians)
         assert jax.tree.map(jnp.shape, moment) == jax.tree.map(jnp.shape, params)
 
 
-def test_defaults_are_those_of_the_command_line():
-    assert GroupRates()._asdict() == dataclasses.asdict(OptimConfig())
-    weights = dataclasses.asdict(LossConfig())
-    assert LossWeights()._asdict() == {k: weights[k] for k in LossWeights._fields}
+def test_detail_learns_gently_beside_the_forward_motion_unless_told_otherwise():
+    def detail(value, has_forward):
+        return group_rates(OptimConfig(detail=value), has_forward=has_forward).detail
+
+    assert detail(None, True) < detail(None, False)
+    assert detail(0.3, True) == detail(0.3, False) == 0.3
+    others = [group_rates(OptimConfig(), has_forward=f) for f in (True, False)]
+    assert others[0]._replace(detail=0) == others[1]._replace(detail=0)
 
 
 def test_what_carries_a_gaussian_is_not_trained():
     params = make_params()
-    optimizer = make_optimizer(RATES, NUM_STEPS)
+    optimizer = make_optimizer(CONFIG, NUM_STEPS, has_forward=True)
     gradient = jax.tree.map(jnp.ones_like, params)
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     np.testing.assert_array_equal(updates.gaussians.bindings, 0)
