@@ -3,7 +3,7 @@ from .app.library import load as load
 from .app.library import load_prior as load_prior
 from .app.library import open_capture as open_capture
 from .app.library import track as track
-from .app.train import train as train
+from .app.train_avatar import train as train
 from .avatar import Avatar as Avatar
 from .avatar import DensityControl as DensityControl
 from .avatar import Forward as Forward

@@ -15,7 +15,7 @@ from npga_jax.avatar.model import (
 )
 from npga_jax.avatar.settings import DetailConfig, ForwardConfig
 from npga_jax.core.types import AvatarParams, Batch, RenderOutput, Splats
-from npga_jax.training.default_method import default_method
+from npga_jax.training.building import default_method
 from npga_jax.training.settings import LossConfig, OptimConfig, TrainConfig
 from npga_jax.training.stages import run_optimizer
 from npga_jax.training.state import TrainState, init_train_state

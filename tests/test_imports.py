@@ -114,6 +114,18 @@ def test_rooms_are_entered_by_their_faces(path):
 
 
 @pytest.mark.parametrize("room", ROOMS)
+def test_no_function_hides_the_module_of_its_name(room):
+    shown = ast.parse((PACKAGE / room / "__init__.pyi").read_text()).body
+    names = {
+        alias.name
+        for node in shown
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    assert not names & {path.stem for path in (PACKAGE / room).glob("*.py")}
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_faces_show_what_there_is_and_what_is_wanted(room):
     module = importlib.import_module(f"npga_jax.{room}")
     for name in faces()[room]:

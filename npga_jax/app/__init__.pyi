@@ -16,5 +16,5 @@ from .shots import neutral_shot as neutral_shot
 from .shots import render_shots as render_shots
 from .shots import shot_of_timestep as shot_of_timestep
 from .shots import turntable_shots as turntable_shots
-from .train import run_training as run_training
-from .train import train as train
+from .train_avatar import run_training as run_training
+from .train_avatar import train as train

@@ -1,6 +1,6 @@
 """The method: what a run is made of, as one value.
 
-Built once (`training.default_method`, or a researcher's own file) and handed to the
+Built once (`training.building`, or a researcher's own file) and handed to the
 training step, density control, previews, evaluation and the exported avatar alike.
 Whoever wants another loss, F, G, density control or renderer replaces a field.
 """

@@ -4,9 +4,9 @@ from .artefact import AVATAR_FILE as AVATAR_FILE
 from .artefact import load_avatar as load_avatar
 from .artefact import make_avatar as make_avatar
 from .artefact import write_avatar as write_avatar
+from .building import default_method as default_method
+from .building import distill_options as distill_options
 from .curve import make_test_fn as make_test_fn
-from .default_method import default_method as default_method
-from .default_method import distill_options as distill_options
 from .density import DensityReport as DensityReport
 from .density import ViewStats as ViewStats
 from .initial_points import InitialPoints as InitialPoints

@@ -34,7 +34,7 @@ from npga_jax.core import (
     most_neutral_row,
 )
 from npga_jax.data import Capture, Split, expression_codes
-from npga_jax.training.default_method import default_method
+from npga_jax.training.building import default_method
 from npga_jax.training.method_file import build_method
 from npga_jax.training.run_folder import settings_from_json, settings_to_json
 from npga_jax.training.settings import TrainConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from npga_jax.avatar import Method
 from npga_jax.core import InputError
-from npga_jax.training.default_method import default_method
+from npga_jax.training.building import default_method
 from npga_jax.training.settings import TrainConfig
 
 METHOD_FILE = "method.py"

@@ -1,7 +1,7 @@
 """Settings of a training run, and the presets: data only, no JAX.
 
 Each field's text is its command-line help; defaults and bounds stand beside it. Only
-`training.default_method`, the trainer and `app` read a `TrainConfig`.
+`training.building`, the trainer and `app` read a `TrainConfig`.
 """
 
 import dataclasses

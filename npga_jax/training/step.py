@@ -74,7 +74,8 @@ def view_step(
     detail_expr = batch.expr
     if method.code_noise > 0 and "code_std" in params.detail:
         noise = jax.random.normal(keys[0], batch.expr.shape)
-        detail_expr += method.code_noise * noise * params.detail["code_std"]
+        unit = jax.lax.stop_gradient(params.detail["code_std"])
+        detail_expr += method.code_noise * noise * unit
     splats, residuals = deform_gaussians(
         method, params, state.alive, batch.expr, detail_expr=detail_expr
     )

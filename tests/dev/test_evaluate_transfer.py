@@ -10,7 +10,7 @@ import pytest
 from npga_jax.app import cli
 from npga_jax.distillation.distill import initial_forward
 from npga_jax.prior.ict import NUM_VERTICES, ORIGIN_CM, UNIT_CM
-from npga_jax.training.default_method import distill_options
+from npga_jax.training.building import distill_options
 from tests.synthetic_capture import write_capture
 from tests.tracked_capture import write_prior, write_tracked
 

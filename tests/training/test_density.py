@@ -8,10 +8,11 @@ from npga_jax.core.math import logit
 from npga_jax.core.types import Gaussians, Splats
 from npga_jax.training.density import (
     DensityOptions,
-    control_density,
+    adaptive,
     empty_stats,
     explore,
     growth_score,
+    relocate,
     view_stats,
 )
 
@@ -40,12 +41,15 @@ def stats_with(errors, opacities=0.8):
     )
 
 
-def run(gaussians, stats, alive=None, **options):
-    options = DensityOptions(**{"growth": 0.15, "error_weight": 1.0} | options)
+OPTIONS = DensityOptions(growth=0.15, peak_weight=0.5, error_weight=1.0)
+
+
+def run(gaussians, stats, alive=None, change=adaptive, **options):
+    options = OPTIONS._replace(**options)
     if alive is None:
         alive = jnp.arange(N) < ALIVE
     moments = jax.tree.map(jnp.ones_like, gaussians)
-    return control_density(
+    return change(
         gaussians,
         (moments, moments),
         alive,
@@ -133,7 +137,7 @@ def test_relocation_draws_the_opaque():
     )
     stats = stats_with(np.ones(N), jnp.where(faint, 1e-5, 0.9))
     new, _, alive, report = run(
-        gaussians, stats, alive=jnp.ones(N, bool), strategy="mcmc", growth=0.25
+        gaussians, stats, alive=jnp.ones(N, bool), change=relocate, growth=0.25
     )
     assert report.dropped == 10 and report.added == 10 and alive.all()
     opaque = np.asarray(gaussians.features)[1::2]
@@ -145,8 +149,8 @@ def test_peaks_and_means_share_the_score():
     stats = stats_with([1.0, 0.0, 0.0])
     stats = stats._replace(error_peak=jnp.zeros(N).at[1].set(7.0))
     alive = jnp.arange(N) < 4
-    by_mean = growth_score(stats, alive, DensityOptions(peak_weight=0, error_weight=1))
-    by_peak = growth_score(stats, alive, DensityOptions(peak_weight=1, error_weight=1))
+    by_mean = growth_score(stats, alive, OPTIONS._replace(peak_weight=0))
+    by_peak = growth_score(stats, alive, OPTIONS._replace(peak_weight=1))
     assert np.argmax(by_mean) == 0 and np.argmax(by_peak) == 1
     assert by_mean[0] == pytest.approx(4.0) and np.all(by_peak[4:] < 0)
 
@@ -176,9 +180,7 @@ def test_gradients_are_counted_per_pixel():
 
 
 def test_one_compilation_serves_every_event():
-    fn = jax.jit(
-        chex.assert_max_traces(control_density, n=1), static_argnames="options"
-    )
+    fn = jax.jit(chex.assert_max_traces(adaptive, n=1), static_argnames="options")
     gaussians, alive = cloud(), jnp.arange(N) < ALIVE
     moments = (jax.tree.map(jnp.ones_like, gaussians),)
     for event in range(4):
@@ -188,7 +190,7 @@ def test_one_compilation_serves_every_event():
             alive,
             stats_with(_rng.uniform(size=N)),
             jax.random.key(event),
-            options=DensityOptions(growth=0.1),
+            options=OPTIONS._replace(growth=0.1),
         )
     assert int(alive.sum()) == N
 

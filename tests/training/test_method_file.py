@@ -15,7 +15,7 @@ from npga_jax.avatar.method import Method, code_space_template
 from npga_jax.avatar.settings import DetailConfig, GaussianConfig
 from npga_jax.core.errors import InputError
 from npga_jax.data.settings import CaptureConfig
-from npga_jax.training.default_method import default_method
+from npga_jax.training.building import default_method
 from npga_jax.training.initial_points import InitialPoints
 from npga_jax.training.method_file import build_method
 from npga_jax.training.settings import DensityConfig, TrainConfig

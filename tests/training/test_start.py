@@ -6,11 +6,11 @@ import types
 import jax
 import numpy as np
 import pytest
-from npga_jax.training.build import distill_options, state_template
 
 from npga_jax.avatar.bones import JAW, SKULL
 from npga_jax.avatar.detail import wiener_filter
 from npga_jax.avatar.forward import jaw_motion
+from npga_jax.avatar.method import init_params
 from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
 from npga_jax.data.capture import Driving, PointCloud, Timestep
 from npga_jax.data.segmentation import EYES, FACE, INNER_MOUTH
@@ -18,9 +18,13 @@ from npga_jax.data.splits import Views
 from npga_jax.distillation.distill import initial_forward
 from npga_jax.training import initial_points as initialization
 from npga_jax.training import mouth
+from npga_jax.training.building import default_method
 from npga_jax.training.mouth import bind_mouth
 from npga_jax.training.settings import TrainConfig
-from npga_jax.training.start import initial_state
+from npga_jax.training.stages import run_optimizer
+from npga_jax.training.start import code_space, initial_state, state_template
+from npga_jax.training.state import init_train_state
+from tests import small_scene
 from tests.distillation.ball_person import make_person
 from tests.small_head_model import BALL
 from tests.small_scene import ball_points
@@ -30,6 +34,7 @@ LABELS = np.repeat([FACE, EYES[0], INNER_MOUTH], [NUM_SKIN, NUM_EYES, NUM_MOUTH]
 _rng = np.random.default_rng(0)
 EYE_POINTS = _rng.uniform([0.02, 0.0, 0.08], [0.03, 0.01, 0.09], (NUM_EYES, 3))
 MOUTH_POINTS = _rng.uniform([-0.01, -0.03, 0.07], [0.01, -0.02, 0.08], (NUM_MOUTH, 3))
+NAMES = tuple(f"code_{i}" for i in range(BALL.lat_dim_exp))
 TRAIN = [Views(Timestep(i, "EXP", i), ("a",)) for i in range(FRAMES)]
 
 
@@ -43,6 +48,7 @@ def make_capture():
     return types.SimpleNamespace(
         subject="074",
         expr_dim=BALL.lat_dim_exp,
+        expr_names=NAMES,
         points=lambda t: PointCloud(xyz.astype(np.float32), rgb, None),
         driving=lambda t: Driving(codes[t.index], np.eye(4, dtype=np.float32)),
     )
@@ -59,6 +65,11 @@ def make_config(**gaussians) -> TrainConfig:
     )
 
 
+def first_state(cfg, capture, person):
+    """The state before the first step, with the method of the settings."""
+    return initial_state(cfg, default_method(cfg), capture, TRAIN, person)
+
+
 @pytest.fixture(scope="module")
 def person():
     return make_person()
@@ -68,16 +79,16 @@ def person():
 def by_place(monkeypatch):
     """Labels that are known, and an F that is not distilled."""
 
-    def moving(cfg, person, codes):
+    def moving(person, codes, *, num_features, options, cache_dir):
         params = initial_forward(
             codes.mean(axis=0),
             person.exp_std,
-            num_features=cfg.gaussians.feature_dim,
-            options=distill_options(cfg),
+            num_features=num_features,
+            options=options,
         )
         return params | {"out_w": 0.1 + params["out_w"]}
 
-    monkeypatch.setattr("npga_jax.training.start.person_forward", moving)
+    monkeypatch.setattr("npga_jax.training.building.distilled_forward", moving)
 
     def votes(capture, timestep, cloud, cameras):
         assert tuple(cameras) == TRAIN[0].cameras, "held-out cameras have no say"
@@ -91,7 +102,7 @@ def by_place(monkeypatch):
 def test_detail_network_hears_what_training_codes_vary_along(person, by_place, noise):
     capture, detail = make_capture(), DetailConfig(tracking_noise=noise)
     cfg = dataclasses.replace(make_config(), detail=detail)
-    state = initial_state(cfg, capture, TRAIN, person)
+    state = first_state(cfg, capture, person)
     codes = np.stack([capture.driving(v.timestep).expr for v in TRAIN])
     code_filter = np.asarray(state.params.detail["code_filter"])
     expected = wiener_filter(codes / person.exp_std, noise)
@@ -104,7 +115,7 @@ def test_detail_network_hears_what_training_codes_vary_along(person, by_place, n
 
 def test_bones_carry_what_label_maps_say(person, by_place):
     cfg = make_config()
-    state = initial_state(cfg, make_capture(), TRAIN, person)
+    state = first_state(cfg, make_capture(), person)
     bindings = np.asarray(state.params.gaussians.bindings)
     alive = np.asarray(state.alive)
     # Two clouds have eyes; mouths are taken from all frames.
@@ -116,25 +127,25 @@ def test_bones_carry_what_label_maps_say(person, by_place):
     assert np.abs(bindings[~alive]).max() == 0
     nearest = np.linalg.norm(means[eyes][:, None] - EYE_POINTS, axis=-1).min(axis=1)
     assert nearest.max() < 1e-6
-    assert np.abs(np.asarray(state.params.coarse["chin"])).max() > 0.05
+    assert np.abs(np.asarray(state.params.forward["chin"])).max() > 0.05
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), state.params)
-    template = state_template(cfg, BALL.lat_dim_exp).params
+    template = state_template(cfg, default_method(cfg), NAMES).params
     assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), template)
 
 
 def test_without_bones_all_is_skin(person, by_place):
     cfg = make_config(bones=False)
-    state = initial_state(cfg, make_capture(), TRAIN, person)
+    state = first_state(cfg, make_capture(), person)
     assert np.abs(np.asarray(state.params.gaussians.bindings)).max() == 0
     assert int(state.alive.sum()) > 2 * (NUM_SKIN + NUM_EYES)
 
 
 def test_a_mouth_without_a_chin_is_taken_for_skin(person, by_place, monkeypatch):
     monkeypatch.setattr("npga_jax.training.start.chin_points", lambda *_, **__: None)
-    state = initial_state(make_config(), make_capture(), TRAIN, person)
+    state = first_state(make_config(), make_capture(), person)
     bindings = np.asarray(state.params.gaussians.bindings)
     assert bindings[:, JAW].sum() == 0 and bindings[:, SKULL].sum() == 2 * NUM_EYES
-    np.testing.assert_array_equal(state.params.coarse["chin"], 0)
+    np.testing.assert_array_equal(state.params.forward["chin"], 0)
 
 
 def test_each_mouth_is_closed_by_the_code_of_its_own_frame(
@@ -148,7 +159,7 @@ def test_each_mouth_is_closed_by_the_code_of_its_own_frame(
 
     monkeypatch.setattr("npga_jax.training.start.bind_mouth", keep)
     capture, cfg = make_capture(), make_config()
-    coarse = initial_state(cfg, capture, TRAIN, person).params.coarse
+    coarse = first_state(cfg, capture, person).params.forward
     for views, *found in zip(TRAIN, *given, strict=True):
         code = capture.driving(views.timestep).expr
         for a, b in zip(found, jaw_motion(coarse, code, octaves=2), strict=True):
@@ -159,14 +170,14 @@ def test_each_mouth_is_closed_by_the_code_of_its_own_frame(
 def test_without_label_maps_all_is_skin(person, by_place, monkeypatch):
     for module in (mouth, initialization):
         monkeypatch.setattr(module, "vote_labels", lambda *_: None)
-    state = initial_state(make_config(), make_capture(), TRAIN, person)
+    state = first_state(make_config(), make_capture(), person)
     assert np.abs(np.asarray(state.params.gaussians.bindings)).max() == 0
-    np.testing.assert_array_equal(state.params.coarse["chin"], 0)
+    np.testing.assert_array_equal(state.params.forward["chin"], 0)
 
 
 def test_more_mouth_than_slots_leaves_most_of_them_to_the_skin(person, by_place):
     cfg = make_config(capacity=40, init_share=0.5)
-    state = initial_state(cfg, make_capture(), TRAIN, person)
+    state = first_state(cfg, make_capture(), person)
     means = np.asarray(state.params.gaussians.means)[np.asarray(state.alive)]
     places = np.linalg.norm(means[:, None] - MOUTH_POINTS, axis=-1).min(axis=1)
     assert len(means) == 20 and (places < 1e-6).sum() == 2
@@ -174,7 +185,45 @@ def test_more_mouth_than_slots_leaves_most_of_them_to_the_skin(person, by_place)
 
 def test_slots_are_shared_by_skin_and_mouth(person, by_place):
     cfg = make_config(capacity=500, init_share=0.5)
-    state = initial_state(cfg, make_capture(), TRAIN, person)
+    state = first_state(cfg, make_capture(), person)
     assert int(state.alive.sum()) == 250
     bound = np.asarray(state.params.gaussians.bindings).sum(axis=-1)
     assert bound.sum() >= 25  # A tenth of them are the mouth's.
+
+
+@pytest.mark.parametrize("scale", [2.0**-7, 2.0**7])
+def test_codes_of_any_scale_train_alike(scale):
+    """Units come from the training frames, for codes of trackers that say nothing.
+
+    Powers of two are exact: nothing but the unit could make a difference.
+    """
+    codes = np.stack([b.expr for b in small_scene.make_batches()])
+
+    def losses_of(factor):
+        space = code_space(("a", "b", "c"), factor * codes)
+        params, alive = small_scene.make_params()
+        cfg, method = small_scene.CONFIG, small_scene.METHOD.replace(code_noise=0.1)
+        params = init_params(method, params.gaussians, space, jax.random.key(1))
+        state = init_train_state(params, alive, run_optimizer(cfg))
+        step = jax.jit(small_scene.make_step(method))
+        values = []
+        for batch in 2 * small_scene.make_batches():
+            batch = batch._replace(expr=np.float32(factor) * batch.expr)
+            state, metrics = step(state, batch)
+            values.append(float(metrics["loss"]))
+        return values
+
+    usual = losses_of(1.0)
+    assert usual[-1] < usual[0]
+    np.testing.assert_allclose(losses_of(scale), usual, rtol=1e-6)
+
+
+def test_unit_of_a_component_that_hardly_varies_is_no_less_than_a_tenth():
+    codes = np.array([[3.0, 0.0, 1e-9], [-1.0, 0.0, 0.0]], np.float32)
+    space = code_space(("a", "b", "c"), codes)
+    typical = np.sqrt(np.mean(codes.astype(np.float64) ** 2))
+    np.testing.assert_allclose(
+        space.std, [np.sqrt(5.0), 0.1 * typical, 0.1 * typical], rtol=1e-6
+    )
+    nothing = code_space(("a",), np.zeros((2, 1), np.float32))
+    np.testing.assert_array_equal(nothing.std, 1.0)

@@ -7,9 +7,9 @@ import signal
 import jax
 import numpy as np
 import pytest
-from npga_jax.training.build import loss_weights, stage_at, state_from_points
 
-from npga_jax.avatar.settings import DetailConfig, GaussianConfig
+from npga_jax.avatar.method import code_space_template
+from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
 from npga_jax.core import checkpoint
 from npga_jax.core.checkpoint import CHECKPOINTS
 from npga_jax.core.errors import InputError, Stopped
@@ -20,9 +20,12 @@ from npga_jax.data.splits import holdout_split
 from npga_jax.rasterizer.capacity import padded_capacity
 from npga_jax.training import parallel
 from npga_jax.training import trainer as fitting
+from npga_jax.training.building import default_method
 from npga_jax.training.initial_points import InitialPoints
 from npga_jax.training.run_folder import CURVE_FILE
 from npga_jax.training.settings import DensityConfig, TrainConfig
+from npga_jax.training.stages import stage_at
+from npga_jax.training.start import state_from_points
 from tests import small_scene
 from tests.synthetic_capture import write_capture
 
@@ -36,8 +39,10 @@ CONFIG = TrainConfig(
     capture=CaptureConfig(width=32),
     gaussians=GaussianConfig(capacity=64, feature_dim=4),
     detail=DetailConfig(hidden=8, layers=2, octaves=2),
+    forward=ForwardConfig(source="none"),
     density=DensityConfig(strategy="none"),
 )
+METHOD = default_method(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,8 @@ def first_state():
     points = InitialPoints(
         points, 0 * points + 0.5, spacing, points[:, :0], 0 * points[:, :2]
     )
-    state = state_from_points(CONFIG, points, num_expr=3, coarse={}, code_std=1.0)
+    codes = code_space_template(("a", "b", "c"))
+    state = state_from_points(CONFIG, METHOD, points, codes)
     return jax.tree.map(np.asarray, state)
 
 
@@ -90,10 +96,12 @@ class FakeStep:
 
 @pytest.fixture
 def make_trainer(capture, first_state, tmp_path):
-    def make(step_fn, state=first_state, **changes):
+    def make(step_fn, state=first_state, *, test_fn=None, folder=tmp_path, **changes):
         cfg = dataclasses.replace(CONFIG, **changes)
         split = holdout_split(capture, "FREE", "222200037")
-        trainer = fitting.Trainer(cfg, capture, split, tmp_path, state)
+        trainer = fitting.Trainer(
+            cfg, default_method(cfg), capture, split, folder, state, test_fn=test_fn
+        )
         trainer.step_fn = step_fn
         return trainer
 
@@ -169,30 +177,27 @@ def test_tests_on_the_way_are_kept_and_are_no_training_time(
     make_trainer, tmp_path, monkeypatch
 ):
     clock = [100.0]
-    monkeypatch.setattr(fitting.time, "perf_counter", lambda: clock[0])
-    trainer = make_trainer(FakeStep(), test_every=8)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
 
     def measure(state):
         clock[0] += 7.0
         return {"novel_view_face": float(state.step)}
 
-    trainer.test_fn = measure
+    trainer = make_trainer(FakeStep(), test_every=8, test_fn=measure)
     trainer.run()
     lines = (tmp_path / CURVE_FILE).read_text().splitlines()
     expected = [
         {"step": step, "seconds": 0.0, "novel_view_face": step} for step in (8, 16, 20)
     ]
     assert [json.loads(line) for line in lines] == expected
-    assert trainer.total_seconds == 0.0
+    assert trainer.clock.seconds == 0.0
 
 
 def test_state_that_cannot_be_tested_is_not_lost(make_trainer, tmp_path):
-    trainer = make_trainer(FakeStep(), test_every=5)
-
     def refuse(state):
         raise InputError("a frame is gone")
 
-    trainer.test_fn = refuse
+    trainer = make_trainer(FakeStep(), test_every=5, test_fn=refuse)
     with pytest.raises(InputError, match="a frame is gone"):
         trainer.run()
     assert saved_steps(tmp_path) == [5]
@@ -204,8 +209,12 @@ def test_test_that_was_not_made_is_made_by_the_run_that_goes_on(
     lines = [{"step": 8}, {"step": 20}]
     (tmp_path / CURVE_FILE).write_text("".join(json.dumps(x) + "\n" for x in lines))
     later = first_state._replace(step=np.asarray(16, np.int32))
-    trainer = make_trainer(FakeStep(), later, test_every=8)
-    trainer.test_fn = lambda state: {"psnr": float(state.step)}
+    trainer = make_trainer(
+        FakeStep(),
+        later,
+        test_every=8,
+        test_fn=lambda state: {"psnr": float(state.step)},
+    )
     trainer.run()
     kept = [json.loads(x) for x in (tmp_path / CURVE_FILE).read_text().splitlines()]
     assert [line["step"] for line in kept] == [8, 16, 20]
@@ -250,9 +259,12 @@ def test_capacity_that_indices_cannot_count_is_refused():
 def test_opacity_is_not_compared_where_there_are_no_mattes(capture, tmp_path):
     write_capture(tmp_path, "bare", with_alpha=False)
     bare = open_capture("bare", tmp_path, CONFIG.capture, progress=False)
-    stage = stage_at(CONFIG, 0)
-    assert loss_weights(CONFIG, bare, stage).alpha == 0.0
-    assert loss_weights(CONFIG, capture, stage).alpha == CONFIG.loss.alpha > 0
+    terms = [
+        stage_at(CONFIG, METHOD, 0, has_mattes=c.has_mattes).terms
+        for c in (bare, capture)
+    ]
+    assert "alpha" not in terms[0] and "alpha" in terms[1]
+    assert set(terms[1]) - set(terms[0]) == {"alpha"}
 
 
 def test_state_that_is_not_finite_is_not_saved(make_trainer, first_state, tmp_path):
@@ -295,7 +307,7 @@ def test_a_step_without_room_is_refused_and_nothing_is_lost(
 def test_capacity_of_earlier_runs_is_kept(capture, first_state, tmp_path):
     split = holdout_split(capture, "FREE", "222200037")
     trainer = fitting.Trainer(
-        CONFIG, capture, split, tmp_path, first_state, max_isects=12_345
+        CONFIG, METHOD, capture, split, tmp_path, first_state, max_isects=12_345
     )
     assert trainer.max_isects == 12_345
 
@@ -368,3 +380,47 @@ def test_resumed_run_sees_the_batches_that_come_next(make_trainer, first_state):
 def test_devices_must_share_the_views_evenly(make_trainer):
     with pytest.raises(InputError, match="pass at most that"):
         make_trainer(FakeStep(), num_devices=99)
+
+
+def test_nothing_touches_a_state_after_a_bad_step(make_trainer, first_state, tmp_path):
+    """Neither the average nor an event, though no line is due for a while."""
+    bad = {"at_16": {"is_finite": False, "loss": np.nan}}
+    density = DensityConfig(start=0.9, stop=0.9, events=1, views=1)
+    trainer = make_trainer(
+        CountingStep(**bad), average_from=0.7, log_every=100, density=density
+    )
+
+    def never(event):
+        raise AssertionError("the cloud was changed after a bad step")
+
+    trainer._change_cloud = never
+    with pytest.raises(fitting.NonFiniteError, match="step 16 is not finite"):
+        trainer.run()
+    template = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), first_state
+    )
+    replicated = parallel.replicated(parallel.make_mesh(1))
+    saved, _ = checkpoint.load_state(tmp_path / CHECKPOINTS, 16, template, replicated)
+    assert saved.step == 16 and not saved.halted
+    assert weights(saved.params) == 16 and weights(saved.average) == 15.5
+
+
+def test_event_without_room_looks_again_with_more(
+    make_trainer, first_state, tmp_path, capsys
+):
+    """Nothing is decided on images that lack Gaussians, and it is said."""
+    density = DensityConfig(start=0.5, stop=0.5, events=1, views=2, growth=0.1)
+
+    def cloud_after(room):
+        trainer = make_trainer(
+            None, density=density, max_isects=room, folder=tmp_path / str(room)
+        )
+        trainer._change_cloud(0)
+        return jax.device_get(trainer.state.params.gaussians), trainer.max_isects
+
+    ample, _ = cloud_after(20_000)
+    assert "did not fit" not in capsys.readouterr().err
+    tight, room = cloud_after(16)
+    assert room > 16
+    assert "density control" in capsys.readouterr().err
+    jax.tree.map(np.testing.assert_array_equal, tight, ample)
