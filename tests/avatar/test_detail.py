@@ -10,15 +10,14 @@ from npga_jax.avatar.detail import (
     NUM_OUTPUTS,
     OUTPUT_SCALES,
     Residuals,
-    coarse_identity,
     detail_residuals,
     init_detail,
-    mirror_permutation,
     no_detail,
     residual_energy,
     wiener_filter,
     within_reach,
 )
+from npga_jax.avatar.forward import no_motion
 
 N, F, E, HIDDEN, OCTAVES = 5, 3, 4, 8, 2
 _rng = np.random.default_rng(0)
@@ -205,41 +204,16 @@ def test_energy_ignores_dead_slots_and_counts_living_ones():
 
 def test_identity_moves_nothing():
     np.testing.assert_array_equal(
-        coarse_identity({}, MEANS, FEATURES, np.zeros((N, 2)), EXPR).means, MEANS
+        no_motion({}, MEANS, FEATURES, np.zeros((N, 2)), EXPR), MEANS
     )
-
-
-def test_mirror_permutation_exchanges_left_and_right():
-    names = ["jawOpen", "smile_L", "mouthLeft", "smile_R", "mouthRight", "odd_L"]
-    assert mirror_permutation(names) == (0, 3, 4, 1, 2, 5)
-    assert mirror_permutation(["expr_000", "expr_001"]) is None
-
-
-def test_symmetric_network_turns_a_reflected_code_into_the_reflected_motion():
-    params = with_random_outputs(make_detail())
-    # Codes of classical models, whose components have names, come as they are.
-    params |= {"code_std": jnp.ones(E), "code_filter": jnp.eye(E)}
-    mirror = (1, 0, 2, 3)
-
-    def motion(means, expr):
-        return detail_residuals(
-            params, means, FEATURES, expr, octaves=OCTAVES, mirror=mirror
-        )
-
-    flip = np.array([-1, 1, 1], np.float32)
-    here, there = motion(MEANS, EXPR), motion(MEANS * flip, EXPR[list(mirror)])
-    assert np.abs(here.means).max() > 1e-3
-    np.testing.assert_allclose(there.means, here.means * flip, atol=1e-6)
-    np.testing.assert_allclose(
-        there.quats, here.quats * np.array([1, 1, -1, -1]), atol=1e-6
-    )
-    np.testing.assert_allclose(there.rgb, here.rgb, atol=1e-6)
 
 
 def test_a_short_reach_holds_motion_back_and_nothing_else():
     params = with_random_outputs(make_detail())
     full = apply(params)
-    held = within_reach(lambda p, *rest: apply(p), 0.25)(params, MEANS, FEATURES, EXPR)
+    held = within_reach(
+        params, MEANS, FEATURES, EXPR, detail_fn=lambda p, *_: apply(p), reach=0.25
+    )
     expected = full._replace(means=0.25 * full.means, quats=0.25 * full.quats)
     for got, want in zip(held, expected, strict=True):
         assert np.any(want)

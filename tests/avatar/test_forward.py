@@ -57,7 +57,7 @@ def motion(params, means=MEANS, features=FEATURES, expr=CODES[0]):
     out = forward_motion(
         params, jnp.asarray(means), features, SKIN, expr, octaves=OCTAVES
     )
-    return np.asarray(out.means - means)
+    return np.asarray(out - means)
 
 
 def test_before_training_nothing_moves():
@@ -131,7 +131,7 @@ def test_features_say_nothing_at_first_and_can_learn_to(moving):
 
     def total(params):
         out = forward_motion(params, MEANS, FEATURES, SKIN, CODES[0], octaves=OCTAVES)
-        return jnp.sum(out.means**2)
+        return jnp.sum(out**2)
 
     assert np.abs(jax.grad(total)(moving)["features_w"]).max() > 1e-6
 
@@ -139,7 +139,7 @@ def test_features_say_nothing_at_first_and_can_learn_to(moving):
 def test_what_is_measured_is_not_trained_and_centres_move_as_a_whole(moving):
     def total(params, means):
         out = forward_motion(params, means, FEATURES, SKIN, CODES[0], octaves=OCTAVES)
-        return jnp.sum(out.means)
+        return jnp.sum(out)
 
     by_params, by_means = jax.grad(total, argnums=(0, 1))(moving, jnp.asarray(MEANS))
     np.testing.assert_array_equal(by_params["code_mean"], 0)
@@ -150,13 +150,13 @@ def test_what_is_measured_is_not_trained_and_centres_move_as_a_whole(moving):
 
 def test_frozen_motion_has_no_gradient_to_its_weights_and_is_blind(moving):
     read = moving | {"features_w": jnp.ones((F, 16))}
-    frozen = frozen_motion(read, MEANS, FEATURES, SKIN, CODES[0], octaves=OCTAVES).means
+    frozen = frozen_motion(read, MEANS, FEATURES, SKIN, CODES[0], octaves=OCTAVES)
     np.testing.assert_allclose(frozen - MEANS, motion(read, features=None), atol=1e-7)
     assert np.abs(motion(read) - motion(read, features=None)).max() > 1e-4
 
     def total(params):
         out = frozen_motion(params, MEANS, FEATURES, SKIN, CODES[0], octaves=OCTAVES)
-        return jnp.sum(out.means)
+        return jnp.sum(out)
 
     for leaf in jax.tree.leaves(jax.grad(total)(read)):
         np.testing.assert_array_equal(leaf, 0)
@@ -171,7 +171,7 @@ def test_skull_holds_and_jaw_carries_what_is_bound_to_them(moving):
         return np.asarray(
             forward_motion(
                 moving, MEANS, FEATURES, bindings, CODES[0], octaves=OCTAVES
-            ).means
+            )
         )
 
     by_skin, bound = moved(SKIN), moved(bindings)

@@ -1,16 +1,20 @@
 """The screen-space network: where it starts, what it reads, how it learns."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from npga_jax.avatar.screen import init_screen, refine_image
+from npga_jax.avatar.settings import ScreenConfig
 from npga_jax.core.types import RenderOutput
 from npga_jax.rasterizer.rendering import rasterization
-from npga_jax.training.losses import LossWeights
-from npga_jax.training.optim import GroupRates, make_optimizer
-from npga_jax.training.step import init_train_state, make_train_step
+from npga_jax.training.default_method import default_method
+from npga_jax.training.settings import LossConfig, OptimConfig
+from npga_jax.training.stages import run_optimizer
+from npga_jax.training.state import init_train_state
 from tests import small_scene
 from tests.small_scene import HEIGHT, MAX_ISECTS, NUM_FEATURES, WIDTH
 
@@ -105,21 +109,19 @@ def test_features_that_are_not_numbers_are_culled_and_counted():
 
 
 def test_training_refines_and_keeps_the_rendering():
-    params, alive = small_scene.make_params()
-    screen = init_screen(jax.random.key(0), num_features=NUM_FEATURES, width=4)
-    optimizer = make_optimizer(GroupRates(screen=5e-3), 60)
-    state = init_train_state(params._replace(screen=screen), alive, optimizer)
-    step = jax.jit(
-        make_train_step(
-            optimizer=optimizer,
-            width=WIDTH,
-            height=HEIGHT,
-            max_isects=MAX_ISECTS,
-            detail_fn=small_scene.detail_fn,
-            screen_fn=refine_image,
-            loss_weights=LossWeights(screen=1.0),
-        )
+    cfg = dataclasses.replace(
+        small_scene.CONFIG,
+        steps=60,
+        screen=ScreenConfig(width=4),
+        loss=LossConfig(screen=1.0),
+        optim=OptimConfig(screen=5e-3),
     )
+    method = default_method(cfg)
+    params, alive = small_scene.make_params()
+    screen = method.screen.init(jax.random.key(0), small_scene.CODES, NUM_FEATURES)
+    params = params._replace(screen=screen)
+    state = init_train_state(params, alive, run_optimizer(cfg))
+    step = jax.jit(small_scene.make_step(method, cfg))
     batches = small_scene.make_batches()
     for i in range(60):
         state, metrics = step(state, batches[i % len(batches)])
