@@ -169,9 +169,7 @@ def test_skull_holds_and_jaw_carries_what_is_bound_to_them(moving):
 
     def moved(bindings):
         return np.asarray(
-            forward_motion(
-                moving, MEANS, FEATURES, bindings, CODES[0], octaves=OCTAVES
-            )
+            forward_motion(moving, MEANS, FEATURES, bindings, CODES[0], octaves=OCTAVES)
         )
 
     by_skin, bound = moved(SKIN), moved(bindings)

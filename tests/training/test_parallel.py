@@ -1,16 +1,19 @@
 """Views shared among devices: run in a process of its own, which has four.
 
-`python -m tests.test_parallel FOLDER` is that process; the tests read what it leaves.
+`python -m tests.training.test_parallel FOLDER` is that process; the tests read what it leaves.
 """
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+
+from npga_jax.training import parallel
 
 NUM_DEVICES = (1, 2, 4)
 NUM_VIEWS = 4
@@ -29,25 +32,22 @@ def run_on_devices(folder: Path) -> None:
 
     from npga_jax.core import checkpoint
     from npga_jax.core.errors import InputError
-    from npga_jax.training import parallel
-    from npga_jax.training.losses import LossWeights
-    from npga_jax.training.step import init_train_state, make_train_step
+    from npga_jax.training.state import init_train_state
+    from npga_jax.training.step import make_train_step
     from tests import small_scene
 
     # Not Adam, whose first step is the same for gradients of any size.
     optimizer = optax.sgd(1.0)
-    report = {"messages": {}, "replicas_equal": {}, "metrics": {}}
+    report: dict[str, Any] = {"messages": {}, "replicas_equal": {}, "metrics": {}}
+    method = small_scene.METHOD.replace(code_noise=0.1)  # The same on all devices.
     for count in NUM_DEVICES:
         mesh = parallel.make_mesh(count)
         step = parallel.data_parallel(
             make_train_step(
-                optimizer=optimizer,
-                width=small_scene.WIDTH,
-                height=small_scene.HEIGHT,
-                max_isects=MAX_ISECTS,
-                detail_fn=small_scene.detail_fn,
-                loss_weights=LossWeights(residual=0.01),
-                code_noise=0.1,  # The same on all devices.
+                method,
+                method.terms,
+                small_scene.FRAMES._replace(max_isects=MAX_ISECTS),
+                optimizer,
                 axis_name=parallel.AXIS_NAME,
             ),
             mesh,
@@ -83,9 +83,12 @@ def run_on_devices(folder: Path) -> None:
         for a, b in zip(jax.tree.leaves(saved), jax.tree.leaves(loaded), strict=True)
     )
     report["all_devices"] = parallel.make_mesh().size
+    report["shares"] = {
+        views: parallel.make_mesh(0, views).size for views in (1, 3, 4, 6, 8)
+    }
     for name, call in {
         "too many": lambda: parallel.make_mesh(5),
-        "not divisible": lambda: parallel.check_divisible(3, mesh),
+        "not divisible": lambda: parallel.make_mesh(2, 3),
     }.items():
         try:
             call()
@@ -97,7 +100,7 @@ def run_on_devices(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parallel")
-    command = [sys.executable, "-m", "tests.test_parallel", str(folder)]
+    command = [sys.executable, "-m", "tests.training.test_parallel", str(folder)]
     result = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
@@ -142,6 +145,13 @@ def test_impossible_numbers_of_devices_are_errors(report):
     assert report["all_devices"] == 4
     assert "this machine has 4 cpu device(s)" in report["messages"]["too many"]
     assert "--views-per-step 3" in report["messages"]["not divisible"]
+
+
+def test_as_many_devices_as_share_the_views_are_taken(report):
+    assert report["shares"] == {"1": 1, "3": 3, "4": 4, "6": 3, "8": 4}
+    assert parallel.largest_share(1, 2) == 1
+    assert parallel.largest_share(4, 3) == 2
+    assert parallel.largest_share(0, 5) == 5
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from npga_jax.training.run_folder import (
     CONFIG_FILE,
     ENV_FILE,
     changed_settings,
+    environment,
     read_config,
+    read_environment,
+    settings_to_json,
     write_config,
     write_environment,
 )
@@ -50,25 +53,18 @@ def test_settings_that_make_no_sense_are_an_error(tmp_path, text):
         read_config(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["steps", "forward.detail_reach"])
-def test_settings_of_an_older_version_are_not_filled_up(tmp_path, name):
-    """What a version did not know yet, it did otherwise than by today's default."""
-    settings = dataclasses.asdict(TrainConfig())
+@pytest.mark.parametrize("name", ["steps", "forward.detail_reach", "test_every"])
+def test_settings_are_not_filled_up_with_the_defaults_of_today(tmp_path, name):
+    """What a version did not know yet, it did otherwise: `versions` says how."""
+    settings = settings_to_json(TrainConfig())
     *groups, field = name.split(".")
     inner = settings
     for group in groups:
         inner = inner[group]
     del inner[field]
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings, default=str))
-    with pytest.raises(InputError, match=f"no '{name}' in it.*another version"):
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=f"no '{name}' in it.*trained again"):
         read_config(tmp_path)
-
-
-def test_settings_without_effect_on_the_result_may_be_missing(tmp_path):
-    settings = dataclasses.asdict(TrainConfig())
-    del settings["test_every"], settings["capture"]["cache_dir"]
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings, default=str))
-    assert read_config(tmp_path) == TrainConfig()
 
 
 def test_folder_without_settings_is_no_run(tmp_path):
@@ -141,9 +137,12 @@ def test_numbers_that_cannot_be_are_refused(changes, message):
 
 
 def test_environment_says_what_numbers_depend_on(tmp_path):
-    write_environment(tmp_path, ["cpu:0"])
-    env = json.loads((tmp_path / ENV_FILE).read_text())
-    assert env["devices"] == ["cpu:0"]
+    renderer = {"path": "native", "reason": "numba is there"}
+    write_environment(tmp_path, environment(["cpu:0"], renderer))
+    assert [p.name for p in tmp_path.iterdir()] == [ENV_FILE]
+    env = read_environment(tmp_path)
+    assert env["devices"] == ["cpu:0"] and env["renderer"] == renderer
+    assert read_environment(tmp_path / "none") == {}
     assert env["versions"]["jax"] and env["python"]
 
 
