@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from npga_jax.training.default_method import default_method
+from npga_jax.training.building import default_method
 
 from npga_jax.avatar.screen import init_screen, refine_image
 from npga_jax.avatar.settings import ScreenConfig

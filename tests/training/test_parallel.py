@@ -1,6 +1,7 @@
 """Views shared among devices: run in a process of its own, which has four.
 
-`python -m tests.training.test_parallel FOLDER` is that process; the tests read what it leaves.
+`python -m tests.training.test_parallel FOLDER` is that process; the tests read what it
+leaves.
 """
 
 import json
