@@ -77,7 +77,7 @@ def test_usage_errors_exit_with_2():
 
 def test_reader_that_goes_away_is_no_stack_trace():
     script = (
-        "from npga_jax import cli; from npga_jax.config import TrainConfig\n"
+        "from npga_jax.app import cli; from npga_jax.training import TrainConfig\n"
         "cli.run(lambda _: print('x' * 1_000_000), TrainConfig, argv=[])"
     )
     process = subprocess.Popen(
@@ -91,7 +91,7 @@ def test_reader_that_goes_away_is_no_stack_trace():
 
 def test_command_line_does_not_wait_for_jax():
     script = (
-        "import sys; from npga_jax import cli; import npga_jax.data\n"
+        "import sys; from npga_jax.app import cli; import npga_jax.data\n"
         "sys.exit('jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from npga_jax.training.building import default_method
 
 from npga_jax.avatar.screen import init_screen, refine_image
 from npga_jax.avatar.settings import ScreenConfig
 from npga_jax.core.types import RenderOutput
 from npga_jax.rasterizer.rendering import rasterization
+from npga_jax.training.building import default_method
 from npga_jax.training.settings import LossConfig, OptimConfig
 from npga_jax.training.stages import run_optimizer
 from npga_jax.training.state import init_train_state
