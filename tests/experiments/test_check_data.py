@@ -1,10 +1,18 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from npga_jax.data.driving import tracked_folder
 from tests.scripts import Result, run_script
+
+
+@pytest.fixture
+def damaged(tiny_capture, tmp_path) -> Path:
+    """A data root with a copy of subject 074 that a test may damage."""
+    shutil.copytree(tiny_capture.folder, tmp_path / "root/074")
+    return tmp_path / "root"
 
 
 def check(root: Path, tmp_path: Path, *options: str) -> Result:
@@ -14,8 +22,8 @@ def check(root: Path, tmp_path: Path, *options: str) -> Result:
     return run_script("experiments/check_data.py", *command, *options)
 
 
-def test_good_capture_gets_a_contact_sheet(written, tmp_path):
-    result = check(written.root, tmp_path)
+def test_good_capture_gets_a_contact_sheet(tiny_capture, tmp_path):
+    result = check(tiny_capture.root, tmp_path)
     assert result.returncode == 0, result.stderr
     assert "EXP-2-eyes" in result.stdout and "frame stride 1" in result.stdout
     with Image.open(tmp_path / "out/contact_sheet.png") as sheet:

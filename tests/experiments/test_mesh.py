@@ -160,7 +160,7 @@ def test_cut_sides(script):
     ("options", "message"),
     [
         (["--prior={}/none.npz"], "none.npz"),
-        (["--codes={}/none.npz"], "no driving file"),
+        (["--codes={}/none.npz"], "none.npz; expected an .npz of driving codes"),
         (["--codes={}/other.npz"], "z_id is (7,) float32, the head model takes"),
         (["--codes={}/nan.npz"], "z_app is not finite"),
         (["--codes={}/no_id.npz"], "no identity (z_id)"),

@@ -4,7 +4,7 @@ The tracker itself is replaced: this is about when it is called, and with what.
 """
 
 import dataclasses
-import importlib.util
+import runpy
 import shutil
 import sys
 import types
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import npga_jax.app
 from npga_jax.core import runtime
 from npga_jax.core.errors import InputError
 from npga_jax.data.driving import tracked_folder
@@ -74,17 +75,17 @@ class Recorder:
     """The training command without tracking and training: what they were given."""
 
     def __init__(self, monkeypatch, codes: Path):
-        spec = importlib.util.spec_from_file_location("train_command", SCRIPT)
-        self.script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.script)
+        self.script = types.SimpleNamespace(**runpy.run_path(str(SCRIPT)))
+        # The package's attribute of this name is the function in it.
+        assert callable(npga_jax.app.train)
+        self.module = sys.modules["npga_jax.app.train"]
         self.codes = codes
         self.calls: list[str] = []
         self.tracked: dict = {}
-        fake = types.ModuleType("npga_jax.tracking.pipeline")
-        fake.track_subject = self.track
-        monkeypatch.setitem(sys.modules, fake.__name__, fake)
         monkeypatch.setattr(runtime, "configure", self.configure)
-        monkeypatch.setattr(self.script, "train", self.train)
+        monkeypatch.setattr(self.module, "track_subject", self.track)
+        monkeypatch.setattr(self.module, "run_training", self.train)
+        monkeypatch.setattr(self.module, "load_run", lambda *_, **__: None)
 
     def configure(self, **_):
         self.calls.append("configure")
@@ -105,10 +106,10 @@ class Recorder:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.codes / f"{sequence}.npz", target)
 
-    def train(self, cfg, folder, capture, split, person):
+    def train(self, cfg, method, folder, capture, split, person):
         self.calls.append("train")
         self.cfg, self.capture = cfg, capture
-        self.script.prepare_folder(folder, cfg, [])
+        self.module.prepare_folder(folder, cfg, {})
 
 
 @pytest.fixture
