@@ -6,12 +6,13 @@ The tracker itself is replaced: this is about when it is called, and with what.
 import dataclasses
 import runpy
 import shutil
+import sys
 import types
 from pathlib import Path
 
 import pytest
 
-from npga_jax.app import train_avatar
+import npga_jax.app
 from npga_jax.core import runtime
 from npga_jax.core.errors import InputError
 from npga_jax.data.driving import tracked_folder
@@ -75,13 +76,16 @@ class Recorder:
 
     def __init__(self, monkeypatch, codes: Path):
         self.script = types.SimpleNamespace(**runpy.run_path(str(SCRIPT)))
+        # The package's attribute of this name is the function in it.
+        assert callable(npga_jax.app.train)
+        self.module = sys.modules["npga_jax.app.train"]
         self.codes = codes
         self.calls: list[str] = []
         self.tracked: dict = {}
         monkeypatch.setattr(runtime, "configure", self.configure)
-        monkeypatch.setattr(train_avatar, "track_subject", self.track)
-        monkeypatch.setattr(train_avatar, "run_training", self.train)
-        monkeypatch.setattr(train_avatar, "load_run", lambda *_, **__: None)
+        monkeypatch.setattr(self.module, "track_subject", self.track)
+        monkeypatch.setattr(self.module, "run_training", self.train)
+        monkeypatch.setattr(self.module, "load_run", lambda *_, **__: None)
 
     def configure(self, **_):
         self.calls.append("configure")
@@ -105,7 +109,7 @@ class Recorder:
     def train(self, cfg, method, folder, capture, split, person):
         self.calls.append("train")
         self.cfg, self.capture = cfg, capture
-        train_avatar.prepare_folder(folder, cfg, {})
+        self.module.prepare_folder(folder, cfg, {})
 
 
 @pytest.fixture
