@@ -77,8 +77,11 @@ class Counts(NamedTuple):
 
     @property
     def pairs(self) -> int:
-        """Pairs of Gaussian and pixel: all those of a tile that it touches. Few of them
-        (about 16 %) are behind where a pixel is finished, and could be left out."""
+        """Pairs of Gaussian and pixel: all those of a tile that it touches.
+
+        Few of them (about 16 %) are behind where a pixel is finished, and could be left
+        out.
+        """
         return self.num_isects * self.tile_size**2
 
 

@@ -42,6 +42,20 @@ def tiny_capture(tmp_path_factory: pytest.TempPathFactory) -> SyntheticCapture:
     return write_capture(tmp_path_factory.mktemp("data"), num_points=60)
 
 
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> SyntheticCapture:
+    """The ground truth of a capture on disk; do not change its files."""
+    return write_capture(tmp_path_factory.mktemp("captures"))
+
+
+@pytest.fixture
+def damaged(written: SyntheticCapture, tmp_path: Path) -> Path:
+    """A data root with a copy of subject 074 that a test may damage."""
+    root = tmp_path / "root"
+    shutil.copytree(written.folder, root / written.subject)
+    return root
+
+
 @pytest.fixture
 def own_signals() -> Iterator[None]:
     """Python's own handlers: a suite in the background is started to ignore Ctrl-C."""

@@ -57,16 +57,24 @@ class Footage(Protocol):
     """What a training step has to know of a capture before it sees one."""
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Of its images, in pixels."""
+        ...
 
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Of its images, in pixels."""
+        ...
 
     @property
-    def expr_names(self) -> tuple[str, ...]: ...
+    def expr_names(self) -> tuple[str, ...]:
+        """Of the numbers of an expression code, in their order."""
+        ...
 
     @property
-    def has_mattes(self) -> bool: ...
+    def has_mattes(self) -> bool:
+        """Whether its images come with alpha mattes."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,0 +1,1 @@
+"""A synthetic capture of one head, made for the first run."""

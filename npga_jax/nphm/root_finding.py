@@ -53,7 +53,7 @@ def invert_3x3(matrices: jax.Array) -> jax.Array:
 
 
 def pointwise_jacobian(displace: Displace, points: jax.Array) -> jax.Array:
-    """d displace_i / d x_j of every point: [..., 3] -> [..., 3, 3]."""
+    """Of every point, d displace_i / d x_j: [..., 3] -> [..., 3, 3]."""
 
     def along(axis: jax.Array) -> jax.Array:
         tangents = jnp.broadcast_to(axis, points.shape)

@@ -30,10 +30,12 @@ class RegisteredScans:
 
     @property
     def num_scans(self) -> int:
+        """S: how many scans there are, of all persons together."""
         return len(self.identity_of)
 
     @property
     def num_identities(self) -> int:
+        """How many persons they are of."""
         return int(self.identity_of.max()) + 1
 
 

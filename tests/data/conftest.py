@@ -1,6 +1,5 @@
-"""A tiny capture, written once; tests that damage it get a copy."""
+"""The tiny capture as the reader gives it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,13 +7,7 @@ import pytest
 from npga_jax.data.capture import Capture
 from npga_jax.data.opening import open_capture
 from npga_jax.data.settings import CaptureConfig
-from tests.synthetic_capture import SyntheticCapture, write_capture
-
-
-@pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> SyntheticCapture:
-    """The ground truth of a capture on disk; do not change its files."""
-    return write_capture(tmp_path_factory.mktemp("captures"))
+from tests.synthetic_capture import SyntheticCapture
 
 
 @pytest.fixture(scope="session")
@@ -27,14 +20,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> CaptureConfig:
 def capture(written: SyntheticCapture, small: CaptureConfig) -> Capture:
     """The tiny capture at half resolution."""
     return open_capture(written.subject, written.root, small, progress=False)
-
-
-@pytest.fixture
-def damaged(written: SyntheticCapture, tmp_path: Path) -> Path:
-    """A data root with a copy of subject 074 that a test may damage."""
-    root = tmp_path / "root"
-    shutil.copytree(written.folder, root / written.subject)
-    return root
 
 
 @pytest.fixture

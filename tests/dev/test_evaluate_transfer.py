@@ -10,7 +10,6 @@ import pytest
 from npga_jax.app import cli
 from npga_jax.distillation.distill import initial_forward
 from npga_jax.prior.ict import NUM_VERTICES, ORIGIN_CM, UNIT_CM
-from npga_jax.training.building import distill_options
 from tests.synthetic_capture import write_capture
 from tests.tracked_capture import write_prior, write_tracked
 
@@ -113,12 +112,12 @@ def run(script, root, tmp_path, *options):
 def test_a_model_that_does_not_move_is_as_far_off_as_the_neutral_head(
     script, world, tmp_path, monkeypatch, capsys
 ):
-    def still(cfg, person, codes):
+    def still(person, codes, *, num_features, options, cache_dir):
         return initial_forward(
-            codes[0], 1.0, num_features=8, options=distill_options(cfg)
+            codes[0], 1.0, num_features=num_features, options=options
         )
 
-    monkeypatch.setattr("npga_jax.training.build.person_forward", still)
+    monkeypatch.setattr("npga_jax.training.building.distilled_forward", still)
     run(script, world, tmp_path)
     figures = json.loads((tmp_path / "new/figures.json").read_text())
     assert figures["target"] == "074" and figures["driver"] == "104"

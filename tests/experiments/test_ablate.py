@@ -13,7 +13,7 @@ from PIL import Image
 from npga_jax.app import cli
 from npga_jax.avatar.model import deform_gaussians
 from npga_jax.core.settings import check_effects
-from npga_jax.training.default_method import default_method
+from npga_jax.training.building import default_method
 from npga_jax.training.settings import PRESETS, TrainConfig, validate
 from tests import small_scene
 

@@ -15,7 +15,7 @@ from npga_jax.data.splits import expression_codes, holdout_split
 from npga_jax.distillation import sampling
 from npga_jax.distillation.cache import forward_path
 from npga_jax.distillation.person import open_person
-from npga_jax.training.default_method import default_method, distill_options
+from npga_jax.training.building import default_method, distill_options
 from npga_jax.training.settings import TrainConfig
 from tests.synthetic_capture import write_capture
 from tests.tracked_capture import write_prior, write_tracked

@@ -13,7 +13,7 @@ from npga_jax.data.opening import open_capture
 from npga_jax.data.settings import CaptureConfig
 from npga_jax.data.splits import holdout_split
 from npga_jax.training.artefact import make_avatar
-from npga_jax.training.default_method import default_method
+from npga_jax.training.building import default_method
 from npga_jax.training.settings import TrainConfig
 from tests.synthetic_capture import write_capture, write_driving
 

@@ -15,7 +15,7 @@ import pytest
 from npga_jax.core import checkpoint
 from npga_jax.core.checkpoint import CHECKPOINTS
 from npga_jax.training import parallel
-from npga_jax.training.default_method import default_method
+from npga_jax.training.building import default_method
 from npga_jax.training.run_folder import read_config
 from npga_jax.training.runs import load_state
 from tests.scripts import ROOT, run_script

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import npga_jax.app
+from npga_jax.app import train_avatar
 from npga_jax.core import runtime
 from npga_jax.core.errors import InputError
 from npga_jax.data.driving import tracked_folder
@@ -76,9 +77,7 @@ class Recorder:
 
     def __init__(self, monkeypatch, codes: Path):
         self.script = types.SimpleNamespace(**runpy.run_path(str(SCRIPT)))
-        # The package's attribute of this name is the function in it.
-        assert callable(npga_jax.app.train)
-        self.module = sys.modules["npga_jax.app.train"]
+        self.module = train_avatar
         self.codes = codes
         self.calls: list[str] = []
         self.tracked: dict = {}

@@ -174,7 +174,7 @@ block_y = _grid(lambda lane: lane // 4)
 
 @intrinsic
 def fma(typingctx, a, b, c):
-    """a * b + c, rounded once."""
+    """The sum a * b + c, rounded once."""
 
     def codegen(context, builder, sig, args):
         return _call(builder, "llvm.fma.v16f32", args)
@@ -194,7 +194,7 @@ def minimum(typingctx, a, b):
 
 @intrinsic
 def select(typingctx, condition, a, b):
-    """a where the mask is set, b elsewhere."""
+    """Picks a where the mask is set, b elsewhere."""
 
     def codegen(context, builder, sig, args):
         return builder.select(*args)
