@@ -43,7 +43,9 @@ def check_image(name: str, image: jax.Array) -> None:
     if isinstance(image, Tracer) or not np.size(image):
         return
     # NaN may lie outside a mask, and infinity shows in the result.
-    largest = float(jnp.max(jnp.where(jnp.isfinite(image), jnp.abs(image), 0.0)))
+    # NumPy: within a trace, jnp would make a tracer of it.
+    values = np.asarray(image, np.float32)
+    largest = float(np.abs(values, where=np.isfinite(values), out=0 * values).max())
     if largest > LARGEST:
         raise ValueError(
             f"{name} has values up to {largest:g}; expected an image in [0, 1]: "

@@ -34,7 +34,7 @@ def bench_nphm(benchmark):
 def test_benchmark_prints_and_writes_every_row(
     benchmark, bench_nphm, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(bench_nphm, "NPHMConfig", lambda: TINY)
+    monkeypatch.setattr("npga_jax.nphm.NPHMConfig", lambda: TINY)
     path = tmp_path / "out" / "numbers.json"
     argv = ["nphm", "--points", "300", "--repeats", "2", "--twin-points", "70"]
     argv += ["--gate", "--output", str(path)]

@@ -6,13 +6,11 @@ The tracker itself is replaced: this is about when it is called, and with what.
 import dataclasses
 import runpy
 import shutil
-import sys
 import types
 from pathlib import Path
 
 import pytest
 
-import npga_jax.app
 from npga_jax.app import train_avatar
 from npga_jax.core import runtime
 from npga_jax.core.errors import InputError
