@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from npga_jax.training.build import distill_options, person_forward
 from PIL import Image
 
 from npga_jax.app import cli
@@ -16,6 +15,7 @@ from npga_jax.data.splits import expression_codes, holdout_split
 from npga_jax.distillation import sampling
 from npga_jax.distillation.cache import forward_path
 from npga_jax.distillation.person import open_person
+from npga_jax.training.building import default_method, distill_options
 from npga_jax.training.settings import TrainConfig
 from tests.synthetic_capture import write_capture
 from tests.tracked_capture import write_prior, write_tracked
@@ -98,7 +98,7 @@ def test_f_is_made_measured_drawn_and_kept_for_training(
     person = open_person(capture, root / "prior.npz")
     codes = expression_codes(capture, split.train)
     monkeypatch.setattr("npga_jax.distillation.cache.distill", None)
-    kept = person_forward(cfg, person, codes)
+    kept = default_method(cfg).forward.fit(person, codes, 4)
     assert kept["out_w"].shape == (8, 3) and np.any(kept["out_w"])
     path = forward_path(person, codes, 4, distill_options(cfg), root / "cache")
     assert str(path) in said
