@@ -1,15 +1,21 @@
 """`experiments/ablate.py` on a tiny capture: a table of two variants, made once."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tyro
 from PIL import Image
 
 from npga_jax.app import cli
+from npga_jax.avatar.model import deform_gaussians
+from npga_jax.core.settings import check_effects
+from npga_jax.training.building import default_method
 from npga_jax.training.settings import PRESETS, TrainConfig, validate
+from tests import small_scene
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SMALL = (
@@ -54,7 +60,6 @@ def test_variants_are_trained_measured_and_not_trained_again(
         psnr = result["self_reenactment"]["full"]["psnr"]
         assert np.isfinite(psnr) and psnr > 3
     settings = json.loads((tmp_path / "static/seed_0/config.json").read_text())
-    assert settings["detail"]["enabled"] is False
     assert settings["forward"]["source"] == "none"
     table = (tmp_path / "table.md").read_text().splitlines()
     assert len(table) == 4 and table[2].startswith("| static |")
@@ -64,7 +69,7 @@ def test_variants_are_trained_measured_and_not_trained_again(
     def refuse(*_, **__):
         raise AssertionError("a finished run was trained again")
 
-    monkeypatch.setattr(script.subprocess, "run", refuse)
+    monkeypatch.setattr("npga_jax.train", refuse)
     run(script, tiny_capture, tmp_path)
 
 
@@ -85,7 +90,47 @@ def test_mistakes_are_named(script, tiny_capture, tmp_path, capsys, options, sai
 
 def test_every_variant_is_understood_and_changes_something(script):
     full = PRESETS["quick"]
-    for name, options in script.ROWS.items():
-        variant = tyro.cli(TrainConfig, args=list(options), default=full)
+    for name, row in script.ROWS.items():
+        variant = tyro.cli(TrainConfig, args=list(row.options), default=full)
         validate(variant)
-        assert (variant == full) == (name == "full"), name
+        check_effects(variant, full)
+        is_same = variant == full
+        if row.method is not None:
+            usual = default_method(variant)
+            is_same = is_same and changed_parts(row.method(usual), usual) == set()
+        assert is_same == (name == "full"), name
+
+
+def changed_parts(method, other) -> set[str]:
+    fields = (field.name for field in dataclasses.fields(method))
+    return {f for f in fields if getattr(method, f) is not getattr(other, f)}
+
+
+def test_variants_change_the_parts_that_they_name(script):
+    usual = default_method(PRESETS["quick"])
+    changed = {
+        name: changed_parts(row.method(usual), usual)
+        for name, row in script.ROWS.items()
+        if row.method is not None
+    }
+    assert changed == {
+        "vanilla: G alone": {"density"},
+        "F alone": {"detail"},
+        "static": {"forward", "detail"},
+        "no density control": {"density"},
+    }
+    assert script.without_density(usual).density.events == ()
+
+
+def test_a_static_avatar_does_not_move(script):
+    still = script.static(small_scene.METHOD)
+    params, alive = small_scene.make_params()
+    # What G would do, if it were asked.
+    params = params._replace(detail=jax.tree.map(lambda x: x + 0.1, params.detail))
+    for method, moves in ((still, False), (small_scene.METHOD, True)):
+        clouds = [
+            deform_gaussians(method, params, alive, np.full(3, code))[0]
+            for code in (0.0, 1.0)
+        ]
+        pairs = zip(jax.tree.leaves(clouds[0]), jax.tree.leaves(clouds[1]), strict=True)
+        assert any(np.any(a != b) for a, b in pairs) == moves

@@ -1,6 +1,8 @@
 """The training command as a user types it; what is stopped is a process of its own."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from npga_jax.training.build import state_template
 
 from npga_jax.core import checkpoint
 from npga_jax.core.checkpoint import CHECKPOINTS
 from npga_jax.training import parallel
+from npga_jax.training.building import default_method
 from npga_jax.training.run_folder import read_config
+from npga_jax.training.runs import load_state
 from tests.scripts import ROOT, run_script
 
+NAMES = ("a", "b", "c")
+"""Of the code; a state does not tell them from others."""
 SMALL = (
     "--capture.width=32",
     "--capture.driving=blendshapes",
@@ -48,6 +53,17 @@ def run(*arguments, cwd=ROOT):
     return run_script("experiments/train.py", *arguments, cwd=cwd)
 
 
+def run_process(*arguments, **variables):
+    """In a process of its own, which decides itself what its devices are."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | variables,
+        timeout=300,
+    )
+
+
 def steps_logged(folder: Path) -> list[int]:
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
@@ -57,9 +73,9 @@ def steps_logged(folder: Path) -> list[int]:
 def final_state(folder: Path):
     """The arrays of the newest checkpoint, and its step."""
     step = checkpoint.latest_step(folder / CHECKPOINTS)
-    template = state_template(read_config(folder), num_expr=3)
-    sharding = parallel.replicated(parallel.make_mesh(1))
-    state, _ = checkpoint.load_state(folder / CHECKPOINTS, step, template, sharding)
+    cfg = read_config(folder)
+    mesh = parallel.make_mesh(1)
+    state, _ = load_state(folder, step, cfg, default_method(cfg), NAMES, mesh)
     return step, [np.asarray(x) for x in _leaves(state)]
 
 
@@ -106,7 +122,9 @@ def test_run_writes_what_it_promises(whole_run):
         assert 3 < point["self_reenactment_full"] < 60
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM]
+)
 @pytest.mark.usefixtures("own_signals")
 def test_run_that_was_stopped_ends_like_one_that_was_not(
     tiny_capture, whole_run, tmp_path, signal_number
@@ -120,12 +138,14 @@ def test_run_that_was_stopped_ends_like_one_that_was_not(
     code, errors = stop_at(arguments, folder, far_enough, signal_number)
     assert "Traceback" not in errors
     saved = checkpoint.latest_step(folder / CHECKPOINTS)
-    if signal_number == signal.SIGINT:
-        assert code == 130 and "--resume" in errors
-        assert saved == max(steps_logged(folder))
-    else:
+    if signal_number == signal.SIGKILL:
         assert code == -signal.SIGKILL
         assert saved >= 4
+    else:
+        # A machine that is taken away ends a run that is well.
+        assert code == (130 if signal_number == signal.SIGINT else 0)
+        assert "--resume" in errors
+        assert saved == max(steps_logged(folder)) < 40
     # As the message says: the settings are the run's own.
     result = run("--resume", f"--output={folder}")
     assert result.returncode == 0, result.stderr
@@ -173,7 +193,6 @@ def test_unknown_subject_fails_at_once_and_leaves_nothing(tiny_capture, tmp_path
         (["--resume", "--output=nowhere"], "nowhere is not a run"),
         (["--output=none", "--steps=0"], "--steps 0: expected"),
         (["--output=none", "--views-per-step=3"], "there are 2 training cameras"),
-        (["--output=none", "--num-devices=3"], "cannot be shared among 3 devices"),
         (["--output=none", "--capture.held-out-camera=1"], "no camera '1'"),
         (["--output=none", "--save-evry=4"], "--save-every"),
         (["--output=none", "--preset=fast"], "--preset"),
@@ -187,3 +206,52 @@ def test_mistakes_are_sentences_and_leave_nothing(
     assert result.returncode == 2
     assert message in result.stderr and "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_views_that_the_devices_cannot_share_are_refused(tiny_capture, tmp_path):
+    folder = tmp_path / "none"
+    result = run_process(*options_for(tiny_capture, folder, "--num-devices=3"))
+    assert result.returncode == 2
+    assert "cannot be shared among 3 devices" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--loss.lpips-crop=64"], "--loss.lpips-crop 64 has no effect"),
+        (
+            ["--density.peak-weight=0.1", "--density.strategy=none"],
+            "--density.peak-weight 0.1 has no effect: it needs --density.strategy to "
+            "be adaptive, which is none",
+        ),
+    ],
+)
+def test_settings_without_effect_are_refused(tiny_capture, tmp_path, options, message):
+    data = [f"--data-root={tiny_capture.root}", f"--subject={tiny_capture.subject}"]
+    result = run(*data, "--output=none", *options, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert "Leave one of them out" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_devices_that_are_left_idle_are_told_of(tiny_capture, tmp_path):
+    """Here the user splits the CPU, and not `--num-devices`."""
+    folder = tmp_path / "run"
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags += " --xla_force_host_platform_device_count=2"
+    options = options_for(tiny_capture, folder, "--steps=8")
+    result = run_process(*options, XLA_FLAGS=flags)
+    assert result.returncode == 0, result.stderr
+    (line,) = [x for x in result.stdout.splitlines() if "Gaussians on" in x]
+    assert "on 1 of 2 cpu devices (they share --views-per-step 1 evenly" in line
+    assert steps_logged(folder) == list(range(1, 9))
+    # Another number of devices may go on.
+    shutil.rmtree(folder / CHECKPOINTS / "8")
+    result = run("--resume", f"--output={folder}", "--num-devices=1")
+    assert result.returncode == 0, result.stderr
+    assert "resuming at step 4" in result.stdout
+    assert "Gaussians on 1 cpu device(s)" in result.stdout
+    assert final_state(folder)[0] == 8
