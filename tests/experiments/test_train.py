@@ -53,6 +53,17 @@ def run(*arguments, cwd=ROOT):
     return run_script("experiments/train.py", *arguments, cwd=cwd)
 
 
+def run_process(*arguments, **variables):
+    """In a process of its own, which decides itself what its devices are."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | variables,
+        timeout=300,
+    )
+
+
 def steps_logged(folder: Path) -> list[int]:
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
@@ -182,7 +193,6 @@ def test_unknown_subject_fails_at_once_and_leaves_nothing(tiny_capture, tmp_path
         (["--resume", "--output=nowhere"], "nowhere is not a run"),
         (["--output=none", "--steps=0"], "--steps 0: expected"),
         (["--output=none", "--views-per-step=3"], "there are 2 training cameras"),
-        (["--output=none", "--num-devices=3"], "cannot be shared among 3 devices"),
         (["--output=none", "--capture.held-out-camera=1"], "no camera '1'"),
         (["--output=none", "--save-evry=4"], "--save-every"),
         (["--output=none", "--preset=fast"], "--preset"),
@@ -196,6 +206,15 @@ def test_mistakes_are_sentences_and_leave_nothing(
     assert result.returncode == 2
     assert message in result.stderr and "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_views_that_the_devices_cannot_share_are_refused(tiny_capture, tmp_path):
+    folder = tmp_path / "none"
+    result = run_process(*options_for(tiny_capture, folder, "--num-devices=3"))
+    assert result.returncode == 2
+    assert "cannot be shared among 3 devices" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -219,23 +238,15 @@ def test_settings_without_effect_are_refused(tiny_capture, tmp_path, options, me
 
 
 def test_devices_that_are_left_idle_are_told_of(tiny_capture, tmp_path):
-    """In a process of its own, whose CPU is split by the user and not by us."""
+    """Here the user splits the CPU, and not `--num-devices`."""
     folder = tmp_path / "run"
     flags = os.environ.get("XLA_FLAGS", "")
     flags += " --xla_force_host_platform_device_count=2"
-    result = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "experiments" / "train.py")),
-            *options_for(tiny_capture, folder, "--steps=8"),
-        ],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"XLA_FLAGS": flags},
-        timeout=300,
-    )
+    options = options_for(tiny_capture, folder, "--steps=8")
+    result = run_process(*options, XLA_FLAGS=flags)
     assert result.returncode == 0, result.stderr
-    (line,) = [x for x in result.stdout.splitlines() if "devices" in x]
-    assert "Gaussians on 1 of 2 cpu devices (they share --views-per-step 1" in line
+    (line,) = [x for x in result.stdout.splitlines() if "Gaussians on" in x]
+    assert "on 1 of 2 cpu devices (they share --views-per-step 1 evenly" in line
     assert steps_logged(folder) == list(range(1, 9))
     # Another number of devices may go on.
     shutil.rmtree(folder / CHECKPOINTS / "8")
