@@ -10,6 +10,7 @@ import pytest
 from npga_jax.app import cli
 from npga_jax.distillation.distill import initial_forward
 from npga_jax.prior.ict import NUM_VERTICES, ORIGIN_CM, UNIT_CM
+from tests.small_head_model import BALL_RADIUS
 from tests.synthetic_capture import write_capture
 from tests.tracked_capture import write_prior, write_tracked
 
@@ -66,10 +67,7 @@ def test_the_linear_map_is_found_and_noise_makes_it_careful(script):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Two tracked balls, and an ICT-FaceKit whose face is the ball, opening.
-
-    The small head's ball comes out a little smaller than its radius says.
-    """
+    """Two tracked balls, and an ICT-FaceKit whose face is the ball, opening."""
     root = tmp_path_factory.mktemp("transfer")
     model = write_prior(root / "prior.npz", motion=0.0)
     sphere = rng.normal(size=(NUM_VERTICES, 3))
@@ -78,7 +76,7 @@ def world(tmp_path_factory):
     opening[0, : NUM_VERTICES // 2] = np.float32([0, -1, 0])
     np.savez(
         root / "ict.npz",
-        neutral=(ORIGIN_CM + UNIT_CM * 0.335 * sphere).astype(np.float32),
+        neutral=(ORIGIN_CM + UNIT_CM * BALL_RADIUS * sphere).astype(np.float32),
         identity=np.zeros((1, NUM_VERTICES, 3), np.float32),
         expression=opening,
         expression_names=np.array(["open", "nothing"]),
