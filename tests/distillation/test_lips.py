@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
+from npga_jax.avatar import ForwardConfig
 from npga_jax.distillation import distill as module
 from npga_jax.distillation.distill import DistillOptions, distill, pose_points
 from npga_jax.distillation.person import Person
@@ -11,7 +12,10 @@ from npga_jax.distillation.roots import pose_by_roots
 from npga_jax.distillation.sampling import make_domain
 from npga_jax.tracking.head_prior import open_prior
 
-OPTIONS = DistillOptions(steps=400)
+SIZES = ForwardConfig()
+OPTIONS = DistillOptions(
+    hidden=SIZES.hidden, layers=SIZES.layers, octaves=SIZES.octaves, steps=400
+)
 CANDIDATES = 2
 NEIGHBOURS, PARTED = 0.006, 0.004  # Metres.
 
