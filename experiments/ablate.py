@@ -290,7 +290,8 @@ def write_pictures(output: Path, cfg: AblateConfig, names: tuple[str, ...]) -> N
     from PIL import Image, ImageDraw
 
     from npga_jax.evaluation import ground_truth, render_cameras
-    from npga_jax.training import load_run
+    from npga_jax.io import write_png
+    from npga_jax.training import load_run, most_expressive
 
     panels = []
     for name in names:
@@ -298,10 +299,7 @@ def write_pictures(output: Path, cfg: AblateConfig, names: tuple[str, ...]) -> N
         method = method_of(ROWS[name], read_config(folder))
         run = load_run(folder, data_root=cfg.data_root, method=method)
         camera = run.config.capture.held_out_camera
-        view = max(
-            run.split.self_reenactment,
-            key=lambda v: float(np.sum(run.capture.driving(v.timestep).expr ** 2)),
-        )
+        view = most_expressive(run.capture, run.split.self_reenactment)
         if not panels:
             truth = ground_truth(run.capture, view.timestep, camera)
             panels.append(("truth", np.asarray(truth)))
@@ -319,7 +317,7 @@ def write_pictures(output: Path, cfg: AblateConfig, names: tuple[str, ...]) -> N
         picture = Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
         sheet.paste(picture, (x, y + 18))
         ImageDraw.Draw(sheet).text((x + 4, y + 3), name, fill="black")
-    sheet.save(output / "frames.png")
+    write_png(output / "frames.png", np.asarray(sheet))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from npga_jax.data import (
     survey_nersemble,
     video_cache,
 )
+from npga_jax.io import write_png
 
 _NUM_VIEWS = 4
 _POINT_COLOR = np.array([0, 255, 90], np.float32)
@@ -62,13 +63,12 @@ def main(cfg: CheckConfig) -> None:
         )
     capture = capture_from_survey(survey)
     output = cfg.output or Path("check_data") / cfg.subject
-    output.mkdir(parents=True, exist_ok=True)
     path = output / "contact_sheet.png"
     sheet = draw_contact_sheet(capture)
     if sheet is None:
         print("\nno point cloud for any frame that is used: no contact sheet")
     else:
-        sheet.save(path)
+        write_png(path, np.asarray(sheet))
         print(f"\nwrote {path}: look whether the points lie on the head")
 
 

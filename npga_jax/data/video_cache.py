@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from npga_jax.core import InputError, atomic_write, cache_root
+from npga_jax.core import InputError, Progress, atomic_write, cache_root
 from npga_jax.data import decoding as video
 from npga_jax.data.color import apply_color_calibration
 
@@ -123,11 +123,18 @@ def fill_cache(
             f"decoded frames need {format_bytes(need)}, but only {format_bytes(free)} "
             f"are free in {folder}: {_KNOBS}."
         )
-    report = _make_reporter(sum(num_frames)) if progress else lambda _: None
-    for entry in entries:
-        _fill_entry(entry, report)
-    if progress:
-        report(-1)
+    total = sum(num_frames)
+    with Progress("decoding", total, unit="frames", show=progress) as shown:
+        done = 0
+
+        def report(num_frames: int) -> None:
+            nonlocal done
+            done += num_frames
+            shown(min(done, total - 1))  # Headers can err: the last is said below.
+
+        for entry in entries:
+            _fill_entry(entry, report)
+        shown(total)
 
 
 _DAMAGED = (OSError, ValueError, IndexError, SyntaxError, tokenize.TokenError)
@@ -258,27 +265,3 @@ def _remove_stale(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime > _STALE_AFTER:
                 part.unlink()
-
-
-def _make_reporter(total: int) -> Callable[[int], None]:
-    """Returns a function that counts frames and shows progress; -1 ends it."""
-    is_tty = sys.stderr.isatty()
-    pause = 0.2 if is_tty else 5.0
-    start = shown = time.monotonic()
-    done = 0
-
-    def report(num_frames: int) -> None:
-        nonlocal done, shown
-        done = done + num_frames if num_frames >= 0 else total
-        now = time.monotonic()
-        if num_frames >= 0 and now - shown < pause:
-            return
-        shown = now
-        share = min(done / max(total, 1), 1.0)
-        left = (now - start) * (1 - share) / max(share, 1e-6)
-        what = f"{now - start:.0f} s" if num_frames < 0 else f"{left:.0f} s left"
-        line = f"decoding: {min(done, total)}/{total} frames, {what}"
-        end = "" if is_tty and num_frames >= 0 else "\n"
-        print(f"\r{line:<60}" if is_tty else line, end=end, file=sys.stderr, flush=True)
-
-    return report

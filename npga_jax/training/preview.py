@@ -1,13 +1,20 @@
 """Pictures of a run in progress: truth beside render, training frame and test frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from npga_jax.avatar import AvatarRenderer
-from npga_jax.data import Capture, Split, load_batch
+from npga_jax.data import Capture, Split, Views, load_batch
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.state import TrainState
+
+
+def most_expressive(capture: Capture, views: Sequence[Views]) -> Views:
+    """Of some timesteps, the one whose driving code is largest."""
+    return max(
+        views, key=lambda v: float(np.sum(capture.driving(v.timestep).expr ** 2))
+    )
 
 
 def make_preview_fn(
@@ -25,13 +32,9 @@ def make_preview_fn(
       A function from a state to a picture [H, 4 W, 3] uint8: truth and render of
       each of the two frames.
     """
-
-    def size(views):
-        return float(np.sum(capture.driving(views.timestep).expr ** 2))
-
-    chosen = [max(split.train, key=size)]
+    chosen = [most_expressive(capture, split.train)]
     if split.self_reenactment:
-        chosen.append(max(split.self_reenactment, key=size))
+        chosen.append(most_expressive(capture, split.self_reenactment))
     front = cfg.capture.held_out_camera
     batches = [load_batch(capture, v.timestep, (front,)) for v in chosen]
 
