@@ -50,7 +50,7 @@ def region_masks(
 
 def score_image(
     pred: np.ndarray,  # [H, W, 3] in [0, 1]
-    target: jax.Array,  # [H, W, 3] in [0, 1]
+    target: np.ndarray,  # [H, W, 3] in [0, 1]
     masks: Mapping[str, np.ndarray],  # {region: [H, W] bool}
     lpips_fns: Mapping[str, LpipsFn],
 ) -> dict[str, dict[str, float]]:
