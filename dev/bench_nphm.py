@@ -18,6 +18,7 @@ from npga_jax.core import peak_rss_mb
 from npga_jax.nphm import (
     POINT_ROWS,
     Codes,
+    EnsembleMethod,
     HeadModel,
     deform,
     evaluate_points,
@@ -142,7 +143,8 @@ def make_points(anchors: np.ndarray, num_points: int) -> np.ndarray:
     rng = np.random.default_rng(1)
     near = np.asarray(anchors)[rng.integers(0, len(anchors), num_points // 2)]
     near = near + rng.normal(0, 0.05, near.shape)
-    anywhere = rng.uniform(*_BOX, (num_points - len(near), 3))
+    low, high = _BOX
+    anywhere = rng.uniform(low, high, (num_points - len(near), 3))
     return rng.permutation(np.concatenate([near, anywhere])).astype(np.float32)
 
 
@@ -200,12 +202,12 @@ def _measure_twins(head, codes, num_points, repeats) -> dict[str, dict[str, floa
     points = make_points(head.params["anchors_mean"], num_points)
     one = jax.tree.map(lambda x: jnp.asarray(x)[None], codes)
 
-    def caller(method: str) -> Callable[[], Any]:
+    def caller(method: EnsembleMethod) -> Callable[[], Any]:
         def evaluate(params, x):
             result, gradient = evaluate_with_gradient(
                 params, head.cfg, x, one, method=method
             )
-            return result.sdf[0], result.color[0], gradient[0]
+            return jax.tree.map(lambda v: v[0], (result.sdf, result.color, gradient))
 
         evaluate = jax.jit(evaluate)
         return lambda: jax.block_until_ready(evaluate(head.params, points[None]))

@@ -94,8 +94,10 @@ def measure(
     }
     gold = folder / "gold" / "gold_{}_{}x{}.npz".format(*size)
     use_gold = is_standard and gold.exists()
-    result = results["npga_jax"]
-    report["accuracy"] = compare_with_gold(*result, np.load(gold)) if use_gold else None
+    image, grads = results["npga_jax"]
+    report["accuracy"] = (
+        compare_with_gold(image, grads, np.load(gold)) if use_gold else None
+    )
     report["twin"] = _compare_with_twin() if check_twin else None
     readme = folder / "README.md"
     lines = readme.read_text().splitlines() if readme.exists() else []

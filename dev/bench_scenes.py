@@ -25,6 +25,11 @@ def load_module(path: Path) -> ModuleType:
       InputError: if it cannot be.
     """
     spec = importlib.util.spec_from_file_location(f"bench_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(
+            f"{path} of the shared benchmark is no Python file; choose another with "
+            "--bench-dir."
+        )
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -28,7 +28,7 @@ from npga_jax.avatar import (
     head_viewmats,
     render_views,
 )
-from npga_jax.core import RenderOutput, memory, peak_rss_mb
+from npga_jax.core import Array, RenderOutput, memory, peak_rss_mb
 from npga_jax.rasterizer import padded_capacity, rasterization, rasterization_pure
 from npga_jax.training import (
     PresetName,
@@ -45,8 +45,8 @@ class Seen(NamedTuple):
     """What the terms that are timed look at (`avatar.StepView`)."""
 
     out: RenderOutput
-    target: jax.Array
-    matte: jax.Array
+    target: Array
+    matte: Array
 
 
 def measure(
@@ -219,7 +219,7 @@ def _parts(cfg, footage, state, batch) -> tuple[dict[str, Callable[[], Any]], in
     def loss(colors, alphas):
         target, matte = composite_target(batch.rgb, batch.alpha, 1.0)
         seen = out._replace(colors=colors, alphas=alphas)
-        view = Seen(seen, target, matte)
+        view: Any = Seen(seen, target, matte)
         return losses.l1(view) + losses.ssim(view) + losses.alpha(view)
 
     def update(grads, opt_state, params):

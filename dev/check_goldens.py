@@ -109,7 +109,7 @@ def check_checkpoint(path: Path, tally: Tally) -> None:
 
     from npga_jax.nphm import load_mononphm, official_from_params
 
-    stem, epoch = re.fullmatch(r"(.*)_checkpoint_epoch_(\d+)\.tar", path.name).groups()
+    stem, _, epoch = path.stem.rpartition("_checkpoint_epoch_")
     golden = Golden(path.with_name(f"{stem}.npz"))
     with tempfile.TemporaryDirectory() as folder:
         anchors = Path(folder) / "anchors.npy"

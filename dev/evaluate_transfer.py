@@ -99,6 +99,7 @@ def main(cfg: EvaluateTransferConfig) -> None:
 
     run_cfg = dataclasses.replace(TrainConfig(), capture=cfg.capture)
     fit = default_method(run_cfg).forward.fit
+    assert fit is not None  # The default settings have an F.
     forward = fit(person, fitted.nphm, run_cfg.gaussians.feature_dim)
     backward = make_backward(person)
     canonical = canonical_points(person, target, truth, ict, training)

@@ -167,6 +167,7 @@ def _canonical(params, cfg, queries, codes, method):
 
     def field(queries):
         result = canonical_field(params, cfg, queries, codes, anchors, method=method)
+        assert result.color is not None  # Goldens are of models with colours.
         color = jnp.sum(result.color * jnp.array(_COLOR_MIX))
         return (jnp.sum(result.sdf), color), result
 
@@ -213,6 +214,7 @@ def _mixed_tables(params: Params, cfg: NPHMConfig, codes: Codes) -> field.Source
     wrong = glob[rows].reshape(len(glob), cfg.num_sources, -1) - glob[:, None]
     weights = params["identity"]["app"][0]["w"][:, : glob.shape[-1]]
     change = jnp.einsum("ski,kio->sko", wrong, weights[field.source_types(cfg)])
+    assert tables.app is not None  # Goldens are of models with colours.
     return tables._replace(app=tables.app + change)
 
 

@@ -211,7 +211,7 @@ def bound(work: Work, device: Device) -> tuple[float, str]:
         "matrix": work.matrix / device.matrix,
         "memory": work.bytes / device.bandwidth,
     }
-    limit = max(seconds, key=seconds.get)
+    limit = max(seconds, key=seconds.__getitem__)
     return seconds[limit], limit
 
 

@@ -5,6 +5,7 @@ mean((image - target)^2). `variant` may give the work sizes: "tile,chunk,group".
 """
 
 import os
+from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
 
@@ -25,7 +26,7 @@ class Impl:
         width, height = int(scene["width"]), int(scene["height"])
         self.params = {k: jnp.asarray(scene[k]) for k in LEAVES}
         target = jnp.asarray(scene["target"])
-        options = dict(
+        options: dict[str, Any] = dict(
             viewmats=jnp.asarray(scene["viewmat"])[None],
             Ks=jnp.asarray(scene["K"])[None],
             backgrounds=jnp.asarray(scene["background"])[None],

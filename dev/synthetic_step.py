@@ -77,14 +77,16 @@ def make_last_step(
 def batch_shapes(footage: SyntheticFootage, num_views: int) -> Batch:
     """Shapes and types of what the loader delivers."""
     size = (num_views, footage.height, footage.width)
-    return Batch(
-        rgb=jax.ShapeDtypeStruct((*size, 3), jnp.uint8),
-        alpha=jax.ShapeDtypeStruct(size, jnp.uint8),
-        parts=jax.ShapeDtypeStruct(size, jnp.uint8),
-        viewmats=jax.ShapeDtypeStruct((num_views, 4, 4), jnp.float32),
-        Ks=jax.ShapeDtypeStruct((num_views, 3, 3), jnp.float32),
-        world_from_head=jax.ShapeDtypeStruct((4, 4), jnp.float32),
-        expr=jax.ShapeDtypeStruct((len(footage.expr_names),), jnp.float32),
+    return jax.eval_shape(
+        lambda: Batch(
+            rgb=jnp.zeros((*size, 3), jnp.uint8),
+            alpha=jnp.zeros(size, jnp.uint8),
+            parts=jnp.zeros(size, jnp.uint8),
+            viewmats=jnp.zeros((num_views, 4, 4), jnp.float32),
+            Ks=jnp.zeros((num_views, 3, 3), jnp.float32),
+            world_from_head=jnp.zeros((4, 4), jnp.float32),
+            expr=jnp.zeros(len(footage.expr_names), jnp.float32),
+        )
     )
 
 

@@ -76,8 +76,8 @@ def print_survey(survey: Survey, untracked: Collection[str] = ()) -> None:
     """Prints what was found, what is missing, and what is wrong.
 
     Args:
-        survey: What was found.
-        untracked: Sequences that training would have tracked.
+      survey: What was found.
+      untracked: Sequences that training would have tracked.
     """
     print(f"subject      {survey.subject} in {survey.folder}")
     print(f"cameras      {len(survey.cameras)}: {', '.join(survey.cameras)}")
@@ -205,12 +205,12 @@ def draw_points(
     """Blends the points that face the camera into an image.
 
     Args:
-        image: [H, W, 3] uint8.
-        points: P points; without normals, all count as facing the camera.
-        camera: The camera of the image.
+      image: [H, W, 3] uint8.
+      points: P points; without normals, all count as facing the camera.
+      camera: The camera of the image.
 
     Returns:
-        [H, W, 3] uint8, and the share of all points that is inside the image.
+      [H, W, 3] uint8, and the share of all points that is inside the image.
     """
     xyz = points.xyz @ camera.world2cam[:3, :3].T + camera.world2cam[:3, 3]
     faces_camera = np.ones(len(xyz), bool)

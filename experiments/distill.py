@@ -74,6 +74,7 @@ def main(cfg: DistillConfig) -> None:
     path = forward_path(person, codes, cfg.feature_dim, options, cfg.capture.cache_dir)
     was_cached, began = path.is_file(), time.perf_counter()
     fit = default_method(run_cfg).forward.fit
+    assert fit is not None  # Settings without F are refused.
     params = fit(person, codes, cfg.feature_dim)
     seconds = time.perf_counter() - began
     how = "taken from the cache" if was_cached else f"distilled in {seconds:.0f} s"
@@ -191,7 +192,8 @@ def write_picture(
     )
     points = jnp.asarray(mesh.vertices * METRES_PER_UNIT)
     octaves = cfg.forward.octaves
-    heads, colors = [np.asarray(points)], [None]
+    heads = [np.asarray(points)]
+    colors: list[np.ndarray | None] = [None]
     for code in codes.values():
         code = jnp.asarray(code)[None]
         heads.append(np.asarray(pose_points(params, points, code, octaves=octaves)[0]))

@@ -40,7 +40,9 @@ def main(cfg: EvaluateConfig) -> None:
             f"--lpips-vgg-images is {cfg.lpips_vgg_images}; give 0 or more."
         )
     run = load_run(cfg.run, data_root=cfg.data_root)
-    capture, output = run.capture, cfg.output or cfg.run
+    # `RedrivenCapture` asks the capture for all that it does not answer itself.
+    capture: Any = run.capture
+    output = cfg.output or cfg.run
     if cfg.driving is not None:
         capture = RedrivenCapture(run.capture, run.split, cfg.driving)
         output = cfg.output or cfg.run / f"driven_by_{cfg.driving.stem}"

@@ -81,7 +81,7 @@ def main(cfg: EvaluatePriorConfig) -> None:
         "person scan  median mm  95 % mm  mean head mm  normals"
     )
     fits, began = [], time.perf_counter()
-    for scan in np.flatnonzero(~scans.is_neutral):
+    for scan in np.flatnonzero(~scans.is_neutral).tolist():
         fit, unknowns = fit_held_out(loaded, scans, scan, settings, face, cfg.seed)
         fits.append(fit)
         print(

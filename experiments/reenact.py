@@ -120,7 +120,7 @@ def open_driver(cfg: ReenactConfig, opened: Any) -> Driver:
     from npga_jax.app import driver_name, load_codes
 
     avatar, config = opened.avatar, opened.config
-    if not cfg.driver_subject:
+    if cfg.driving is not None and not cfg.driver_subject:
         codes = load_codes(cfg.driving, avatar)
         return Driver(driver_name(cfg.driving), codes, None)
     from npga_jax.data import find_sequence, list_driving_files, locate_subject

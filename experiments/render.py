@@ -93,7 +93,8 @@ def plan_shots(cfg: RenderConfig, opened) -> tuple[str, list]:
 
     camera = cfg.camera or opened.config.capture.held_out_camera
     if cfg.driving is not None:
-        return f"{driver_name(cfg.driving)}_{camera}", shots_of_file(cfg, opened)
+        shots = shots_of_file(cfg, cfg.driving, opened)
+        return f"{driver_name(cfg.driving)}_{camera}", shots
     expr = opened.avatar.neutral
     if cfg.sequence is not None:
         capture = opened.capture
@@ -114,11 +115,11 @@ def plan_shots(cfg: RenderConfig, opened) -> tuple[str, list]:
     )
 
 
-def shots_of_file(cfg: RenderConfig, opened) -> list:
+def shots_of_file(cfg: RenderConfig, path: Path, opened) -> list:
     """Frames driven by a file."""
     from npga_jax.app import follow_motion, load_codes, neutral_shot
 
-    codes = load_codes(cfg.driving, opened.avatar)
+    codes = load_codes(path, opened.avatar)
     reference = neutral_shot(opened, cfg.camera)
     poses = codes.world_from_head
     if cfg.pose == "still":

@@ -60,21 +60,21 @@ def write_capture(
     """Writes a capture to `root / subject`.
 
     Args:
-        root: The data root.
-        subject: Name of the subject's folder.
-        sequences: Sequence folders.
-        cameras: Serials.
-        num_frames: Frames of each sequence.
-        width: Of the videos; even.
-        height: Of the videos; even.
-        fps: Of the videos.
-        expr_dim: Length of the expression code.
-        num_points: Points in each point cloud.
-        is_K_per_camera: Whether calibration holds a dict of K, for the videos, rather
-            than one K for images `FULL_SCALE` times as large.
-        with_alpha: Whether to write mattes.
-        with_labels: Whether to write label maps, at half the videos' resolution.
-        seed: Of codes, poses and points.
+      root: The data root.
+      subject: Name of the subject's folder.
+      sequences: Sequence folders.
+      cameras: Serials.
+      num_frames: Frames of each sequence.
+      width: Of the videos; even.
+      height: Of the videos; even.
+      fps: Of the videos.
+      expr_dim: Length of the expression code.
+      num_points: Points in each point cloud.
+      is_K_per_camera: Whether calibration holds a dict of K, for the videos, rather
+        than one K for images `FULL_SCALE` times as large.
+      with_alpha: Whether to write mattes.
+      with_labels: Whether to write label maps, at half the videos' resolution.
+      seed: Of codes, poses and points.
     """
     rng = np.random.default_rng(seed)
     folder = root / subject

@@ -26,16 +26,16 @@ def run(
     """Parses the command line and calls `main`; exits with a code if that fails.
 
     Args:
-        main: Takes the parsed settings.
-        config_type: A dataclass: its fields are the options.
-        default: Defaults other than the dataclass's own, or a function that finds them.
-        argv: Arguments; None for those of the process.
+      main: Takes the parsed settings.
+      config_type: A dataclass: its fields are the options.
+      default: Defaults other than the dataclass's own, or a function that finds them.
+      argv: Arguments; None for those of the process.
 
     Raises:
-        SystemExit: 2 for what the user can mend and for lack of memory, 130 for Ctrl-C,
-            141 if whoever read our output has gone. A run that SIGTERM ended, and that
-            has saved, returns like one that is done. Any other exception is a bug and
-            passes through.
+      SystemExit: 2 for what the user can mend and for lack of memory, 130 for Ctrl-C,
+        141 if whoever read our output has gone. A run that SIGTERM ended, and that
+        has saved, returns like one that is done. Any other exception is a bug and
+        passes through.
     """
     code = 0
     try:

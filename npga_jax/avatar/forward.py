@@ -19,6 +19,7 @@ import numpy as np
 from npga_jax.avatar.bones import bind
 from npga_jax.avatar.detail import HEAD_RADIUS, MOTION_SCALE
 from npga_jax.core import (
+    Array,
     Params,
     exact_products,
     map_rows,
@@ -41,8 +42,8 @@ def init_forward(
     key: jax.Array,
     *,
     num_features: int,
-    code_mean: np.ndarray | jax.Array,
-    code_std: np.ndarray | jax.Array,
+    code_mean: Array,
+    code_std: Array | float,
     hidden: int,
     layers: int,
     octaves: int,
@@ -81,7 +82,7 @@ def init_forward(
 @exact_products
 def displacement(
     params: Params,
-    points: jax.Array,  # [..., P, 3] canonical, head frame, metres
+    points: Array,  # [..., P, 3] canonical, head frame, metres
     features: jax.Array | None,  # [P, F]; None: as if zero
     expr: jax.Array,  # [..., E]
     *,

@@ -14,6 +14,7 @@ from flax import struct
 
 from npga_jax.avatar.detail import Residuals
 from npga_jax.core import (
+    Array,
     AvatarParams,
     Gaussians,
     Graph,
@@ -31,9 +32,9 @@ class CodeSpace(NamedTuple):
     """
 
     names: tuple[str, ...]  # of the E components
-    mean: np.ndarray | jax.Array  # [E]
-    std: np.ndarray | jax.Array  # [E] the unit in which networks read codes
-    kept: np.ndarray | jax.Array  # [E, E] what G hears of codes in that unit
+    mean: Array  # [E]
+    std: Array  # [E] the unit in which networks read codes
+    kept: Array  # [E, E] what G hears of codes in that unit
 
 
 def code_space_template(names: tuple[str, ...]) -> CodeSpace:
@@ -95,16 +96,16 @@ class StepView(NamedTuple):
 
     params: AvatarParams
     alive: jax.Array  # [N] bool
-    expr: jax.Array  # [E]
+    expr: Array  # [E]
     splats: Splats  # posed and activated
     residuals: Residuals  # what G added
     out: RenderOutput  # as rasterized
     shown: jax.Array  # [B, H, W, 3] after the screen-space network, else `out.colors`
-    target: jax.Array  # [B, H, W, 3] the photograph on the background
-    matte: jax.Array  # [B, H, W] in [0, 1]
-    parts: jax.Array  # [B, H, W] 1 in eyes and mouth
+    target: Array  # [B, H, W, 3] the photograph on the background
+    matte: Array  # [B, H, W] in [0, 1]
+    parts: Array  # [B, H, W] 1 in eyes and mouth
     viewmats: jax.Array  # [B, 4, 4] head-to-camera
-    Ks: jax.Array  # [B, 3, 3] pixels
+    Ks: Array  # [B, 3, 3] pixels
     graph: Graph  # neighbours of each Gaussian, where a term needs them
     key: jax.Array  # of this step and term
 

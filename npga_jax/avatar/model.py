@@ -11,6 +11,7 @@ import numpy as np
 from npga_jax.avatar.detail import Residuals
 from npga_jax.avatar.method import Method
 from npga_jax.core import (
+    Array,
     AvatarParams,
     Gaussians,
     RenderOutput,
@@ -97,9 +98,9 @@ def deform_gaussians(
     method: Method,
     params: AvatarParams,
     alive: jax.Array,  # [N] bool
-    expr: jax.Array,  # [E]
+    expr: Array,  # [E]
     *,
-    detail_expr: jax.Array | None = None,
+    detail_expr: Array | None = None,
 ) -> tuple[Splats, Residuals]:
     """The cloud at an expression, in the head frame, activated; and what G added.
 
@@ -127,7 +128,7 @@ def deform_gaussians(
     return splats, residuals
 
 
-def head_viewmats(viewmats: jax.Array, world_from_head: jax.Array) -> jax.Array:
+def head_viewmats(viewmats: Array, world_from_head: Array) -> jax.Array:
     """Cameras in the head frame.
 
     The uniform scale s of the head pose is divided out of the camera, which leaves the
@@ -152,8 +153,8 @@ def render_views(
     method: Method,
     params: AvatarParams,
     splats: Splats,
-    viewmats: jax.Array,  # [C, 4, 4] head-to-camera
-    Ks: jax.Array,  # [C, 3, 3]
+    viewmats: Array,  # [C, 4, 4] head-to-camera
+    Ks: Array,  # [C, 3, 3]
     *,
     width: int,
     height: int,

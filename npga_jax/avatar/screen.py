@@ -67,7 +67,12 @@ def refine_image(params: Params, out: RenderOutput) -> jax.Array:
     Args:
       params: of `init_screen`.
       out: with `features`.
+
+    Raises:
+      ValueError: it has none.
     """
+    if out.features is None:
+        raise ValueError("the screen-space network reads features; none are rendered")
     x = jnp.concatenate([out.colors, out.features, out.alphas[..., None]], axis=-1)
     x = jax.nn.relu(_conv(params["first"], x))
     skips = []

@@ -25,8 +25,8 @@ KEPT = 3
 
 
 def _checkpointer(folder: Path, **options) -> ocp.training.Checkpointer:
-    # Orbax insists on absolute paths.
-    return ocp.training.Checkpointer(folder.resolve(), **options)
+    # Orbax insists on absolute paths; by its types, text or its own kind of path.
+    return ocp.training.Checkpointer(str(folder.resolve()), **options)
 
 
 def latest_step(folder: Path) -> int | None:

@@ -17,7 +17,10 @@ _OVERHEAD_BYTES = 2**28
 """Of a process that computes: libraries, threads, what is being decoded."""
 
 
-def available_bytes(device: jax.Device) -> int | None:
+# jaxlib has no types of its C++ classes, to which `jax.Device` belongs.
+def available_bytes(
+    device: jax.Device,  # pyright: ignore[reportInvalidTypeForm]
+) -> int | None:
     """Memory that a device can still give; None where it does not say.
 
     A CPU's is the machine's, or what its container is allowed, whichever is less.

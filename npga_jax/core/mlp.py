@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from npga_jax.core.precision import exact_products
-from npga_jax.core.types import Params
+from npga_jax.core.types import Array, Params
 
 
-def positional_encoding(x: jax.Array, num_octaves: int) -> jax.Array:
+def positional_encoding(x: Array, num_octaves: int) -> jax.Array:
     """Appends sines and cosines of pi * 2^k * x, k < num_octaves.
 
     Args:
@@ -21,7 +21,7 @@ def positional_encoding(x: jax.Array, num_octaves: int) -> jax.Array:
       [..., D * (1 + 2 * num_octaves)]; x itself comes first.
     """
     if num_octaves == 0:
-        return x
+        return jnp.asarray(x)
     angles = x[..., None, :] * (math.pi * 2.0 ** jnp.arange(num_octaves))[:, None]
     waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-2)
     return jnp.concatenate([x, waves.reshape(*x.shape[:-1], -1)], axis=-1)

@@ -73,5 +73,7 @@ class _Unpickler(pickle.Unpickler):
 def _check_memo(data: bytes) -> None:
     """Refuses places of the memo that are no pickler's: they ask for gigabytes."""
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name.endswith("PUT") and argument > len(data):
+        if argument is None or not opcode.name.endswith("PUT"):
+            continue
+        if argument > len(data):
             raise ValueError(f"place {argument} of its memo")

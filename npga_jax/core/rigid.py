@@ -7,11 +7,11 @@ import numpy as np
 
 from npga_jax.core.precision import exact_products
 
-Array = TypeVar("Array", np.ndarray, jax.Array)
+_Kind = TypeVar("_Kind", np.ndarray, jax.Array)
 
 
 @exact_products
-def rigid_motion(source: Array, target: Array) -> tuple[Array, Array]:
+def rigid_motion(source: _Kind, target: _Kind) -> tuple[_Kind, _Kind]:
     """The rigid motion with the least squares (Kabsch, 1976); it never mirrors.
 
     Args:

@@ -10,6 +10,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+"""Of what lies on the host before a program takes it, and on the device after."""
 
 Params = Any
 """Nested dicts and lists of arrays: the weights of a network."""
@@ -63,13 +67,13 @@ class RenderOutput(NamedTuple):
 class Batch(NamedTuple):
     """B views of one timestep, as the loader delivers them."""
 
-    rgb: jax.Array  # [B, H, W, 3] uint8, the camera's background still in it
-    alpha: jax.Array  # [B, H, W] uint8, the matte
-    parts: jax.Array  # [B, H, W] uint8, 255 in eyes and mouth, 0 elsewhere
-    viewmats: jax.Array  # [B, 4, 4] world-to-camera
-    Ks: jax.Array  # [B, 3, 3] pixels
-    world_from_head: jax.Array  # [4, 4] rotation * uniform scale, and translation
-    expr: jax.Array  # [E] expression code
+    rgb: Array  # [B, H, W, 3] uint8, the camera's background still in it
+    alpha: Array  # [B, H, W] uint8, the matte
+    parts: Array  # [B, H, W] uint8, 255 in eyes and mouth, 0 elsewhere
+    viewmats: Array  # [B, 4, 4] world-to-camera
+    Ks: Array  # [B, 3, 3] pixels
+    world_from_head: Array  # [4, 4] rotation * uniform scale, and translation
+    expr: Array  # [E] expression code
 
 
 class Graph(NamedTuple):

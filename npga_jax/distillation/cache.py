@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -70,7 +71,7 @@ def write_forward(path: Path, params: Params) -> None:
     Raises:
       InputError: the cache cannot be written.
     """
-    flat = {
+    flat: dict[str, Any] = {
         jax.tree_util.keystr(key): np.asarray(leaf)
         for key, leaf in jax.tree_util.tree_leaves_with_path(params)
     }

@@ -25,6 +25,7 @@ import optax
 
 from npga_jax.avatar import displacement, init_forward
 from npga_jax.core import (
+    Array,
     InputError,
     Params,
     Progress,
@@ -70,7 +71,7 @@ class DistillOptions(NamedTuple):
 
 
 def pose_points(
-    params: Params, points: jax.Array, expr: jax.Array, *, octaves: int
+    params: Params, points: Array, expr: Array, *, octaves: int
 ) -> jax.Array:
     """F at P canonical points for T codes: [P, 3], [T, E] -> posed [T, P, 3]."""
     return jax.lax.map(
@@ -174,8 +175,8 @@ def distillation_loss(
 
 
 def initial_forward(
-    code_mean: np.ndarray | jax.Array,
-    code_std: np.ndarray | float,
+    code_mean: Array,
+    code_std: Array | float,
     *,
     num_features: int,
     options: DistillOptions,

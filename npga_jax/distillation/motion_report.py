@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from npga_jax.core import Params
 from npga_jax.distillation.distill import cycle_error, determinants, pose_points
@@ -132,7 +132,7 @@ def measure_forward(
     lips = _part_lips(pose, backward, domain.surface[surface[:, 2] > _SKIN_DEPTH], expr)
     away = np.ones(len(skin), bool)
     if len(lips.points):
-        away = cKDTree(lips.points).query(surface[skin])[0] > _NEAR_LIPS
+        away = KDTree(lips.points).query(surface[skin])[0] > _NEAR_LIPS
     return ForwardReport(
         num_codes=len(codes),
         num_points=len(skin),
@@ -161,7 +161,7 @@ def _part_lips(pose, backward, points, expr) -> _Lips:
     """Finds canonical neighbours that part, and how far they do."""
     rest = np.asarray(points)
     none = _Lips(rest[:0], 0.0, 0.0, 0.0)
-    pairs = cKDTree(rest).query_pairs(_NEIGHBOURS, output_type="ndarray")
+    pairs = KDTree(rest, leafsize=16).query_pairs(_NEIGHBOURS, output_type="ndarray")
     if not len(pairs):
         return none
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import InputError, Params
+from npga_jax.core import Array, InputError, Params
 from npga_jax.data import Capture
 from npga_jax.nphm import (
     METRES_PER_UNIT,
@@ -52,7 +52,11 @@ def make_backward(person: Person) -> Backward:
     cfg, params = person.model
     geo = jnp.asarray(person.geo)[None]
     anchors = predict_anchors(params, cfg, geo)
-    codes = Codes(geo=geo, app=None, exp=jnp.zeros((1, cfg.lat_dim_exp)))
+    codes = Codes(
+        geo=geo,
+        app=np.zeros((1, cfg.lat_dim_app), np.float32),
+        exp=jnp.zeros((1, cfg.lat_dim_exp)),
+    )
     condition = deformation_condition(params, cfg, codes, anchors)
     return Backward(
         params["deformation"]["layers"],
@@ -63,7 +67,7 @@ def make_backward(person: Person) -> Backward:
 
 def move_back(
     backward: Backward,
-    points: jax.Array,  # [T, P, 3] posed, metres
+    points: Array,  # [T, P, 3] posed, metres
     expr: jax.Array,  # [T, E]
 ) -> tuple[jax.Array, jax.Array]:
     """Posed points to canonical ones.
@@ -78,7 +82,8 @@ def move_back(
     outputs = apply_deformation(
         backward.layers, units, jnp.concatenate([identity, expr], axis=-1)
     )
-    return points + METRES_PER_UNIT * outputs[..., :3], outputs[..., 3:]
+    canonical = jnp.add(points, METRES_PER_UNIT * outputs[..., :3])
+    return canonical, outputs[..., 3:]
 
 
 def canonicalize(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from npga_jax.core import Array
 from npga_jax.distillation.person import Backward, move_back
 from npga_jax.nphm import METRES_PER_UNIT, StopRules, find_roots
 
@@ -13,9 +14,9 @@ _RULES = StopRules(diverged=1.0, max_steps=50)
 
 def pose_by_roots(
     backward: Backward,
-    points: jax.Array | np.ndarray,
-    expr: jax.Array | np.ndarray,
-    starts: jax.Array | np.ndarray,
+    points: Array,
+    expr: Array,
+    starts: Array,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Poses canonical points by inverting B, one code after the other.
 

@@ -37,10 +37,10 @@ def write_comparisons(
     from furthest aside; novel views from the held-out camera.
 
     Returns:
-        The files written.
+      The files written.
 
     Raises:
-        InputError: a file cannot be written.
+      InputError: a file cannot be written.
     """
     front = (split.novel_view or split.self_reenactment)[0].cameras[0]
     side = _camera_furthest_aside(capture, split.self_reenactment, front)
@@ -80,11 +80,11 @@ def error_heat_map(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Mean absolute error over the channels, times `ERROR_GAIN`, in false colours.
 
     Args:
-        pred: [H, W, 3] in [0, 1].
-        target: [H, W, 3] in [0, 1].
+      pred: [H, W, 3] in [0, 1].
+      target: [H, W, 3] in [0, 1].
 
     Returns:
-        [H, W, 3] uint8: black where equal, over red to pale yellow.
+      [H, W, 3] uint8: black where equal, over red to pale yellow.
     """
     error = np.abs(np.asarray(pred) - np.asarray(target)).mean(-1)
     level = np.clip(ERROR_GAIN * error, 0.0, 1.0)
@@ -97,12 +97,12 @@ def side_by_side(pred: np.ndarray, target: np.ndarray, caption: str) -> np.ndarr
     """Truth, rendering and error map in a row, under a line of text.
 
     Args:
-        pred: [H, W, 3] in [0, 1].
-        target: [H, W, 3] in [0, 1].
-        caption: Which frame this is.
+      pred: [H, W, 3] in [0, 1].
+      target: [H, W, 3] in [0, 1].
+      caption: Which frame this is.
 
     Returns:
-        [H + 20, 3 W, 3] uint8.
+      [H + 20, 3 W, 3] uint8.
     """
     return captioned_row(
         [to_uint8(target), to_uint8(pred), error_heat_map(pred, target)],
@@ -114,11 +114,11 @@ def captioned_row(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.n
     """Images in a row, each under a line of text.
 
     Args:
-        images: [H, W, 3] uint8 each, all of one height.
-        captions: A line for each image.
+      images: [H, W, 3] uint8 each, all of one height.
+      captions: A line for each image.
 
     Returns:
-        [H + 20, sum of W, 3] uint8.
+      [H + 20, sum of W, 3] uint8.
     """
     left = np.cumsum([0, *(image.shape[1] for image in images)])
     texts = [(int(x) + 6, text) for x, text in zip(left[:-1], captions, strict=True)]
@@ -130,12 +130,12 @@ def fit_into(image: np.ndarray, *, width: int, height: int) -> np.ndarray:
     """Scales an image as a whole, and centres it on white.
 
     Args:
-        image: [H, W, 3] uint8.
-        width: Of the result.
-        height: Of the result.
+      image: [H, W, 3] uint8.
+      width: Of the result.
+      height: Of the result.
 
     Returns:
-        [height, width, 3] uint8.
+      [height, width, 3] uint8.
     """
     zoom = min(width / image.shape[1], height / image.shape[0])
     size = (max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1))
@@ -152,12 +152,12 @@ def write_sheet(
     """Writes a sheet of stills as a .png: a captioned row of images per entry.
 
     Args:
-        path: Where to.
-        rows: Caption and images [H, W, 3] uint8 of each row, all of one size.
-        columns: Images per row; shorter rows are filled up with white.
+      path: Where to.
+      rows: Caption and images [H, W, 3] uint8 of each row, all of one size.
+      columns: Images per row; shorter rows are filled up with white.
 
     Raises:
-        InputError: the file cannot be written.
+      InputError: the file cannot be written.
     """
     height, width = next(images[0].shape[:2] for _, images in rows if images)
     lines = []

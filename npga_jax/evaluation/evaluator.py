@@ -58,26 +58,26 @@ def evaluate(
     frames.png and the videos. The numbers are on disk before the first video starts.
 
     Args:
-        render_fn: Renders the avatar.
-        capture: The ground truth.
-        split: What is tested.
-        output: The run's folder.
-        num_gaussians: Number of living Gaussians; recorded.
-        steps: Training steps; recorded.
-        seconds: Wall time of earlier stages; recorded, with that of this one.
-        lpips_fns: Perceptual distances by name; None for `default_lpips()`.
-        lpips_vgg_images: Images per split on which the slow "lpips_vgg" is computed.
-        zero_expression: Also measure self-reenactment with every expression code
-            replaced by zeros, which shows what the expression is worth.
-        videos: Also write videos and stills.
-        driven_by: What drives the held-out sequence, if not its own codes; recorded.
-        progress: Whether to say on stderr how far it is.
+      render_fn: Renders the avatar.
+      capture: The ground truth.
+      split: What is tested.
+      output: The run's folder.
+      num_gaussians: Number of living Gaussians; recorded.
+      steps: Training steps; recorded.
+      seconds: Wall time of earlier stages; recorded, with that of this one.
+      lpips_fns: Perceptual distances by name; None for `default_lpips()`.
+      lpips_vgg_images: Images per split on which the slow "lpips_vgg" is computed.
+      zero_expression: Also measure self-reenactment with every expression code
+        replaced by zeros, which shows what the expression is worth.
+      videos: Also write videos and stills.
+      driven_by: What drives the held-out sequence, if not its own codes; recorded.
+      progress: Whether to say on stderr how far it is.
 
     Returns:
-        What metrics.json holds.
+      What metrics.json holds.
 
     Raises:
-        InputError: a file cannot be written, or a rendering is not finite.
+      InputError: a file cannot be written, or a rendering is not finite.
     """
     start = time.monotonic()
     folder = output / "evaluation"
@@ -171,19 +171,19 @@ def measure_views(
     """Scores every image; each timestep is posed once and rendered for all cameras.
 
     Args:
-        render_fn: Renders the avatar.
-        capture: The ground truth.
-        views: Timesteps and their cameras.
-        lpips_fns: Perceptual distances by name; "lpips_vgg" is computed only on
-            `lpips_vgg_images` images, evenly spread.
-        lpips_vgg_images: See there.
-        progress: What to call this on stderr; None for silence.
+      render_fn: Renders the avatar.
+      capture: The ground truth.
+      views: Timesteps and their cameras.
+      lpips_fns: Perceptual distances by name; "lpips_vgg" is computed only on
+        `lpips_vgg_images` images, evenly spread.
+      lpips_vgg_images: See there.
+      progress: What to call this on stderr; None for silence.
 
     Returns:
-        A row per image.
+      A row per image.
 
     Raises:
-        InputError: a rendering is not finite.
+      InputError: a rendering is not finite.
     """
     total = sum(len(v.cameras) for v in views)
     with_vgg = spread(lpips_vgg_images, total)

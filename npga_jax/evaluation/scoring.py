@@ -50,21 +50,21 @@ def region_masks(
 
 def score_image(
     pred: np.ndarray,  # [H, W, 3] in [0, 1]
-    target: jax.Array,  # [H, W, 3] in [0, 1]
+    target: np.ndarray,  # [H, W, 3] in [0, 1]
     masks: Mapping[str, np.ndarray],  # {region: [H, W] bool}
     lpips_fns: Mapping[str, LpipsFn],
 ) -> dict[str, dict[str, float]]:
     """Computes every metric of one image, except for regions it does not show.
 
     Args:
-        pred: The rendering, on white.
-        target: The ground truth, on white.
-        masks: As `region_masks` returns them.
-        lpips_fns: Distances by name. One whose name ends in "_01" is a variant, and
-            is computed for `full` only.
+      pred: The rendering, on white.
+      target: The ground truth, on white.
+      masks: As `region_masks` returns them.
+      lpips_fns: Distances by name. One whose name ends in "_01" is a variant, and
+        is computed for `full` only.
 
     Returns:
-        {region: {metric: value}} of the regions with at least one pixel.
+      {region: {metric: value}} of the regions with at least one pixel.
     """
     shown = [name for name in (*REGIONS, *PARTS) if name in masks and masks[name].any()]
     blank = np.zeros(pred.shape[:2], bool)
@@ -117,10 +117,10 @@ def average_scores(rows: Sequence[Row]) -> dict[str, Any]:
     """Averages over images; an image counts in the regions that it shows.
 
     Returns:
-        {region: {metric: mean, num_images: n}}. LPIPS that was computed on fewer
-        images adds its own count (`num_images_lpips_vgg`); `full` adds
-        `psnr_pooled16`. A region that no image shows has num_images 0 and None for
-        its values.
+      {region: {metric: mean, num_images: n}}. LPIPS that was computed on fewer
+      images adds its own count (`num_images_lpips_vgg`); `full` adds
+      `psnr_pooled16`. A region that no image shows has num_images 0 and None for
+      its values.
     """
     summary: dict[str, Any] = {}
     for region in (*REGIONS, *PARTS):

@@ -18,10 +18,10 @@ def render_cameras(render_fn: RenderFn, capture: Capture, views: Views) -> np.nd
     """Renders one timestep for its cameras, clipped to [0, 1].
 
     Returns:
-        [C, H, W, 3] float32.
+      [C, H, W, 3] float32.
 
     Raises:
-        InputError: a rendering is not finite.
+      InputError: a rendering is not finite.
     """
     timestep, camera_ids = views
     driving = capture.driving(timestep)
@@ -57,8 +57,8 @@ def composite_on_white(rgb: jax.Array, alpha: jax.Array | None) -> jax.Array:
     """Ground truth on white: `rgb * alpha + (1 - alpha)`, float32 [H, W, 3].
 
     Args:
-        rgb: [H, W, 3] uint8.
-        alpha: [H, W] uint8; None leaves the camera's background in.
+      rgb: [H, W, 3] uint8.
+      alpha: [H, W] uint8; None leaves the camera's background in.
     """
     image = jnp.asarray(rgb, jnp.float32) / 255.0
     if alpha is None:

@@ -1,18 +1,19 @@
 """What is not a pair of images in [0, 1] is refused by name, not measured."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from npga_jax.core import Array
 
 LARGEST = 4.0
 """Renderings may overshoot 1, but not to this: such images are in 0..255."""
 
 
 def check_images(
-    pred: jax.Array,  # [..., H, W, C]
-    target: jax.Array,  # [..., H, W, C]
-    mask: jax.Array | None = None,  # [..., H, W]
+    pred: Array,  # [..., H, W, C]
+    target: Array,  # [..., H, W, C]
+    mask: Array | None = None,  # [..., H, W]
 ) -> None:
     """Checks kinds and shapes, and, of arrays whose numbers are known, the range.
 
@@ -29,7 +30,7 @@ def check_images(
         check_mask(mask, shape)
 
 
-def check_image(name: str, image: jax.Array) -> None:
+def check_image(name: str, image: Array) -> None:
     """`check_images` for one of them."""
     dtype = getattr(image, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
@@ -53,7 +54,7 @@ def check_image(name: str, image: jax.Array) -> None:
         )
 
 
-def check_mask(mask: jax.Array, image_shape: tuple[int, ...]) -> None:
+def check_mask(mask: Array, image_shape: tuple[int, ...]) -> None:
     """Checks the shape of a mask against that of its image, [..., H, W, C]."""
     if np.shape(mask)[-2:] != image_shape[-3:-1]:
         raise ValueError(

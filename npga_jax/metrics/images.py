@@ -13,6 +13,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from npga_jax.core import Array
 from npga_jax.metrics.checks import check_image, check_images, check_mask
 
 Padding = Literal["zero", "reflect"]
@@ -38,9 +39,9 @@ _WEIGHTS = _gaussian_weights()
 
 
 def mean_squared_error(
-    pred: jax.Array,  # [..., H, W, C]
-    target: jax.Array,  # [..., H, W, C]
-    mask: jax.Array | None = None,  # [..., H, W] bool or weights
+    pred: Array,  # [..., H, W, C]
+    target: Array,  # [..., H, W, C]
+    mask: Array | None = None,  # [..., H, W] bool or weights
 ) -> jax.Array:
     """Mean squared error over the mask's pixels; NaN where the mask is empty.
 
@@ -51,15 +52,15 @@ def mean_squared_error(
     return _masked_mean(jnp.square(pred - target), mask)
 
 
-def psnr_from_mse(mse: jax.Array) -> jax.Array:
+def psnr_from_mse(mse: Array) -> jax.Array:
     """Decibels of a mean squared error of images in [0, 1]."""
     return -10.0 * jnp.log10(jnp.maximum(mse, MIN_MSE))
 
 
 def psnr(
-    pred: jax.Array,  # [..., H, W, C]
-    target: jax.Array,  # [..., H, W, C]
-    mask: jax.Array | None = None,  # [..., H, W]
+    pred: Array,  # [..., H, W, C]
+    target: Array,  # [..., H, W, C]
+    mask: Array | None = None,  # [..., H, W]
 ) -> jax.Array:
     """PSNR over the mask's own pixels: what lies outside has no effect.
 
@@ -71,7 +72,7 @@ def psnr(
     return psnr_from_mse(mean_squared_error(pred, target, mask))
 
 
-def psnr_channelwise(pred: jax.Array, target: jax.Array) -> jax.Array:
+def psnr_channelwise(pred: Array, target: Array) -> jax.Array:
     """Mean of the PSNRs of the three channels, over the whole frame.
 
     This is what the training script of GaussianAvatars reports. It is never less
@@ -86,8 +87,8 @@ def psnr_channelwise(pred: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def paint_white(
-    image: jax.Array,  # [..., H, W, C]
-    mask: jax.Array,  # [..., H, W]
+    image: Array,  # [..., H, W, C]
+    mask: Array,  # [..., H, W]
 ) -> jax.Array:
     """Paints everything outside the mask white.
 
@@ -101,8 +102,8 @@ def paint_white(
 
 
 def ssim_map(
-    pred: jax.Array,  # [..., H, W, C]
-    target: jax.Array,  # [..., H, W, C]
+    pred: Array,  # [..., H, W, C]
+    target: Array,  # [..., H, W, C]
     *,
     padding: Padding = "zero",
 ) -> jax.Array:
@@ -135,9 +136,9 @@ def ssim_map(
 
 
 def ssim(
-    pred: jax.Array,  # [..., H, W, C]
-    target: jax.Array,  # [..., H, W, C]
-    mask: jax.Array | None = None,  # [..., H, W]
+    pred: Array,  # [..., H, W, C]
+    target: Array,  # [..., H, W, C]
+    mask: Array | None = None,  # [..., H, W]
     *,
     padding: Padding = "zero",
 ) -> jax.Array:
@@ -220,7 +221,7 @@ def _blur(x: jax.Array, padding: Padding) -> jax.Array:
     return blurred[..., _RADIUS:-_RADIUS, _RADIUS:-_RADIUS, :]
 
 
-def _masked_mean(values: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _masked_mean(values: jax.Array, mask: Array | None) -> jax.Array:
     """Mean of [..., H, W, C] over the channels and the mask's pixels, [...]."""
     per_pixel = jnp.mean(values, axis=-1)
     if mask is None:

@@ -5,16 +5,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import safe_norm
+from npga_jax.core import Array, safe_norm
 from npga_jax.nphm.config import NPHMConfig
 
 
 class Codes(NamedTuple):
     """What describes one head with one expression. Leading axes may be added."""
 
-    geo: jax.Array  # [lat_dim_geo] identity: [global, local_0, ..., local_extra]
-    app: jax.Array  # [lat_dim_app] appearance, the same layout; empty without colour
-    exp: jax.Array  # [lat_dim_exp] expression
+    geo: Array  # [lat_dim_geo] identity: [global, local_0, ..., local_extra]
+    app: Array  # [lat_dim_app] appearance, the same layout; empty without colour
+    exp: Array  # [lat_dim_exp] expression
 
 
 def zero_codes(cfg: NPHMConfig) -> Codes:
@@ -26,7 +26,7 @@ def zero_codes(cfg: NPHMConfig) -> Codes:
     )
 
 
-def split_code(code: jax.Array, cfg: NPHMConfig) -> tuple[jax.Array, jax.Array]:
+def split_code(code: Array, cfg: NPHMConfig) -> tuple[jax.Array, jax.Array]:
     """A code of the local layout as its parts.
 
     Args:
@@ -39,7 +39,7 @@ def split_code(code: jax.Array, cfg: NPHMConfig) -> tuple[jax.Array, jax.Array]:
     return glob, local.reshape(*code.shape[:-1], cfg.num_sources, -1)
 
 
-def pair_distance(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
+def pair_distance(code: Array, cfg: NPHMConfig) -> jax.Array:
     """Mean distance of the local codes of mirror pairs (MonoNPHM, `get_symm_reg`).
 
     Args:
@@ -53,7 +53,7 @@ def pair_distance(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
     return jnp.mean(safe_norm(paired[..., 0::2, :] - paired[..., 1::2, :]))
 
 
-def middle_distance(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
+def middle_distance(code: Array, cfg: NPHMConfig) -> jax.Array:
     """Mean distance of consecutive local codes on the plane of symmetry: []."""
     _, local = split_code(code, cfg)
     middle = local[..., 2 * cfg.num_symm_pairs : cfg.num_anchors, :]

@@ -77,7 +77,7 @@ def nearest_anchors(positions: jax.Array, anchors: jax.Array, k: int) -> jax.Arr
     positions = jnp.pad(positions, ((0, 0), (0, -num_points % _TILE), (0, 0)))
     x = positions.reshape(num_scans, -1, 1, _TILE, 3)
     a = anchors[:, None, :, None]
-    squared = sum((x[..., i] - a[..., i]) ** 2 for i in range(3))
+    squared = jnp.asarray(sum((x[..., i] - a[..., i]) ** 2 for i in range(3)))
     num_anchors = anchors.shape[1]
     anchor = jnp.arange(num_anchors, dtype=jnp.int32)[:, None]
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params, exact_products
+from npga_jax.core import Array, Params, exact_products
 from npga_jax.nphm.codes import Codes, split_code
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.ensemble import find_edges, plan_blocks, source_frames, source_types
@@ -39,7 +39,7 @@ class SourceTables(NamedTuple):
     app: jax.Array | None  # [S, num_sources, hidden_dim_app]
 
 
-def code_inputs(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
+def code_inputs(code: Array, cfg: NPHMConfig) -> jax.Array:
     """What each source reads: [S, lat_dim] -> [S, num_sources, glob + loc]."""
     glob, local = split_code(code, cfg)
     glob = jnp.broadcast_to(glob[:, None], (*local.shape[:2], glob.shape[-1]))
@@ -50,7 +50,7 @@ def code_inputs(code: jax.Array, cfg: NPHMConfig) -> jax.Array:
 def source_tables(params: Params, cfg: NPHMConfig, codes: Codes) -> SourceTables:
     """Evaluates the code part of the first layers once per source."""
 
-    def table(layer: Params, code: jax.Array) -> jax.Array:
+    def table(layer: Params, code: Array) -> jax.Array:
         inputs = code_inputs(code, cfg)
         types = source_types(cfg)
         weights = layer["w"][:, : inputs.shape[-1]]
@@ -178,7 +178,7 @@ def _evaluate_blocks(
         rows(edges.offsets.reshape(num_edges, dim)),
     )
     sdf = jnp.sum(edges.weights * to_edges(values), axis=-1)
-    if not with_color:
+    if not with_color or tables.app is None:
         return Field(sdf=sdf, color=None)
     colors = jax.vmap(app_network, in_axes=(0, None, 0, 0))(
         weights_of(identity["app"]),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params, safe_norm
+from npga_jax.core import Array, Params, safe_norm
 from npga_jax.nphm.codes import Codes, middle_distance, pair_distance
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.field import EnsembleMethod, Field, canonical_field
@@ -29,28 +29,28 @@ _REST_HYPER_WEIGHT = 10.0
 
 
 class ScanBatch(NamedTuple):
-    """What S scans say. Colours may be None; points and flags may not.
+    """What S scans say. Colours may be None, all of them; points and flags may not.
 
     A flag takes its scan out of the losses that name it, and its points then need only
     be finite.
     """
 
-    points_surface: jax.Array  # [S, A, 3] posed: the face and its static surroundings
-    normals_surface: jax.Array  # [S, A, 3] outward, unit length
-    color_surface: jax.Array | None  # [S, A, 3] in [-1, 1]
-    points_outer: jax.Array  # [S, O, 3] posed: back of the head, hair, neck
-    normals_outer: jax.Array  # [S, O, 3]
-    color_outer: jax.Array | None  # [S, O, 3]
-    points_off: jax.Array  # [S, F, 3] posed, near the surface but not on it
-    color_off: jax.Array | None  # [S, F, 3] of the nearest surface
-    points_far: jax.Array  # [S, R, 3] posed, anywhere in the unit ball
-    anchors: jax.Array  # [S, n, 3] canonical
-    corresp_posed: jax.Array  # [S, C, 3]
-    corresp_neutral: jax.Array  # [S, C, 3] the same skin in the neutral scan
-    is_neutral: jax.Array  # [S] bool or {0, 1}: the scan has no expression
-    has_hair: jax.Array  # [S] the outer points are to be trusted
-    has_anchors: jax.Array  # [S] `anchors` are known
-    has_corresp: jax.Array  # [S] `corresp_*` are known
+    points_surface: Array  # [S, A, 3] posed: the face and its static surroundings
+    normals_surface: Array  # [S, A, 3] outward, unit length
+    color_surface: Array | None  # [S, A, 3] in [-1, 1]
+    points_outer: Array  # [S, O, 3] posed: back of the head, hair, neck
+    normals_outer: Array  # [S, O, 3]
+    color_outer: Array | None  # [S, O, 3]
+    points_off: Array  # [S, F, 3] posed, near the surface but not on it
+    color_off: Array | None  # [S, F, 3] of the nearest surface
+    points_far: Array  # [S, R, 3] posed, anywhere in the unit ball
+    anchors: Array  # [S, n, 3] canonical
+    corresp_posed: Array  # [S, C, 3]
+    corresp_neutral: Array  # [S, C, 3] the same skin in the neutral scan
+    is_neutral: Array  # [S] bool or {0, 1}: the scan has no expression
+    has_hair: Array  # [S] the outer points are to be trusted
+    has_anchors: Array  # [S] `anchors` are known
+    has_corresp: Array  # [S] `corresp_*` are known
 
 
 class FieldLossWeights(NamedTuple):
@@ -87,7 +87,9 @@ def total_loss(
 ) -> jax.Array:
     """Weighted sum of the losses at an epoch: []."""
     weights = weights._replace(corresp=weights.corresp * corresp_factor(epoch))
-    return sum(getattr(weights, name) * value for name, value in losses.items())
+    return jnp.asarray(
+        sum(getattr(weights, name) * value for name, value in losses.items())
+    )
 
 
 def training_losses(
@@ -95,7 +97,7 @@ def training_losses(
     cfg: NPHMConfig,
     batch: ScanBatch,
     codes: Codes,
-    random_points: jax.Array,
+    random_points: Array,
     *,
     method: EnsembleMethod = "blocks",
 ) -> dict[str, jax.Array]:
@@ -162,7 +164,7 @@ def training_losses(
     return losses | _code_losses(codes, cfg)
 
 
-def _mean(*parts: tuple[jax.Array, jax.Array]) -> jax.Array:
+def _mean(*parts: tuple[jax.Array, Array]) -> jax.Array:
     """Mean of the values [S, P] of several parts, of the scans that flags [S] name."""
     total, count = 0.0, 0.0
     for values, flags in parts:
@@ -172,11 +174,11 @@ def _mean(*parts: tuple[jax.Array, jax.Array]) -> jax.Array:
     return total / jnp.maximum(count, 1)
 
 
-def _everywhere(flags: jax.Array) -> jax.Array:
+def _everywhere(flags: Array) -> jax.Array:
     return jnp.ones(flags.shape, bool)
 
 
-def _if_any(flags: jax.Array) -> jax.Array:
+def _if_any(flags: Array) -> jax.Array:
     return jnp.broadcast_to(jnp.any(jnp.asarray(flags) > 0), flags.shape)
 
 
@@ -207,7 +209,9 @@ def _color_loss(batch: ScanBatch, color: list[jax.Array]) -> jax.Array:
     every = _everywhere(batch.has_hair)
     surface, outer, off, _ = color
 
-    def error(values: jax.Array, targets: jax.Array) -> jax.Array:
+    def error(values: jax.Array, targets: Array | None) -> jax.Array:
+        if targets is None:
+            raise ValueError("scans have colours of some points, and none of others")
         return jnp.mean(jnp.abs(values - targets), axis=-1)
 
     return _mean(
@@ -256,7 +260,7 @@ def _deformation_losses(
 def _code_losses(codes: Codes, cfg: NPHMConfig) -> dict[str, jax.Array]:
     """Small codes, and a face that resembles its mirror image."""
 
-    def squared(code: jax.Array) -> jax.Array:
+    def squared(code: Array) -> jax.Array:
         return jnp.mean(jnp.sum(code**2, axis=-1))
 
     losses = {"reg_shape": squared(codes.geo), "reg_expr": squared(codes.exp)}

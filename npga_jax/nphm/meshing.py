@@ -94,6 +94,7 @@ def head_mesh(
     colors = None
     if with_color and model.cfg.has_color:
         color = values_at(mesh.vertices, with_color=True).color
+        assert color is not None  # The model has colours, and they are asked for.
         colors = display_color(color[: len(mesh.vertices)])
     return ColoredMesh(
         vertices=mesh.vertices,
@@ -197,7 +198,7 @@ def _sparse_values(grid: _Grid, coarse: int, safety: float, level: float) -> np.
     while num_cells >= 2 * size * coarse:
         size *= 2
     count = -(-num_cells // size)
-    block = np.stack(np.indices((count,) * 3), axis=-1).reshape(-1, 3)
+    block = np.moveaxis(np.indices((count,) * 3), 0, -1).reshape(-1, 3)
     centers = np.empty((count,) * 3, np.float32)
     while True:
         value = grid.values(grid.centers(block, size))
@@ -208,7 +209,7 @@ def _sparse_values(grid: _Grid, coarse: int, safety: float, level: float) -> np.
         size //= 2
         count = -(-num_cells // size)
         centers = _upsample(centers, count)
-        offsets = np.stack(np.indices((2, 2, 2)), axis=-1).reshape(-1, 3)
+        offsets = np.moveaxis(np.indices((2, 2, 2)), 0, -1).reshape(-1, 3)
         block = (2 * block[:, None] + offsets).reshape(-1, 3)
         block = block[(block < count).all(1)]
     # Points take the value of a block around them until they have their own.

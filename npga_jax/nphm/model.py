@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import Params, exact_products
+from npga_jax.core import Array, Params, exact_products
 from npga_jax.nphm.codes import Codes
 from npga_jax.nphm.config import NPHMConfig
 from npga_jax.nphm.field import EnsembleMethod, canonical_field
@@ -43,9 +43,7 @@ class Evaluation(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="cfg")
-def init_params(
-    key: jax.Array, cfg: NPHMConfig, anchors_mean: np.ndarray | jax.Array
-) -> Params:
+def init_params(key: jax.Array, cfg: NPHMConfig, anchors_mean: Array) -> Params:
     """Random weights as torch's default would draw them (MonoNPHM's start).
 
     Args:
@@ -92,7 +90,7 @@ def _plan(cfg: NPHMConfig) -> dict[str, Any]:
 
 
 @exact_products
-def predict_anchors(params: Params, cfg: NPHMConfig, geo: jax.Array) -> jax.Array:
+def predict_anchors(params: Params, cfg: NPHMConfig, geo: Array) -> jax.Array:
     """Anchors of each head: [S, lat_dim_geo] -> [S, n, 3], canonical."""
     glob = geo[..., : cfg.lat_dim_glob]
     offsets = apply_layers(params["identity"]["pos"], glob, jax.nn.relu)
@@ -115,7 +113,7 @@ def deformation_condition(
 
 @exact_products
 def apply_deformation(
-    layers: list[Params], points: jax.Array, condition: jax.Array
+    layers: list[Params], points: Array, condition: jax.Array
 ) -> jax.Array:
     """The deformation network, its condition multiplied once per head.
 
@@ -145,7 +143,7 @@ def apply_deformation(
             h = h @ w + b
         if i < len(layers) - 1:
             h = softplus(h)
-    return h
+    return jnp.asarray(h)
 
 
 def deform(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import Params
+from npga_jax.core import Array, Params
 
 SHARPNESS = 100.0
 """beta of the softplus that stands between layers of geometry."""
@@ -32,13 +32,13 @@ def _softplus_jvp(primals, tangents):
     return softplus(x), jax.nn.sigmoid(SHARPNESS * x) * dx
 
 
-def linear(layer: Params, x: jax.Array) -> jax.Array:
+def linear(layer: Params, x: Array) -> jax.Array:
     """[..., in] -> [..., out]."""
     return x @ layer["w"] + layer["b"]
 
 
 def apply_layers(
-    layers: Sequence[Params], x: jax.Array, activation: Activation
+    layers: Sequence[Params], x: Array, activation: Activation
 ) -> jax.Array:
     """Linear layers with an activation between them and none at the end."""
     for layer in layers[:-1]:

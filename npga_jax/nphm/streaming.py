@@ -41,12 +41,21 @@ memory is that of the edges, about 100 bytes each with colour and gradient."""
 
 
 class PointValues(NamedTuple):
-    """The model at N points; arrays of JAX from a chunk, of NumPy from all points."""
+    """The model at N points."""
 
-    sdf: jax.Array | np.ndarray  # [N] NPHM units, positive outside
-    color: jax.Array | np.ndarray | None  # [N, 3] in [-1, 1], not clipped
-    gradient: jax.Array | np.ndarray | None  # [N, 3] of sdf at the points as given
-    num_edges: jax.Array | int  # edges computed
+    sdf: np.ndarray  # [N] NPHM units, positive outside
+    color: np.ndarray | None  # [N, 3] in [-1, 1], not clipped; None unless asked for
+    gradient: np.ndarray | None  # [N, 3] of sdf at the points as given; likewise
+    num_edges: int  # edges computed
+
+
+class ChunkValues(NamedTuple):
+    """`PointValues` of C points, on the device."""
+
+    sdf: jax.Array  # [C]
+    color: jax.Array | None  # [C, 3]
+    gradient: jax.Array | None  # [C, 3]
+    num_edges: jax.Array  # []
 
 
 class _Located(NamedTuple):
@@ -93,7 +102,7 @@ def evaluate_points(
         two. What is compiled depends on it alone, and on N where N is less.
 
     Returns:
-      PointValues of NumPy arrays.
+      PointValues.
 
     Raises:
       InputError: points are not [N, 3].
@@ -106,12 +115,10 @@ def evaluate_points(
     size = POINT_ROWS
     while size < min(num_points, chunk_size):
         size *= 2
-    result = PointValues(
-        sdf=np.empty(num_points, np.float32),
-        color=np.empty((num_points, 3), np.float32) if with_color else None,
-        gradient=np.empty((num_points, 3), np.float32) if with_gradient else None,
-        num_edges=0,
-    )
+    sdf = np.empty(num_points, np.float32)
+    color = np.empty((num_points, 3), np.float32) if with_color else None
+    gradient = np.empty((num_points, 3), np.float32) if with_gradient else None
+    num_edges = 0
     params, codes = jax.tree.map(jnp.asarray, (model.params, codes))
     # Equal chunks: a short last one would leave many rows of its blocks empty.
     num_chunks = -(-num_points // size)
@@ -130,13 +137,15 @@ def evaluate_points(
             with_color=with_color,
             with_gradient=with_gradient,
         )
-        result.sdf[start:stop] = chunk.sdf[: stop - start]
-        if with_color:
-            result.color[start:stop] = chunk.color[: stop - start]
-        if with_gradient:
-            result.gradient[start:stop] = chunk.gradient[: stop - start]
-        result = result._replace(num_edges=result.num_edges + int(chunk.num_edges))
-    return result
+        for whole, part in (
+            (sdf, chunk.sdf),
+            (color, chunk.color),
+            (gradient, chunk.gradient),
+        ):
+            if whole is not None and part is not None:
+                whole[start:stop] = part[: stop - start]
+        num_edges += int(chunk.num_edges)
+    return PointValues(sdf, color, gradient, num_edges)
 
 
 @partial(jax.jit, static_argnames=("cfg", "posed", "with_color", "with_gradient"))
@@ -152,7 +161,7 @@ def evaluate_chunk(
     posed: bool,
     with_color: bool,
     with_gradient: bool,
-) -> PointValues:
+) -> ChunkValues:
     """What `evaluate_points` launches.
 
     Args:
@@ -165,7 +174,7 @@ def evaluate_chunk(
         models with colour.
 
     Returns:
-      PointValues of C points; zero in blocks beyond `count`.
+      ChunkValues; zero in blocks beyond `count`.
     """
     codes = jax.tree.map(lambda x: x[None], codes)
     anchors = predict_anchors(params, cfg, codes.geo)
@@ -193,7 +202,7 @@ def evaluate_chunk(
         params, cfg, codes, anchors[0], located, used, with_color, with_gradient
     )
 
-    def blend(i: jax.Array) -> PointValues:
+    def blend(i: jax.Array) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
         here, place = jax.tree.map(lambda x: _block(x, i), (located, places))
         picked = jax.tree.map(
             lambda v: v.at[place].get(mode="fill", fill_value=0), rows
@@ -208,10 +217,10 @@ def evaluate_chunk(
             slope = blended.slope + pull_weights(picked.sdf)[0]
             _, pull_points = jax.vjp(to_queries, _block(points, i))
             (gradient,) = pull_points(slope)
-        return PointValues(blended.sdf, blended.color, gradient, num_edges=None)
+        return blended.sdf, blended.color, gradient
 
-    result = _for_blocks(blend, num_blocks, capacity)
-    return result._replace(num_edges=jnp.sum(used))
+    sdf, color, gradient = _for_blocks(blend, num_blocks, capacity)
+    return ChunkValues(sdf, color, gradient, num_edges=jnp.sum(used))
 
 
 def _evaluate_edges(
@@ -267,6 +276,7 @@ def _evaluate_edges(
         else:
             sdf, feature = geometry(query)
         if with_color:
+            assert tables.app is not None  # The model has colours.
             first = tables.app[0][source]
             color = app_network(layers["app"], identity["bottleneck"], first, feature)
         return _Values(sdf=sdf, color=color, slope=slope)

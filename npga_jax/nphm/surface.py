@@ -36,11 +36,13 @@ def project_to_surface(
     moved = np.asarray(points, np.float32)
     for _ in range(_ITERATIONS):
         values = evaluate_points(model, moved, codes, posed=posed, with_gradient=True)
+        assert values.gradient is not None  # It is asked for.
         squared = np.maximum((values.gradient**2).sum(-1), 1e-6)
         step = values.sdf / squared
         length = np.abs(step) * np.sqrt(squared)
         step *= np.minimum(1.0, _LONGEST_STEP / np.maximum(length, 1e-12))
         moved = moved - step[:, None] * values.gradient
     values = evaluate_points(model, moved, codes, posed=posed, with_gradient=True)
+    assert values.gradient is not None  # It is asked for.
     length = np.linalg.norm(values.gradient, axis=-1, keepdims=True)
     return SurfacePoints(moved, values.gradient / np.maximum(length, 1e-9), values.sdf)

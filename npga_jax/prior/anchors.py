@@ -11,7 +11,8 @@ _PLANE = 0.02
 
 def mirror_vertices(vertices: np.ndarray) -> np.ndarray:
     """The vertex nearest to each one's mirror image at x = 0: [V, 3] -> [V]."""
-    return KDTree(vertices).query(vertices * np.array([-1, 1, 1]))[1]
+    _, nearest = KDTree(vertices).query(vertices * np.array([-1, 1, 1]))
+    return np.asarray(nearest)
 
 
 def vertex_density(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

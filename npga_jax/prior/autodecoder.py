@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
-from npga_jax.core import Params, axes_of_matrices, exact_products
+from npga_jax.core import Array, Params, axes_of_matrices, exact_products
 from npga_jax.nphm import (
     Codes,
     FieldLossWeights,
@@ -24,8 +25,8 @@ from npga_jax.prior.batches import FreePoints, NearPoints, TrainBatch
 class Codebook(NamedTuple):
     """A code for every person and every scan. Registered scans bring no colours yet."""
 
-    geo: jax.Array  # [I, lat_dim_geo]
-    exp: jax.Array  # [N, lat_dim_exp]
+    geo: Array  # [I, lat_dim_geo]
+    exp: Array  # [N, lat_dim_exp]
 
 
 class CodeMoments(NamedTuple):
@@ -233,7 +234,7 @@ def update_codes(
     moments: CodeMoments,
     grads: Codebook,
     rows: Codebook,
-    rate: jax.Array,
+    rate: ArrayLike,
 ) -> tuple[Codebook, CodeMoments]:
     """Adam on the rows that a step has seen; others rest, moments included.
 

@@ -1,12 +1,12 @@
 """Drawing training points from registered scans, on the host, a step ahead."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.ndimage import maximum_filter
 from scipy.spatial import KDTree
 
-from npga_jax.core import edge_strain
+from npga_jax.core import Array, edge_strain
 from npga_jax.nphm import RANDOM_BOX, RANDOM_POINTS, ScanBatch
 from npga_jax.prior.scans import EYES, FACE, OUTER, RegisteredScans, triangle_normals
 
@@ -30,10 +30,10 @@ class NearPoints(NamedTuple):
     without a second derivative.
     """
 
-    posed: np.ndarray  # [S, P, 3]
-    neutral: np.ndarray  # [S, P, 3] the same places on the neutral head
-    sdf: np.ndarray  # [S, P] signed distance
-    valid: np.ndarray  # [S, P] bool: no other part of the surface is nearer
+    posed: Array  # [S, P, 3]
+    neutral: Array  # [S, P, 3] the same places on the neutral head
+    sdf: Array  # [S, P] signed distance
+    valid: Array  # [S, P] bool: no other part of the surface is nearer
 
 
 class FreePoints(NamedTuple):
@@ -43,19 +43,19 @@ class FreePoints(NamedTuple):
     them. A point is free where nothing of the head lies before it, seen from the front.
     """
 
-    posed: np.ndarray  # [S, P, 3]
-    valid: np.ndarray  # [S, P] bool: known to be outside
+    posed: Array  # [S, P, 3]
+    valid: Array  # [S, P] bool: known to be outside
 
 
 class TrainBatch(NamedTuple):
     """What one step sees."""
 
-    scans: np.ndarray  # [S] int32
-    people: np.ndarray  # [S] int32
+    scans: Array  # [S] int32
+    people: Array  # [S] int32
     official: ScanBatch
     near: NearPoints
     free: FreePoints
-    random_points: np.ndarray  # [S, 50, 3] for the penalties on the deformation
+    random_points: Array  # [S, 50, 3] for the penalties on the deformation
 
 
 _OFF_SIGMA = 0.05
@@ -297,7 +297,7 @@ def _at(vertices, triangles, weights):
     return (weights * corners).sum(axis=-2), normal / np.maximum(length, 1e-12)
 
 
-def _as_float32(tree):
+def _as_float32(tree: Any) -> Any:
     if tree is None:
         return None
     if isinstance(tree, tuple):

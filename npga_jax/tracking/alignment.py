@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from npga_jax.core import rigid_motion
@@ -80,7 +80,7 @@ def facing_cameras(points: np.ndarray, cameras: Sequence[np.ndarray]) -> Similar
 
 
 def iterative_closest_points(
-    points: np.ndarray, tree: cKDTree, target: np.ndarray, start: Similarity
+    points: np.ndarray, tree: KDTree, target: np.ndarray, start: Similarity
 ) -> tuple[Similarity, float]:
     """Rigid alignment of a cloud to a surface given by points; scale is kept.
 
@@ -100,7 +100,7 @@ def iterative_closest_points(
         distance, index = tree.query(local)
         kept = distance <= np.quantile(distance, _KEPT)
         error = float(distance[kept].mean())
-        source, goal = points[kept], target[index[kept]] * unit
+        source, goal = points[kept], target[np.asarray(index)[kept]] * unit
         pose = Similarity(*rigid_motion(goal, source), start.scale)
     return pose, error
 
@@ -122,7 +122,7 @@ def align_head(
     if len(points) > _MOST_POINTS:
         points = points[rng.choice(len(points), _MOST_POINTS, replace=False)]
     front = head[(head[:, 2] > _FRONT_Z) & (head[:, 1] > _LOWEST_Y)]
-    tree = cKDTree(head)
+    tree = KDTree(head, leafsize=16)
     best, best_error = guesses[0], np.inf
     for guess in guesses:
         for yaw in _YAWS:

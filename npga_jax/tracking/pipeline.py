@@ -218,7 +218,8 @@ def _appearance(
     @jax.jit
     def bring_back(points, pose, exp):
         moved = apply_pose(pose, points)
-        codes = Codes(geo=unknowns.geo[None], app=None, exp=exp[None])
+        app = jnp.zeros((1, model.cfg.lat_dim_app))
+        codes = Codes(geo=unknowns.geo[None], app=app, exp=exp[None])
         anchors = predict_anchors(model.params, model.cfg, codes.geo)
         return deform(model.params, model.cfg, moved[None], codes, anchors)[0, :, :3]
 
@@ -277,9 +278,9 @@ def _tracked(tracking: Tracking, sequence: str, loaded: LoadedPrior) -> Tracked:
     ]
     return Tracked(
         frame_id=np.array([tracking.frames[i].timestep.frame_id for i in rows]),
-        expr=tracking.unknowns.exp[rows],
+        expr=np.asarray(tracking.unknowns.exp[rows]),
         world_from_head=np.array([tracking.poses[i].matrix() for i in rows]),
-        z_id=tracking.unknowns.geo,
+        z_id=np.asarray(tracking.unknowns.geo),
         residual_mm=np.array([tracking.fits[i].median_mm for i in rows]),
         model=model_name(loaded),
     )

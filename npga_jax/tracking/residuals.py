@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params, exact_products, rotmat_to_quat, safe_norm
+from npga_jax.core import Array, Params, exact_products, rotmat_to_quat, safe_norm
 from npga_jax.nphm import (
     Codes,
     NPHMConfig,
@@ -35,7 +35,7 @@ class PointResiduals(NamedTuple):
 
 
 @exact_products
-def rotation_matrix(vector: jax.Array) -> jax.Array:
+def rotation_matrix(vector: Array) -> jax.Array:
     """Rodrigues' formula, smooth at zero: [3] -> [3, 3]."""
     squared = jnp.sum(vector**2)
     small = squared < 1e-8
@@ -64,7 +64,7 @@ def rotation_vector(rotation: jax.Array) -> jax.Array:
 
 
 @exact_products
-def apply_pose(pose: jax.Array, points: jax.Array) -> jax.Array:
+def apply_pose(pose: Array, points: jax.Array) -> jax.Array:
     """Moves observed points into the model's frame by a pose residual.
 
     Args:
@@ -81,7 +81,7 @@ def _pose_jacobian(points: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 def distances(
-    params: Params, cfg: NPHMConfig, points: jax.Array, geo: jax.Array, exp: jax.Array
+    params: Params, cfg: NPHMConfig, points: jax.Array, geo: Array, exp: Array
 ) -> jax.Array:
     """Signed distances [P] of points [P, 3] in the model's frame, for one frame."""
     codes = Codes(geo=geo[None], app=jnp.zeros((1, cfg.lat_dim_app)), exp=exp[None])

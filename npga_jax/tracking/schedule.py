@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import Progress
+from npga_jax.core import Array, Progress
 from npga_jax.nphm import HeadModel, NPHMConfig
 from npga_jax.tracking.appearance import Appearance
 from npga_jax.tracking.solver import (
@@ -92,7 +92,7 @@ def _iterate(
     model: HeadModel,
     observations: Observations,
     unknowns: Unknowns,
-    links: np.ndarray,
+    links: Array,
     damping: jax.Array,
     prior: PriorWeights,
     stages: Sequence[FitStage],

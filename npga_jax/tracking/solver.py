@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Params, exact_products
+from npga_jax.core import Array, Params, exact_products
 from npga_jax.nphm import Codes, NPHMConfig, deformation_condition, predict_anchors
 from npga_jax.tracking.appearance import (
     Appearance,
@@ -42,9 +42,9 @@ class Observations(NamedTuple):
 class Unknowns(NamedTuple):
     """What is solved for."""
 
-    geo: jax.Array  # [G] identity
-    exp: jax.Array  # [T, E] expression
-    pose: jax.Array  # [T, 6] rotation vector and translation, see `apply_pose`
+    geo: Array  # [G] identity
+    exp: Array  # [T, E] expression
+    pose: Array  # [T, 6] rotation vector and translation, see `apply_pose`
 
 
 class PriorWeights(NamedTuple):
@@ -54,8 +54,8 @@ class PriorWeights(NamedTuple):
     """
 
     noise: jax.Array | float = 0.004  # NPHM units (1 mm)
-    geo: jax.Array | float = 25.0  # [G] or []; 1 / variance
-    exp: jax.Array | float = 25.0  # [E] or []
+    geo: Array | float = 25.0  # [G] or []; 1 / variance
+    exp: Array | float = 25.0  # [E] or []
     smooth_exp: jax.Array | float = 0.0  # per neighbour in time
     pose_rotation: jax.Array | float = 1e2  # 1 / radian^2
     pose_translation: jax.Array | float = 1e2  # 1 / unit^2
@@ -93,7 +93,7 @@ def robust_cost(residual: jax.Array, weights: jax.Array, robust: Robust) -> jax.
     return jnp.sum(weights * robust.scale**2 * squared / (robust.scale**2 + squared))
 
 
-def _neighbours(exp: jax.Array, links: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _neighbours(exp: Array, links: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sum of the codes of the frames before and after, and their number."""
     before = jnp.roll(exp, 1, axis=0) * links[:, None]
     after_link = jnp.roll(links, -1)
@@ -151,8 +151,8 @@ class _Frame(NamedTuple):
     points: jax.Array  # [P, 3]
     normals: jax.Array  # [P, 3]
     weights: jax.Array  # [P]
-    pose: jax.Array  # [6]
-    exp: jax.Array  # [E]
+    pose: Array  # [6]
+    exp: Array  # [E]
     near_exp: jax.Array  # [E] sum of the codes of the frames before and after
     num_near: jax.Array  # [] how many they are
 
@@ -189,9 +189,10 @@ def _frame_equations(
     )
 
 
-def _condition(params, cfg, geo: jax.Array, exp: jax.Array) -> jax.Array:
+def _condition(params, cfg, geo: Array, exp: Array) -> jax.Array:
     """Of the deformation, for one head: [C]."""
-    codes = Codes(geo=geo[None], app=None, exp=exp[None])
+    app = jnp.zeros((1, cfg.lat_dim_app))
+    codes = Codes(geo=geo[None], app=app, exp=exp[None])
     anchors = predict_anchors(params, cfg, codes.geo)
     return deformation_condition(params, cfg, codes, anchors)[0]
 
@@ -278,7 +279,7 @@ def _keep_better(better: jax.Array, trial, old, damping: jax.Array):
     return jax.tree.map(choose, trial, old), jnp.clip(damping, 1e-6, 1e3)
 
 
-def _compose(pose: jax.Array, update: jax.Array) -> jax.Array:
+def _compose(pose: Array, update: jax.Array) -> jax.Array:
     """A pose residual followed by a small motion: [6], [6] -> [6]."""
     turn = rotation_matrix(update[:3])
     rotation = rotation_vector(turn @ rotation_matrix(pose[:3]))
@@ -346,7 +347,7 @@ def solve_expressions(
 
 
 def identity_prior(
-    cfg: NPHMConfig, geo: jax.Array, prior: PriorWeights
+    cfg: NPHMConfig, geo: Array, prior: PriorWeights
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Precision matrix of the identity code, its pull at `geo`, and its cost.
 

@@ -145,7 +145,7 @@ def gather_points(
     """
     kept, rigid = [], []
     for timestep in timesteps:
-        cloud = capture.points(timestep)
+        cloud = _cloud(capture, timestep)
         points = to_head_frame(cloud, capture.driving(timestep).world_from_head)
         spacing = neighbour_spacing(points)
         wanted = spacing <= OUTLIER_FACTOR * np.median(spacing)
@@ -160,7 +160,7 @@ def gather_points(
     found = []
     chosen = choose_rows([len(rows) for rows in kept], max_points, seed)
     for timestep, rows, fixed, own in zip(timesteps, kept, rigid, chosen, strict=True):
-        cloud, driving = capture.points(timestep), capture.driving(timestep)
+        cloud, driving = _cloud(capture, timestep), capture.driving(timestep)
         points = to_head_frame(cloud, driving.world_from_head)[rows[own]]
         fixed = fixed[own]
         canonical, hyper = points, np.zeros((len(points), 0))
@@ -171,6 +171,16 @@ def gather_points(
         bindings[fixed, SKULL] = 1.0
         found.append((canonical, cloud.rgb[rows[own]], hyper, bindings))
     return as_initial(*(np.concatenate(x) for x in zip(*found, strict=True)))
+
+
+def _cloud(capture: Capture, timestep: Timestep) -> PointCloud:
+    """The cloud of a timestep that was chosen because it has one."""
+    cloud = capture.points(timestep)
+    if cloud is None:
+        raise ValueError(
+            f"{timestep.sequence}, frame {timestep.frame_id} has no point cloud"
+        )
+    return cloud
 
 
 def as_initial(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import KDTree
 
-from npga_jax.core import Gaussians, Graph
+from npga_jax.core import Array, Gaussians, Graph
 
 _APART = 0.1
 """Metres between skin, skull and jaw: what they carry has no neighbours elsewhere."""
@@ -25,7 +25,7 @@ def empty_graph(count: int, neighbours: int = 1) -> Graph:
 
 def build_graph(
     gaussians: Gaussians,
-    alive: jax.Array,
+    alive: Array,
     *,
     neighbours: int,
     hyper_columns: int = 0,
@@ -54,7 +54,7 @@ def build_graph(
     found = min(neighbours, len(rows) - 1)
     if found > 0:
         distances, nearest = KDTree(space[rows]).query(space[rows], k=found + 1)
-        distances, nearest = distances[:, 1:], nearest[:, 1:]
+        distances, nearest = distances[:, 1:], np.asarray(nearest)[:, 1:]
         spread = np.maximum(distances.mean(axis=1, keepdims=True), 1e-9)
         near = np.exp(-0.5 * (distances / spread) ** 2)
         ids[rows, :found] = rows[nearest]

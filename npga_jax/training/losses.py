@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from npga_jax.avatar import LossTerm, StepView, dynamics, residual_energy
-from npga_jax.core import Splats
+from npga_jax.core import Array, Splats
 from npga_jax.metrics import LpipsFn, make_lpips, psnr, ssim_map
 from npga_jax.training.laplacian import laplacian_energy
 
@@ -19,10 +19,10 @@ LAPLACIAN_ROWS = 4096
 
 
 def composite_target(
-    rgb: jax.Array,  # [B, H, W, 3] uint8
-    alpha: jax.Array,  # [B, H, W] uint8
+    rgb: Array,  # [B, H, W, 3] uint8
+    alpha: Array,  # [B, H, W] uint8
     background: jax.Array | float,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """The person on the given background: image [B, H, W, 3] and matte, in [0, 1]."""
     matte = alpha.astype(jnp.float32) / 255.0
     image = rgb.astype(jnp.float32) / 255.0
@@ -109,14 +109,14 @@ def lpips(view: StepView, *, crop: int, lpips_fn: Callable[[], LpipsFn]) -> jax.
 alex_lpips = partial(make_lpips, "alex")
 
 
-def project_origin(viewmats: jax.Array, Ks: jax.Array) -> jax.Array:
+def project_origin(viewmats: jax.Array, Ks: Array) -> jax.Array:
     """Where each camera sees the origin: pixels [C, 2]."""
     seen = jnp.einsum("cij,cj->ci", Ks, viewmats[:, :3, 3])
     return seen[:, :2] / jnp.maximum(seen[:, 2:], 1e-6)
 
 
 def crop_around(
-    images: jax.Array,  # [B, H, W, 3]
+    images: Array,  # [B, H, W, 3]
     centres: jax.Array,  # [B, 2] pixels, x and y
     size: int,
 ) -> jax.Array:
@@ -138,7 +138,7 @@ def scale_excess(splats: Splats, alive: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(alive, excess, 0.0)) / jnp.maximum(jnp.sum(alive), 1)
 
 
-def mean_psnr(colors: jax.Array, target: jax.Array) -> jax.Array:
+def mean_psnr(colors: jax.Array, target: Array) -> jax.Array:
     """dB; a mean over views, so that it does not depend on how they share devices."""
     return jnp.mean(psnr(jnp.clip(colors, 0, 1), target))
 
