@@ -49,7 +49,7 @@ def main(cfg: BenchAvatarConfig) -> None:
         for width, height in cfg.sizes
     }
     if cfg.run is not None:
-        own = run_renderer(cfg)
+        own = run_renderer(cfg.run, cfg.data_root)
         for width, height in cfg.sizes:
             expr, viewmat, K = shot(avatar, 1, width, height)
             ours = avatar.render(expr, viewmat, K, width, height)
@@ -83,11 +83,11 @@ def time_size(avatar: Any, width: int, height: int, frames: int) -> dict[str, fl
     return {"first_s": seconds[0], "ms": 1e3 * float(np.median(seconds[1:]))}
 
 
-def run_renderer(cfg: BenchAvatarConfig):
+def run_renderer(folder: Path, data_root: Path | None):
     """The renderer that the run's own evaluation uses."""
     from npga_jax.training import load_run
 
-    return load_run(cfg.run, data_root=cfg.data_root).render_fn
+    return load_run(folder, data_root=data_root).render_fn
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -99,10 +99,11 @@ class Refiner:
 
             gradient, _ = pull(jax.grad(loss_of, argnums=(0, 1))(colors, alphas))
             # What a colour would change is the sum of the weights of its Gaussian: with
-            # errors in the place of a gradient, its share in them.
+            # errors in the place of a gradient, its share in them. They ask for more
+            # light, which colours that were clipped at black let through.
             wrong = jnp.mean(jnp.abs(colors - view.target), axis=-1, keepdims=True)
             _, share = pull(
-                (jnp.broadcast_to(wrong, colors.shape), jnp.zeros_like(alphas))
+                (-jnp.broadcast_to(wrong, colors.shape), jnp.zeros_like(alphas))
             )
             error = jnp.max(jnp.abs(share[:, 0]), axis=-1)
             stats = view_stats(
