@@ -27,6 +27,7 @@ _programs = os.environ.setdefault(_PROGRAMS, str(_caches / "xla"))
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["NPGA_CACHE"] = str(_caches / "npga")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # Small ones as well.
 os.environ.pop("NPGA_DATA", None)
 runtime.configure()
 

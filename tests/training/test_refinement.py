@@ -12,6 +12,7 @@ from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
 from npga_jax.data.opening import open_capture
 from npga_jax.data.settings import CaptureConfig
 from npga_jax.data.splits import holdout_split
+from npga_jax.rasterizer.sh import rgb_to_sh
 from npga_jax.training.building import default_method
 from npga_jax.training.density import DensityOptions, growth_score
 from npga_jax.training.initial_points import InitialPoints
@@ -83,7 +84,9 @@ def test_smaller_images_are_means_seen_by_scaled_cameras():
     assert downscale_batch(batch, 1) is batch
 
 
-def test_event_adds_where_images_are_wrong(tiny_capture):
+@pytest.fixture(scope="module")
+def started(tiny_capture):
+    """A grey ball of 20 Gaussians before the tiny capture's cameras."""
     capture = open_capture(
         tiny_capture.subject, tiny_capture.root, CONFIG.capture, progress=False
     )
@@ -100,7 +103,11 @@ def test_event_adds_where_images_are_wrong(tiny_capture):
     state = state_from_points(CONFIG, METHOD, points, codes)
     count = make_isects_fn(CONFIG, METHOD, capture, split.train)
     stage = Stage(1, ("l1", "ssim", "alpha"))
-    refiner = Refiner(CONFIG, METHOD, capture, stage, 4 * count(state))
+    return Refiner(CONFIG, METHOD, capture, stage, 4 * count(state)), state, split
+
+
+def test_event_adds_where_images_are_wrong(started):
+    refiner, state, split = started
     survey = refiner.look(state, split.train, 0)
     assert survey.num_dropped == 0 < survey.num_isects
     new, report = refiner.change(state, survey.stats, 0)
@@ -123,6 +130,21 @@ def test_event_adds_where_images_are_wrong(tiny_capture):
     assert np.all(np.asarray(graph.weights)[np.asarray(new.alive)].sum(1) > 0.99)
     again = refiner.change(state, refiner.look(state, split.train, 0).stats, 0)[0]
     jax.tree.map(np.testing.assert_array_equal, again, new)
+
+
+def test_what_is_clipped_at_black_has_its_share_in_errors(started):
+    refiner, state, split = started
+
+    def error_of(level):
+        """Of a cloud whose colour before the clip is `level`."""
+        gaussians = state.params.gaussians
+        sh = jnp.zeros_like(gaussians.sh).at[:, 0].set(rgb_to_sh(level))
+        params = state.params._replace(gaussians=gaussians._replace(sh=sh))
+        return refiner.look(state._replace(params=params), split.train, 0).stats
+
+    black, barely = error_of(-0.5), error_of(1e-4)
+    np.testing.assert_allclose(black.error_sum, barely.error_sum, rtol=0.01)
+    assert np.min(np.asarray(black.error_sum)[np.asarray(state.alive)]) > 0
 
 
 @pytest.mark.parametrize(("source", "share"), [("distilled", 0.25), ("none", 1.0)])
