@@ -21,8 +21,9 @@ _PROGRAMS = "NPGA_TEST_PROGRAMS"
 """Names a folder of compiled programs to be kept from one test run to the next."""
 
 _caches = Path(tempfile.mkdtemp(prefix="npga_jax_tests_"))
-# Workers inherit the variable: what one of them has compiled, the others find.
+# Workers inherit the variables: what one of them has compiled, the others find.
 _programs = os.environ.setdefault(_PROGRAMS, str(_caches / "xla"))
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(_programs).parent / "numba"))
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["NPGA_CACHE"] = str(_caches / "npga")

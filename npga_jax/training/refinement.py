@@ -121,7 +121,9 @@ class Refiner:
         """
         rng = np.random.default_rng((self.cfg.seed, 1, event))
         order = rng.permutation(len(train))
+        # Placed as the state is: else the first view's program is compiled apart.
         stats = empty_stats(state.alive.shape[0])
+        stats = jax.device_put(stats, state.alive.sharding)
         counts = []
         for i in range(self.method.density.views):
             timestep, cameras = train[order[i % len(train)]]
