@@ -61,6 +61,18 @@ def walk(cfg: Any, prefix: str = "") -> Iterator[Field]:
         )
 
 
+def make_paths(cfg: Any) -> None:
+    """Turns text into paths in a new settings object, for its `__post_init__`.
+
+    From Python, `data_root="DATA"` is as good as on the command line.
+    """
+    hints = typing.get_type_hints(type(cfg))
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if isinstance(value, str) and Path in typing.get_args(hints[field.name]):
+            object.__setattr__(cfg, field.name, Path(value))
+
+
 def option(name: str) -> str:
     """A setting as the command line calls it."""
     return f"--{name.replace('_', '-')}"
