@@ -1,6 +1,7 @@
 """Tracks a subject: from a capture's clouds to driving codes of every sequence."""
 
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -82,6 +83,8 @@ def track_subject(
     capture = open_nersemble(
         root, subject, capture_cfg, decode=False, need_driving=False
     )
+    for note in capture.notes:
+        print(f"note: {note}", file=sys.stderr)
     wanted = capture.sequences if sequences is None else sequences
     there = read_identity(output, wanted, loaded)
     missing = tuple(s for s in wanted if s not in there.sequences)
