@@ -53,6 +53,16 @@ def test_settings_that_make_no_sense_are_an_error(tmp_path, text):
         read_config(tmp_path)
 
 
+def test_numbers_of_numpy_come_back_and_text_for_a_number_does_not(tmp_path):
+    given: dict[str, Any] = {"steps": np.int64(12), "balance": np.float32(0.5)}
+    write_config(tmp_path, TrainConfig(**given))
+    assert read_config(tmp_path) == TrainConfig(steps=12, balance=0.5)
+    settings = settings_to_json(TrainConfig()) | {"steps": "8000"}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"'steps' is '8000'; expected int"):
+        read_config(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["steps", "forward.detail_reach", "test_every"])
 def test_settings_are_not_filled_up_with_the_defaults_of_today(tmp_path, name):
     """What a version did not know yet, it did otherwise: `versions` says how."""
