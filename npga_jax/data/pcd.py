@@ -26,8 +26,8 @@ def read_pcd(path: Path) -> PointCloud:
         largest value is 1, 255 or that of their type.
 
     Raises:
-      InputError: if the file cannot be read, is not a point cloud, is cut short, is empty, or has
-        colours of a type that is not known.
+      InputError: if the file cannot be read, is not a point cloud, is cut short, is
+        empty, or has colours of a type that is not known.
     """
     try:
         header, body = _split_header(path.read_bytes())

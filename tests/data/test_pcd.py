@@ -208,5 +208,5 @@ def test_lzf_copies_may_overlap_what_they_write():
 
 
 def test_what_cannot_be_read_at_all_is_a_sentence(tmp_path):
-    with pytest.raises(InputError, match="not a readable .pcd point cloud"):
+    with pytest.raises(InputError, match=r"not a readable \.pcd point cloud"):
         read_pcd(tmp_path)

@@ -1,7 +1,9 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from npga_jax.core.errors import InputError
