@@ -26,7 +26,8 @@ class MeshConfig:
     codes: Path | None = None
     """Tracking file (nphm.npz) with the codes of the head; default: the mean head."""
     frame: int | None = None
-    """Which frame of --codes, by its frame_id; default: the first."""
+    """Which frame of --codes, by its frame_id (the number of the video's frame, not
+    counted among those that are used); default: the first."""
     seed: int | None = None
     """Draw a random head instead of the mean one."""
     output: Path = Path("head.ply")

@@ -36,8 +36,9 @@ class ReenactConfig:
     data_root: Path | None = None
     """Folder that holds the subjects; default: the one of the training."""
     pose: Literal["fixed", "target", "driver"] = "fixed"
-    """Head pose. fixed: that of the avatar at rest; target: those of the held-out
-    sequence, to and fro; driver: the fixed one, moved as the driver moves."""
+    """Head pose. fixed: that of the avatar at rest (render.py calls it still); target:
+    those of the held-out sequence, to and fro; driver: the fixed one, moved as the
+    driver moves (there: motion)."""
     neutral: bool = False
     """Add the driver's change from the driver's most neutral frame to the avatar's most
     neutral code, instead of taking codes as they are."""
