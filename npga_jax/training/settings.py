@@ -1,7 +1,7 @@
 """Settings of a training run, and the presets: data only, no JAX.
 
-Each field's text is its command-line help; defaults and bounds stand beside it. Only
-`training.building`, the trainer and `app` read a `TrainConfig`.
+Each field's text is its command-line help; defaults and bounds stand beside it. No room
+but `training` and `app` reads a `TrainConfig`.
 """
 
 import dataclasses
@@ -40,7 +40,8 @@ class LossConfig:
     ssim: float = 0.2
     alpha: Annotated[float, Only("capture.mattes")] = 0.1
     parts: float = 0.0
-    """l1 of eyes and mouth once more, where the capture has labels."""
+    """l1 of eyes and mouth once more, where the capture has label maps; refused where
+    no training frame has one."""
     screen: float = 0.0
     """Image terms of what the screen-space network makes of the rendering; 0: there is
     no such network."""
@@ -96,7 +97,7 @@ class OptimConfig:
     detail: Annotated[float | None, Only("detail.enabled")] = None
     """Of G; default: 5e-4 beside F, 1.5e-3 without."""
     coarse: Annotated[float, Only("forward.tuned")] = 5e-5
-    """Of F."""
+    """Of F, which moves Gaussians coarsely, where G adds detail."""
     screen: Annotated[float, Only("loss.screen")] = 1e-3
     quats: float = 1e-3
     log_scales: float = 5e-3
