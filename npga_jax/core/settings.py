@@ -79,9 +79,16 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def check_ranges(cfg: Any) -> None:
-    """Raises InputError for the first number that is out of its range."""
-    for name, value, (low, high, is_open), _ in walk(cfg):
+def check_ranges(cfg: Any, group: str = "") -> None:
+    """Refuses numbers that are out of their ranges.
+
+    Args:
+      group: what the command line puts before each name, as "tracking.".
+
+    Raises:
+      InputError: for the first of them.
+    """
+    for name, value, (low, high, is_open), _ in walk(cfg, group):
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             continue
         is_low = value <= low if is_open else value < low

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import check_writable, neutral_first
+from npga_jax.core import check_ranges, check_writable, neutral_first
 from npga_jax.data import Capture, CaptureConfig, Timestep, open_nersemble
 from npga_jax.nphm import (
     MILLIMETRES_PER_UNIT,
@@ -30,7 +30,7 @@ from npga_jax.tracking.files import Tracked, model_name, read_identity, write_tr
 from npga_jax.tracking.frame_report import FrameFit, frame_fits, write_report
 from npga_jax.tracking.gathering import Frame, gather_frames
 from npga_jax.tracking.head_prior import LoadedPrior, open_prior
-from npga_jax.tracking.options import TrackingOptions, check_options
+from npga_jax.tracking.options import TrackingOptions
 from npga_jax.tracking.overlay import write_overlays
 from npga_jax.tracking.residuals import apply_pose
 from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
@@ -78,7 +78,7 @@ def track_subject(
     Raises:
       InputError: the capture or the model cannot be used, or nothing has a cloud.
     """
-    check_options(options)
+    check_ranges(options, "tracking.")
     loaded = open_prior(prior)
     capture = open_nersemble(
         root, subject, capture_cfg, decode=False, need_driving=False

@@ -78,6 +78,11 @@ def test_numbers_out_of_their_range_are_refused_by_name(changes, message):
         check_ranges(settings(**changes))
 
 
+def test_numbers_of_a_group_are_named_with_it():
+    with pytest.raises(InputError, match=r"^--track\.num-views -1: expected"):
+        check_ranges(settings(num_views=-1), "track.")
+
+
 def test_numbers_at_their_bounds_are_taken():
     check_ranges(settings(steps=100, inner_share=1.0, inner_start=0.0, maybe=0.0))
 
