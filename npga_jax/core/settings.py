@@ -91,8 +91,9 @@ def check_ranges(cfg: Any, group: str = "") -> None:
     for name, value, (low, high, is_open), _ in walk(cfg, group):
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             continue
-        is_low = value <= low if is_open else value < low
-        if not math.isfinite(value) or is_low or value > high:
+        number = float(value)
+        is_low = number <= low if is_open else number < low
+        if not math.isfinite(number) or is_low or number > high:
             kind = "whole" if isinstance(value, numbers.Integral) else "finite"
             least = f"more than {low}" if is_open else f"at least {low}"
             most = "" if math.isinf(high) else f" and at most {high}"
