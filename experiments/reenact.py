@@ -112,6 +112,13 @@ def check_options(cfg: ReenactConfig) -> None:
         raise InputError(
             "nobody drives: give --driver-subject SUBJECT, or --driving FILE."
         )
+    usual = {field.name: field.default for field in dataclasses.fields(cfg)}
+    for name in ("sequence", "cache_dir"):
+        if not cfg.driver_subject and getattr(cfg, name) != usual[name]:
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(cfg, name)} has no effect here: "
+                "it is for --driver-subject. Leave it out."
+            )
     if not 0 <= cfg.smooth < 1:
         raise InputError(f"--smooth is {cfg.smooth}; give 0 or more, below 1.")
 

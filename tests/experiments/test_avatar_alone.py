@@ -116,6 +116,8 @@ def test_what_needs_the_capture_says_that_it_is_missing(alone, script, options):
         ("render", ["--sequence=FREE", "--pose=file"], "--pose file has no effect"),
         ("render", ["--sequence=FREE", "--num-frames=3"], "--num-frames 3 has no"),
         ("export_ply", ["--frame=3"], "--frame 3 has no effect"),
+        ("reenact", ["--driving=a.npz", "--sequence=EXP"], "--sequence EXP has no"),
+        ("reenact", ["--driving=a.npz", "--cache-dir=a"], "--cache-dir a has no"),
     ],
 )
 def test_options_without_effect_are_refused(alone, script, options, said):
