@@ -120,8 +120,9 @@ def test_what_needs_the_capture_says_that_it_is_missing(alone, script, options):
         ("reenact", ["--driving=a.npz", "--cache-dir=a"], "--cache-dir a has no"),
     ],
 )
-def test_options_without_effect_are_refused(alone, script, options, said):
-    result = run_script(f"experiments/{script}.py", *alone[1], *options)
+def test_options_without_effect_are_refused(script, options, said):
+    """Before anything is opened: there need not even be an avatar."""
+    result = run_script(f"experiments/{script}.py", "--run=nowhere", *options)
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and said in result.stderr
     assert result.stderr.count("\n") == 1
