@@ -13,7 +13,15 @@ import numpy as np
 import tyro
 
 from npga_jax.app import cli
-from npga_jax.core import InputError, check_writable, runtime, write_json
+from npga_jax.core import (
+    InputError,
+    atomic_write,
+    check_writable,
+    differences,
+    from_json,
+    runtime,
+    write_json,
+)
 from npga_jax.training import TrainConfig, preset_from_argv, read_config
 
 
@@ -89,6 +97,9 @@ ROWS: dict[str, Row] = {
     "two views a step": Row(("--views-per-step", "2")),
     "blendshape codes": Row(("--capture.driving", "blendshapes")),
 }
+RESULTS_FILE = "ablation.json"
+FREE_TO_CHANGE = {"rows", "seeds", "output", "data_root"}
+"""What may differ between commands that fill one table."""
 SHOWN = (
     ("self_reenactment", "face", "psnr", "face dB"),
     ("self_reenactment", "head", "psnr", "head dB"),
@@ -102,7 +113,8 @@ SHOWN = (
 class AblateConfig:
     """Train every variant with several seeds, measure all alike, write one table.
 
-    What is done is not done again: the same command goes on after Ctrl-C.
+    What is done is not done again: the same command goes on after Ctrl-C, or with more
+    variants and seeds. Other settings need another --output.
     """
 
     subject: str = "demo"
@@ -141,9 +153,11 @@ def main(cfg: AblateConfig) -> None:
             "--seeds, --steps, --frame-step and --camera-step must be 1 or more."
         )
     check_writable(output)
+    check_same(output / RESULTS_FILE, cfg)
     # All first seeds come before all second ones: a table that is cut short is whole.
     jobs = [(name, seed) for seed in range(cfg.seeds) for name in names]
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    write_results(output, cfg, results)
     began = time.monotonic()
     for done, (name, seed) in enumerate(jobs):
         result = run_one(cfg, name, seed, folder_of(output, name, seed))
@@ -160,6 +174,33 @@ def main(cfg: AblateConfig) -> None:
     print((output / "table.md").read_text())
 
 
+def check_same(path: Path, cfg: AblateConfig) -> None:
+    """Refuses to put runs of another budget into a table that was begun.
+
+    Args:
+      path: what `write_results` left, if it did.
+      cfg: what is asked for now; more variants and more seeds may be.
+
+    Raises:
+      InputError: the table was begun with other settings, or is none.
+    """
+    if not path.is_file():
+        return
+    try:
+        begun = from_json(AblateConfig, json.loads(path.read_text())["settings"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{path} cannot be understood ({error}); it should be as this script "
+            "writes it. Choose another --output."
+        ) from error
+    changes = differences(begun, cfg, FREE_TO_CHANGE)
+    if changes:
+        raise InputError(
+            f"the table in {path.parent} was begun with other settings: "
+            f"{'; '.join(changes)}. Give the original ones, or choose another --output."
+        )
+
+
 def folder_of(output: Path, name: str, seed: int) -> Path:
     """The run folder of a variant and seed."""
     slug = name.replace(" ", "_").replace(":", "").replace(",", "")
@@ -172,7 +213,7 @@ def run_one(cfg: AblateConfig, name: str, seed: int, folder: Path) -> dict[str, 
 
     from npga_jax import train
 
-    target = folder / "ablation.json"
+    target = folder / RESULTS_FILE
     if target.is_file():
         return json.loads(target.read_text())
     row = ROWS[name]
@@ -249,13 +290,14 @@ def pick(result: dict[str, Any], split: str, region: str, metric: str) -> float:
 
 def write_results(output: Path, cfg: AblateConfig, results: dict) -> None:
     """The table so far, and all figures."""
-    settings = {k: str(v) for k, v in dataclasses.asdict(cfg).items()}
     rows = {
         name: {"options": ROWS[name].options, "runs": r} for name, r in results.items()
     }
-    report = {"settings": settings, "rows": rows}
-    write_json(output / "ablation.json", report)
-    (output / "table.md").write_text(format_table(results))
+    write_json(
+        output / RESULTS_FILE, {"settings": dataclasses.asdict(cfg), "rows": rows}
+    )
+    with atomic_write(output / "table.md") as file:
+        file.write(format_table(results).encode())
 
 
 def format_table(results: dict[str, list[dict[str, Any]]]) -> str:

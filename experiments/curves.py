@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from npga_jax.app import cli
-from npga_jax.core import InputError, check_writable
+from npga_jax.core import InputError, atomic_write, check_writable
 from npga_jax.training import CURVE_FILE
 
 Curve = list[dict[str, float]]
@@ -55,16 +55,10 @@ def main(cfg: CurvesConfig) -> None:
         for name, run in zip(names, cfg.runs, strict=True)
     }
     check_writable(cfg.output)
-    cfg.output.mkdir(parents=True, exist_ok=True)
     table = format_table(curves, cfg.figure, cfg.shares)
-    try:
-        (cfg.output / "curves.md").write_text(table)
-        draw(curves, cfg.figure, cfg.output / "curves.png")
-    except OSError as error:
-        raise InputError(
-            f"{error.filename}: cannot be written ({error.strerror}); choose another "
-            "--output."
-        ) from error
+    with atomic_write(cfg.output / "curves.md") as file:
+        file.write(table.encode())
+    draw(curves, cfg.figure, cfg.output / "curves.png")
     print(table)
 
 
@@ -146,7 +140,8 @@ def draw(curves: dict[str, Curve], figure: str, path: Path) -> None:
     axes[0].set_ylabel(f"{figure.replace('_', ' ')}, dB")
     axes[1].legend()
     canvas.tight_layout()
-    canvas.savefig(path, dpi=120)
+    with atomic_write(path) as file:
+        canvas.savefig(file, dpi=120, format="png")
     pyplot.close(canvas)
 
 

@@ -25,7 +25,8 @@ class ExportConfig:
     driving: Path | None = None
     """Driving file (.npz) with codes of the model trained on."""
     frame: int = 0
-    """Which frame of the sequence or file, counted from 0."""
+    """Which frame of the sequence (among those that are used) or file: counted from 0,
+    not a frame_id."""
     world: bool = False
     """Positions in the capture's world instead of the head's own frame; metres both.
     Only for avatars without view-dependent colour."""
@@ -43,6 +44,11 @@ def main(cfg: ExportConfig) -> None:
         raise InputError(f"--output {cfg.output} does not end in .ply.")
     if cfg.sequence is not None and cfg.driving is not None:
         raise InputError("--sequence and --driving cannot be combined; give one.")
+    if cfg.frame and cfg.sequence is None and cfg.driving is None:
+        raise InputError(
+            f"--frame {cfg.frame} has no effect here: it is for --sequence or "
+            "--driving. Leave it out."
+        )
     check_output(cfg.output)
     opened = open_avatar(cfg.run, data_root=cfg.data_root, method=cfg.method)
     if cfg.world and opened.config.gaussians.sh_degree > 0:

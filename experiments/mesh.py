@@ -8,10 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from npga_jax.app import cli
-from npga_jax.core import InputError, runtime
+from npga_jax.core import InputError, load_npz, runtime
 
 _MAX_RESOLUTION = 512
 _MAX_MARGIN = 2.0
+_MAX_BYTES = 2**30
+"""Of a tracking file's arrays: far more than an hour of codes takes."""
 _PICTURE_SIZE = (480, 600)
 
 
@@ -24,7 +26,8 @@ class MeshConfig:
     codes: Path | None = None
     """Tracking file (nphm.npz) with the codes of the head; default: the mean head."""
     frame: int | None = None
-    """Which frame of --codes, by its frame_id; default: the first."""
+    """Which frame of --codes, by its frame_id (the number of the video's frame, not
+    counted among those that are used); default: the first."""
     seed: int | None = None
     """Draw a random head instead of the mean one."""
     output: Path = Path("head.ply")
@@ -147,14 +150,16 @@ def read_codes(path: Path, frame: int | None, sizes: Any) -> tuple[Any, Any, int
     from npga_jax.nphm import Codes
 
     driving = load_driving(path)
-    with np.load(path, allow_pickle=False) as file:
-        if "z_id" not in file.files:
-            raise InputError(
-                f"{path} has expressions of {driving.model} but no identity (z_id): it "
-                "was not written by a tracking with this head model."
-            )
-        geo = file["z_id"]
-        app = file["z_app"] if "z_app" in file.files else np.zeros(sizes.lat_dim_app)
+    arrays = load_npz(
+        path, "an .npz of tracked codes", max_bytes=_MAX_BYTES, names=("z_id", "z_app")
+    )
+    if "z_id" not in arrays:
+        raise InputError(
+            f"{path} has expressions of {driving.model} but no identity (z_id): it "
+            "was not written by a tracking with this head model."
+        )
+    geo = arrays["z_id"]
+    app = arrays.get("z_app", np.zeros(sizes.lat_dim_app))
     row = 0
     if frame is not None:
         rows = np.flatnonzero(driving.frame_id == frame)

@@ -36,8 +36,9 @@ class ReenactConfig:
     data_root: Path | None = None
     """Folder that holds the subjects; default: the one of the training."""
     pose: Literal["fixed", "target", "driver"] = "fixed"
-    """Head pose. fixed: that of the avatar at rest; target: those of the held-out
-    sequence, to and fro; driver: the fixed one, moved as the driver moves."""
+    """Head pose. fixed: that of the avatar at rest (render.py calls it still); target:
+    those of the held-out sequence, to and fro; driver: the fixed one, moved as the
+    driver moves (there: motion)."""
     neutral: bool = False
     """Add the driver's change from the driver's most neutral frame to the avatar's most
     neutral code, instead of taking codes as they are."""
@@ -111,6 +112,13 @@ def check_options(cfg: ReenactConfig) -> None:
         raise InputError(
             "nobody drives: give --driver-subject SUBJECT, or --driving FILE."
         )
+    usual = {field.name: field.default for field in dataclasses.fields(cfg)}
+    for name in ("sequence", "cache_dir"):
+        if not cfg.driver_subject and getattr(cfg, name) != usual[name]:
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(cfg, name)} has no effect here: "
+                "it is for --driver-subject. Leave it out."
+            )
     if not 0 <= cfg.smooth < 1:
         raise InputError(f"--smooth is {cfg.smooth}; give 0 or more, below 1.")
 

@@ -37,10 +37,12 @@ class RenderConfig:
     """Camera of the capture to look from, which is then opened; default: the avatar's
     own, which is where the held-out camera was."""
     pose: Literal["motion", "file", "still"] = "motion"
-    """Head pose under --driving. motion: the person's own pose, moved as the driver
-    moves from the first frame on; file: the file's poses as they are; still."""
+    """Head pose under --driving. motion: that of the avatar at rest, moved as the
+    driver moves from the first frame on (reenact.py calls it driver); file: the file's
+    poses as they are; still: that of the avatar at rest (there: fixed)."""
     frame: int = 0
-    """Frame of --sequence that the turntable shows, counted from 0."""
+    """Which frame of --sequence the turntable shows: counted from 0 among those that
+    are used (--capture.frame-stride of the training), not a frame_id."""
     turns: float = 1.0
     """Turns of the turntable, from the front."""
     num_frames: int = 72
@@ -77,8 +79,29 @@ def check_choice(cfg: RenderConfig) -> None:
         raise InputError("--driving cannot be combined with --sequence or --turntable.")
     if cfg.driving is None and cfg.sequence is None and not cfg.turntable:
         raise InputError("give one of --driving FILE, --sequence NAME or --turntable.")
+    check_effects(cfg)
     if cfg.num_frames < 1:
         raise InputError(f"--num-frames is {cfg.num_frames}; give 1 or more.")
+
+
+def check_effects(cfg: RenderConfig) -> None:
+    """Refuses what would do nothing beside the other options."""
+    is_sequence_turned = cfg.turntable and cfg.sequence is not None
+    needs = {
+        "camera": (not cfg.turntable, "--driving, or --sequence without --turntable"),
+        "pose": (cfg.driving is not None, "--driving"),
+        "frame": (is_sequence_turned, "--turntable with --sequence"),
+        "turns": (cfg.turntable, "--turntable"),
+        "num_frames": (cfg.turntable, "--turntable"),
+    }
+    usual = {field.name: field.default for field in dataclasses.fields(cfg)}
+    for name, (is_met, need) in needs.items():
+        value = getattr(cfg, name)
+        if value != usual[name] and not is_met:
+            raise InputError(
+                f"--{name.replace('_', '-')} {value} has no effect here: it is for "
+                f"{need}. Leave it out."
+            )
 
 
 def plan_shots(cfg: RenderConfig, opened) -> tuple[str, list]:

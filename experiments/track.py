@@ -20,8 +20,8 @@ class TrackConfig:
     prior: Path | None = None
     """Head model: .npz, or MonoNPHM's checkpoint; default: the packaged one."""
     output: Path | None = None
-    """Where SEQ/tracking/nphm.npz, the report and the videos go; default: the cache,
-    where training looks for them."""
+    """Where SEQ/tracking/nphm.npz, the report and the videos go; default: the capture
+    where it holds such files already, else the cache; training looks in both."""
     sequences: tuple[str, ...] = ()
     """Sequences to track (name or prefix); default: all."""
     overlay: bool = True
@@ -33,11 +33,11 @@ class TrackConfig:
 def main(cfg: TrackConfig) -> None:
     runtime.configure()
     from npga_jax.core import InputError
-    from npga_jax.data import locate_subject, match_sequences, tracked_folder
+    from npga_jax.data import locate_subject, match_sequences, tracking_output
     from npga_jax.tracking import summary, track_subject
 
     root, subject = locate_subject(cfg.subject, cfg.data_root)
-    output = cfg.output or tracked_folder(root / subject, cfg.capture.cache_dir)
+    output = cfg.output or tracking_output(root / subject, cfg.capture)
     names = tuple(
         sorted(p.name for p in (root / subject / "sequences").glob("*") if p.is_dir())
     )

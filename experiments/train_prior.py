@@ -5,13 +5,13 @@ import json
 from typing import Any
 
 from npga_jax.app import cli
-from npga_jax.core import InputError, check_writable, runtime, write_json
-from npga_jax.prior import PriorConfig, check_settings, defaults_from_argv
+from npga_jax.core import InputError, check_ranges, check_writable, runtime, write_json
+from npga_jax.prior import PriorConfig, defaults_from_argv
 from npga_jax.training import CONFIG_FILE
 
 
 def main(cfg: PriorConfig) -> None:
-    check_settings(cfg)
+    check_ranges(cfg)
     runtime.configure()
     from npga_jax.nphm import save_head_model
     from npga_jax.prior import head_model, load_scans, prepare, train, validate

@@ -93,6 +93,16 @@ def test_module_imports_only_what_lies_below(name):
         assert floor_of(room) < floor_of(own), f"{name} imports {module}.{imported}"
 
 
+def test_settings_of_training_are_read_by_training_and_app_alone():
+    """As training/settings.py says; the package's own face hands them to users."""
+    readers = {
+        name.split(".")[0]
+        for name, path in modules().items()
+        if any(imported == "TrainConfig" for _, imported in imports(path))
+    }
+    assert readers == {"training", "app"}
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from unittest import mock
 
 import npga_jax
+from tests.scripts import run_script
 
 SHOWN = [
     "load",
@@ -61,3 +63,17 @@ def test_a_capture_and_a_head_model_open_with_nothing_said():
     assert capture.subject == "demo" and capture.width == 32
     prior = npga_jax.load_prior()
     assert prior.exp_std.shape == (prior.model.cfg.lat_dim_exp,)
+
+
+def test_tracking_goes_on_where_tracked_codes_are(monkeypatch, damaged):
+    """The script and the library, as training does: one identity, one folder."""
+    tracked = mock.Mock(return_value=None)
+    monkeypatch.setattr("npga_jax.app.library.track_subject", tracked)
+    monkeypatch.setattr("npga_jax.tracking.track_subject", tracked)
+    sequences = damaged / "074/sequences"
+    codes = sequences / "FREE/tracking/blendshapes.npz"
+    codes.rename(codes.with_name("nphm.npz"))
+    npga_jax.track("074", damaged)
+    options = ("--subject=074", f"--data-root={damaged}")
+    assert run_script("experiments/track.py", *options).returncode == 0
+    assert [c.kwargs["output"] for c in tracked.call_args_list] == [sequences] * 2

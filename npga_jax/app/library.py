@@ -10,7 +10,7 @@ from npga_jax.data import (
     expression_codes,
     holdout_split,
     locate_subject,
-    tracked_folder,
+    tracking_output,
 )
 from npga_jax.data import open_capture as open_subject
 from npga_jax.distillation import open_person
@@ -78,7 +78,8 @@ def track(
 
     Args:
       subject: as for `open_capture`; likewise `data_root`, `cfg`.
-      output: folder of the driving files; None for the cache, where training looks.
+      output: folder of the driving files; None for the capture where it holds such
+        files already, else the cache; training looks in both.
       prior: head model; None for the packaged one.
       options: of the fit.
 
@@ -90,7 +91,7 @@ def track(
     """
     cfg = cfg or CaptureConfig()
     root, name = locate_subject(subject, None if data_root is None else Path(data_root))
-    folder = tracked_folder(root / name, cfg.cache_dir)
+    folder = tracking_output(root / name, cfg)
     return track_subject(
         root,
         name,

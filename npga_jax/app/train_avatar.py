@@ -260,6 +260,7 @@ def run_training(
     # All that can be wrong with the settings comes before the folder is made.
     mesh = parallel.make_mesh(cfg.num_devices, cfg.views_per_step)
     plan_step(0, seed=cfg.seed, train=split.train, views_per_step=cfg.views_per_step)
+    check_labels(cfg, capture, split)
     template = state_template(cfg, method, capture.expr_names)
     memory.check_room(
         _COPIES_OF_STATE
@@ -318,6 +319,18 @@ def run_training(
     write_avatar(folder / AVATAR_FILE, avatar)
     print(f"wrote {folder / AVATAR_FILE}", file=sys.stderr)
     return avatar
+
+
+def check_labels(cfg: TrainConfig, capture: Capture, split: Split) -> None:
+    """Refuses a weight on eyes and mouth where nothing tells where they are."""
+    views = ((v.timestep, c) for v in split.train for c in v.cameras)
+    if cfg.resume or not cfg.loss.parts or any(capture.has_labels(*v) for v in views):
+        return
+    raise InputError(
+        f"--loss.parts {cfg.loss.parts} has no effect: no training frame of subject "
+        f"{capture.subject} has a label map (segmentation/cam_SERIAL.npz), which tells "
+        "where eyes and mouth are. Supply them, or leave it out."
+    )
 
 
 def describe_devices(cfg: TrainConfig, used: int) -> str:

@@ -7,15 +7,11 @@ remains one without the network.
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from npga_jax.core import Params, RenderOutput
-
-ScreenFn = Callable[[Params, RenderOutput], jax.Array]
-"""(params, out with features) -> images [C, H, W, 3]."""
 
 _DEPTH = 2
 RESIDUAL_SCALE = 0.1

@@ -8,11 +8,12 @@ A number without a range is finite and at least 0.
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from npga_jax.core.errors import InputError
 
@@ -61,19 +62,39 @@ def walk(cfg: Any, prefix: str = "") -> Iterator[Field]:
         )
 
 
+def make_paths(cfg: Any) -> None:
+    """Turns text into paths in a new settings object, for its `__post_init__`.
+
+    From Python, `data_root="DATA"` is as good as on the command line.
+    """
+    hints = typing.get_type_hints(type(cfg))
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if isinstance(value, str) and Path in typing.get_args(hints[field.name]):
+            object.__setattr__(cfg, field.name, Path(value))
+
+
 def option(name: str) -> str:
     """A setting as the command line calls it."""
     return f"--{name.replace('_', '-')}"
 
 
-def check_ranges(cfg: Any) -> None:
-    """Raises InputError for the first number that is out of its range."""
-    for name, value, (low, high, is_open), _ in walk(cfg):
-        if isinstance(value, bool) or not isinstance(value, int | float):
+def check_ranges(cfg: Any, group: str = "") -> None:
+    """Refuses numbers that are out of their ranges.
+
+    Args:
+      group: what the command line puts before each name, as "tracking.".
+
+    Raises:
+      InputError: for the first of them.
+    """
+    for name, value, (low, high, is_open), _ in walk(cfg, group):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             continue
-        is_low = value <= low if is_open else value < low
-        if not math.isfinite(value) or is_low or value > high:
-            kind = "whole" if isinstance(value, int) else "finite"
+        number = float(value)
+        is_low = number <= low if is_open else number < low
+        if not math.isfinite(number) or is_low or number > high:
+            kind = "whole" if isinstance(value, numbers.Integral) else "finite"
             least = f"more than {low}" if is_open else f"at least {low}"
             most = "" if math.isinf(high) else f" and at most {high}"
             raise InputError(
@@ -112,7 +133,7 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
     """Settings from what `dataclasses.asdict` and JSON made of them.
 
     Raises:
-      ValueError: a setting is missing, or there is one that is not known.
+      ValueError: a setting is missing, is of another type, or is not known.
     """
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
@@ -131,10 +152,19 @@ def from_json(kind: Any, value: Any, name: str = "") -> Any:
         if type(None) not in options:
             raise ValueError(f"'{name}' is null")
         return None
-    if Path in options:
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        element = typing.get_args(kind)[0]
+        return tuple(from_json(element, v, name) for v in value)
+    if Path in options and isinstance(value, str):
         return Path(value)
-    if typing.get_origin(kind) is tuple:
-        return tuple(value)
+    if typing.get_origin(kind) is Literal:
+        is_right, options = value in typing.get_args(kind), typing.get_args(kind)
+    else:
+        # A whole number is a number too, but True is none.
+        is_right = type(value) in options or (type(value) is int and float in options)
+    if not is_right:
+        expected = " or ".join(getattr(o, "__name__", str(o)) for o in options)
+        raise ValueError(f"'{name}' is {value!r}; expected {expected}")
     return value
 
 

@@ -122,6 +122,10 @@ class Capture(abc.ABC):
         """Whether there is a point cloud."""
         return self.points(timestep) is not None
 
+    def has_labels(self, timestep: Timestep, camera_id: str) -> bool:
+        """Whether there is a label map."""
+        return self.labels(timestep, camera_id) is not None
+
     @abc.abstractmethod
     def camera(self, timestep: Timestep, camera_id: str) -> Camera:
         """The calibrated camera at this timestep."""

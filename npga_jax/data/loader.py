@@ -114,8 +114,8 @@ def load_batch(capture: Capture, timestep: Timestep, cameras: tuple[str, ...]) -
 
     Returns:
       NumPy arrays. Where there is no matte, the whole image counts as the person:
-      training must then not compare opacity with it (`build.loss_weights`). Without
-      labels no pixel is of an eye or a mouth.
+      training then leaves out the terms that compare opacity with it
+      (`LossTerm.needs_mattes`). Without labels no pixel is of an eye or a mouth.
     """
     views = [capture.camera(timestep, c) for c in cameras]
     mattes = [capture.alpha(timestep, c) for c in cameras]

@@ -55,6 +55,10 @@ class NersembleCapture(Capture):
         """[H, W] uint8 in facer numbering, or None without a map."""
         return self._frame(timestep, camera_id, "labels")
 
+    def has_labels(self, timestep: Timestep, camera_id: str) -> bool:
+        """Whether there is a file with label maps of the video."""
+        return (timestep.sequence, camera_id, "labels") in self.entries
+
     def has_driving(self, timestep: Timestep) -> bool:
         """Whether there are a code and a pose; always, unless they were not needed."""
         return timestep.sequence in self.tracks

@@ -82,10 +82,11 @@ def choose_code_files(
       findings: Gets the problems.
       need_driving: False if sequences may be without codes. Without a name, those
         of other trackers then come before our own: it is they who can say where
-        the head is before ours has.
+        the head is before ours has. Where there are several, none is taken.
     """
     chosen: dict[str, Path] = {}
-    lacking, ambiguous = [], []
+    lacking: list[str] = []
+    ambiguous: list[str] = []
     for sequence, found in files.items():
         if cfg.driving:
             found = {n: path for n, path in found.items() if n == cfg.driving}
@@ -97,7 +98,13 @@ def choose_code_files(
             ambiguous.append(sequence)
         elif need_driving:
             lacking.append(sequence)
-    if ambiguous:
+    if ambiguous and not need_driving:
+        names = sorted({n for s in ambiguous for n in files[s]} - {TRACKED})
+        findings.notes.append(
+            f"{', '.join(ambiguous)}: there are codes of several trackers "
+            f"({', '.join(names)}); where the head is, is asked of none of them."
+        )
+    elif ambiguous:
         findings.problems.append(_say_ambiguous(files, ambiguous))
     if lacking:
         findings.problems.append(_say_lacking(folder, files, cfg, lacking))

@@ -169,7 +169,7 @@ def report_lacking(
             out.notes.append(
                 f"{sequence} has no {where} for "
                 f"{count_things(lacking[sequence], 'camera')}: no metrics by region "
-                "there."
+                "there, nor eyes and mouth for --loss.parts."
             )
         return
     if kind == "rgb":  # Videos that lack are reported with the cameras.

@@ -26,16 +26,22 @@ def read_pcd(path: Path) -> PointCloud:
         largest value is 1, 255 or that of their type.
 
     Raises:
-      InputError: if the file is not a point cloud, is cut short, is empty, or has
-        colours of a type that is not known.
+      InputError: if the file cannot be read, is not a point cloud, is cut short, is
+        empty, or has colours of a type that is not known.
     """
-    data = path.read_bytes()
     try:
-        header, body = _split_header(data)
+        header, body = _split_header(path.read_bytes())
         columns = _read_columns(header, body)
         xyz = np.stack([columns[c] for c in "xyz"], axis=-1).astype(np.float32)
         rgb = _read_colors(columns, len(xyz))
-    except (KeyError, ValueError, IndexError, struct.error, TypeError) as error:
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        IndexError,
+        struct.error,
+        TypeError,
+    ) as error:
         raise _unreadable(path, error) from error
     finite = np.isfinite(xyz).all(axis=-1)
     if not finite.any():

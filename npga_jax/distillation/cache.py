@@ -1,14 +1,13 @@
 """Distilled weights kept between runs: the same person, codes and settings."""
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from npga_jax.core import Params, atomic_write, cache_root
+from npga_jax.core import InputError, Params, atomic_write, cache_root, load_npz
 from npga_jax.distillation.distill import (
     METHOD_VERSION,
     DistillOptions,
@@ -88,13 +87,13 @@ def read_forward(path: Path, template: Params) -> Params | None:
     """
 
     def take(key, shaped):
-        leaf = archive[jax.tree_util.keystr(key)]
+        leaf = arrays[jax.tree_util.keystr(key)]
         if leaf.shape != shaped.shape or not np.isfinite(leaf).all():
             raise ValueError(f"{key} is not what was written")
         return jax.numpy.asarray(leaf, shaped.dtype)
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return jax.tree_util.tree_map_with_path(take, template)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        arrays = load_npz(path, "weights of F")
+        return jax.tree_util.tree_map_with_path(take, template)
+    except (InputError, OSError, ValueError, KeyError, TypeError):
         return None

@@ -112,12 +112,12 @@ def open_person(capture: Capture, prior: Path | None) -> Person | None:
       None if the codes are not the head tracker's: there is no F for them then.
 
     Raises:
-      InputError: they are of another head model.
+      InputError: they are of another head model, or of several identities.
     """
     if not capture.driving_model.startswith("nphm "):
         return None
     loaded = open_prior(prior)
-    path = next(iter(capture.driving_paths.values()))
+    path, *others = capture.driving_paths.values()
     if capture.driving_model != model_name(loaded):
         raise InputError(
             f"the codes of subject {capture.subject} are of the head model "
@@ -125,4 +125,13 @@ def open_person(capture: Capture, prior: Path | None) -> Person | None:
             f"model with --prior, or delete them ({path} and those of the other "
             "sequences): the head is then tracked again."
         )
-    return Person(loaded.model, load_identity(path, loaded), loaded.exp_std)
+    geo = load_identity(path, loaded)
+    for other in others:
+        if not np.array_equal(load_identity(other, loaded), geo):
+            raise InputError(
+                f"{other} has another identity (z_id) than {path}: the sequences of "
+                f"subject {capture.subject} were not tracked together. Delete one of "
+                "the two, and others like it: they are then tracked again, with the "
+                "identity of those that are left."
+            )
+    return Person(loaded.model, geo, loaded.exp_std)

@@ -6,7 +6,6 @@ from .ict import load_ict as load_ict
 from .ict import to_nphm as to_nphm
 from .scans import compact_mesh as compact_mesh
 from .settings import PriorConfig as PriorConfig
-from .settings import check_settings as check_settings
 from .settings import defaults_from_argv as defaults_from_argv
 from .sources import load_scans as load_scans
 from .trainer import head_model as head_model

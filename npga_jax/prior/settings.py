@@ -3,12 +3,16 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from npga_jax.core import InputError, option_from_argv
+from npga_jax.core import Range, option_from_argv
 from npga_jax.nphm import NPHMConfig
+
+_MOST = 10**9
+"""Of anything that is counted."""
+_COUNT = Range(1, _MOST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,32 +28,32 @@ class PriorConfig:
     """Run folder: checkpoints, metrics, pictures, and at the end prior.npz."""
     resume: bool = False
     """Go on from the newest checkpoint in the output folder."""
-    steps: int = 6000
+    steps: Annotated[int, _COUNT] = 6000
     """Optimisation steps."""
-    scans_per_step: int = 16
+    scans_per_step: Annotated[int, _COUNT] = 16
     """Scans in a batch."""
-    identities: int = 768
+    identities: Annotated[int, Range(2, _MOST)] = 768
     """People drawn from a morphable model."""
-    expressions: int = 8
+    expressions: Annotated[int, _COUNT] = 8
     """Expressions drawn for each of them."""
-    hidden_geo: int = 48
+    hidden_geo: Annotated[int, _COUNT] = 48
     """Width of the local geometry networks."""
-    layers_geo: int = 3
+    layers_geo: Annotated[int, _COUNT] = 3
     """Hidden layers of the local geometry networks."""
-    hidden_exp: int = 160
+    hidden_exp: Annotated[int, _COUNT] = 160
     """Width of the deformation network."""
     code_noise: float = 0.1
     """Noise on codes, in their standard deviations: heads beside those of the training
     are to be heads too."""
-    rate: float = 2e-3
+    rate: Annotated[float, Range(0, 1, is_open=True)] = 2e-3
     """Step size of the networks at the start."""
-    log_every: int = 50
+    log_every: Annotated[int, _COUNT] = 50
     """Steps between lines of metrics.jsonl."""
-    save_every: int = 500
+    save_every: Annotated[int, _COUNT] = 500
     """Steps between checkpoints."""
-    validation_scans: int = 4
+    validation_scans: Annotated[int, Range(0, _MOST)] = 4
     """Held-out scans that are fitted and drawn at the end."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Draws people, expressions, first weights and points."""
 
     def network(self) -> NPHMConfig:
@@ -71,38 +75,6 @@ class PriorConfig:
 
 
 QUICK: dict[str, Any] = {"steps": 1500, "identities": 256}
-
-
-_LEAST = {
-    "seed": 0,
-    "code_noise": 0,
-    "identities": 2,
-    "validation_scans": 0,
-}
-"""Smallest values, where they are not 1."""
-
-_MOST = 10**9
-
-
-def check_settings(cfg: PriorConfig) -> None:
-    """Checks the numbers.
-
-    Raises:
-      InputError: for the first that no training can have.
-    """
-    if not 0 < cfg.rate < 1:
-        raise InputError(f"--rate {cfg.rate} is not between 0 and 1.")
-    for field in dataclasses.fields(cfg):
-        value = getattr(cfg, field.name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or field.name == "rate":
-            continue
-        least = _LEAST.get(field.name, 1)
-        if not least <= value <= _MOST:
-            raise InputError(
-                f"--{field.name.replace('_', '-')} {value} is not a number from "
-                f"{least} to {_MOST:,}."
-            )
 
 
 def defaults_from_argv(argv: list[str] | None = None) -> PriorConfig:

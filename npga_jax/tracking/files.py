@@ -8,12 +8,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from npga_jax.core import InputError, atomic_write
+from npga_jax.core import InputError, atomic_write, load_npz
 from npga_jax.data import TRACKED, load_driving
 from npga_jax.nphm import HeadModel
 from npga_jax.tracking.head_prior import LoadedPrior
 
 FILE = f"{TRACKED}.npz"
+_MOST_BYTES = 2**30
+"""Of a file's arrays: far more than an hour of codes takes."""
 
 
 class Tracked(NamedTuple):
@@ -109,10 +111,13 @@ def load_identity(path: Path, loaded: LoadedPrior) -> np.ndarray:
     """The identity code in a file of tracked codes: [lat_dim_geo].
 
     Raises:
-      InputError: there is none that fits the model, or it is not finite.
+      InputError: there is none that fits the model, it is not finite, or the file is
+        damaged.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        geo = archive["z_id"] if "z_id" in archive.files else np.zeros(0)
+    arrays = load_npz(
+        path, "an .npz of tracked codes", max_bytes=_MOST_BYTES, names=("z_id",)
+    )
+    geo = arrays.get("z_id", np.zeros(0))
     expected = (loaded.model.cfg.lat_dim_geo,)
     if geo.shape != expected or geo.dtype.kind != "f" or not np.isfinite(geo).all():
         raise InputError(

@@ -1,6 +1,7 @@
 """Tracks a subject: from a capture's clouds to driving codes of every sequence."""
 
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import check_writable, neutral_first
+from npga_jax.core import check_ranges, check_writable, neutral_first
 from npga_jax.data import Capture, CaptureConfig, Timestep, open_nersemble
 from npga_jax.nphm import (
     MILLIMETRES_PER_UNIT,
@@ -29,7 +30,7 @@ from npga_jax.tracking.files import Tracked, model_name, read_identity, write_tr
 from npga_jax.tracking.frame_report import FrameFit, frame_fits, write_report
 from npga_jax.tracking.gathering import Frame, gather_frames
 from npga_jax.tracking.head_prior import LoadedPrior, open_prior
-from npga_jax.tracking.options import TrackingOptions, check_options
+from npga_jax.tracking.options import TrackingOptions
 from npga_jax.tracking.overlay import write_overlays
 from npga_jax.tracking.residuals import apply_pose
 from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
@@ -77,11 +78,13 @@ def track_subject(
     Raises:
       InputError: the capture or the model cannot be used, or nothing has a cloud.
     """
-    check_options(options)
+    check_ranges(options, "tracking.")
     loaded = open_prior(prior)
     capture = open_nersemble(
         root, subject, capture_cfg, decode=False, need_driving=False
     )
+    for note in capture.notes:
+        print(f"note: {note}", file=sys.stderr)
     wanted = capture.sequences if sequences is None else sequences
     there = read_identity(output, wanted, loaded)
     missing = tuple(s for s in wanted if s not in there.sequences)

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from npga_jax.core import InputError, differences, from_json, write_json
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.versions import VERSION, upgraded
@@ -39,9 +41,13 @@ def write_config(folder: Path, cfg: TrainConfig) -> None:
 
 
 def settings_to_json(cfg: TrainConfig) -> dict[str, Any]:
-    """Settings with their version; paths as text."""
-    plain = json.loads(json.dumps(dataclasses.asdict(cfg), default=str))
+    """Settings with their version; paths as text, NumPy's numbers as Python's."""
+    plain = json.loads(json.dumps(dataclasses.asdict(cfg), default=_plain))
     return {"version": VERSION, **plain}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def read_config(folder: Path) -> TrainConfig:

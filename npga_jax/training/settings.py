@@ -1,7 +1,7 @@
 """Settings of a training run, and the presets: data only, no JAX.
 
-Each field's text is its command-line help; defaults and bounds stand beside it. Only
-`training.building`, the trainer and `app` read a `TrainConfig`.
+Each field's text is its command-line help; defaults and bounds stand beside it. No room
+but `training` and `app` reads a `TrainConfig`.
 """
 
 import dataclasses
@@ -15,7 +15,14 @@ from npga_jax.avatar import (
     GaussianConfig,
     ScreenConfig,
 )
-from npga_jax.core import InputError, Only, Range, check_ranges, option_from_argv
+from npga_jax.core import (
+    InputError,
+    Only,
+    Range,
+    check_ranges,
+    make_paths,
+    option_from_argv,
+)
 from npga_jax.data import CaptureConfig
 
 PresetName = Literal["demo", "quick", "long", "paper"]
@@ -33,7 +40,8 @@ class LossConfig:
     ssim: float = 0.2
     alpha: Annotated[float, Only("capture.mattes")] = 0.1
     parts: float = 0.0
-    """l1 of eyes and mouth once more, where the capture has labels."""
+    """l1 of eyes and mouth once more, where the capture has label maps; refused where
+    no training frame has one."""
     screen: float = 0.0
     """Image terms of what the screen-space network makes of the rendering; 0: there is
     no such network."""
@@ -89,7 +97,7 @@ class OptimConfig:
     detail: Annotated[float | None, Only("detail.enabled")] = None
     """Of G; default: 5e-4 beside F, 1.5e-3 without."""
     coarse: Annotated[float, Only("forward.tuned")] = 5e-5
-    """Of F."""
+    """Of F, which moves Gaussians coarsely, where G adds detail."""
     screen: Annotated[float, Only("loss.screen")] = 1e-3
     quats: float = 1e-3
     log_scales: float = 5e-3
@@ -160,6 +168,9 @@ class TrainConfig:
     loss: LossConfig = LossConfig()
     density: DensityConfig = DensityConfig()
     optim: OptimConfig = OptimConfig()
+
+    def __post_init__(self) -> None:
+        make_paths(self)
 
 
 PRESETS: dict[str, TrainConfig] = {

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 
 from npga_jax.core.errors import InputError
@@ -77,6 +78,11 @@ def test_numbers_out_of_their_range_are_refused_by_name(changes, message):
         check_ranges(settings(**changes))
 
 
+def test_numbers_of_a_group_are_named_with_it():
+    with pytest.raises(InputError, match=r"^--track\.num-views -1: expected"):
+        check_ranges(settings(num_views=-1), "track.")
+
+
 def test_numbers_at_their_bounds_are_taken():
     check_ranges(settings(steps=100, inner_share=1.0, inner_start=0.0, maybe=0.0))
 
@@ -129,6 +135,36 @@ def test_missing_and_unknown_settings_are_named():
         from_json(Settings, plain | {"stepz": 1})
     with pytest.raises(ValueError, match=r"'inner\.w' is not known"):
         from_json(Settings, plain | {"inner": {**plain["inner"], "w": 1}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": "8"}, "'steps' is '8'; expected int"),
+        ({"steps": 8.0}, "'steps' is 8.0; expected int"),
+        ({"steps": True}, "'steps' is True; expected int"),
+        ({"is_on": 1}, "'is_on' is 1; expected bool"),
+        ({"maybe": "0.5"}, "'maybe' is '0.5'; expected float or NoneType"),
+        ({"folder": 3}, "'folder' is 3; expected Path or NoneType"),
+        ({"names": "ab"}, "'names' is 'ab'"),
+        ({"names": ["a", 1]}, "'names' is 1; expected str"),
+        ({"inner": {**dataclasses.asdict(Inner()), "kind": "bad"}}, "kind' is 'bad'"),
+    ],
+)
+def test_values_of_another_type_are_named(change, message):
+    plain = json.loads(json.dumps(dataclasses.asdict(FULL), default=str))
+    with pytest.raises(ValueError, match=message):
+        from_json(Settings, plain | change)
+
+
+def test_a_whole_number_is_a_number():
+    plain = json.loads(json.dumps(dataclasses.asdict(FULL), default=str))
+    assert from_json(Settings, plain | {"maybe": 1}).maybe == 1
+
+
+def test_bounds_hold_for_the_numbers_of_numpy():
+    with pytest.raises(InputError, match="--steps 101: expected a whole number"):
+        check_ranges(settings(steps=np.int64(101)))
 
 
 def test_differences_are_named_but_for_those_that_may_be():

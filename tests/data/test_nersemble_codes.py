@@ -136,9 +136,12 @@ def test_poses_for_tracking_come_from_another_tracker_first(damaged, cfg, writte
         EYES: own(damaged, EYES),
         FREE: own(damaged, FREE, "nphm"),
     }
+    # Where there are several others, none is asked.
     shutil.copy(own(damaged, EYES), own(damaged, EYES, "flame"))
-    with pytest.raises(InputError, match="several driving files"):
-        open_074(damaged, cfg, need_driving=False)
+    capture = open_074(damaged, cfg, need_driving=False)
+    assert set(capture.driving_paths) == {FREE}
+    (note,) = [n for n in capture.notes if "several trackers" in n]
+    assert note.startswith(f"{EYES}: ") and "(blendshapes, flame)" in note
     # A name is kept to, whoever asks.
     named = replace(cfg, driving="flame")
     assert set(open_074(damaged, named, need_driving=False).driving_paths) == {EYES}

@@ -205,3 +205,8 @@ def test_lzf_copies_may_overlap_what_they_write():
         decompress_lzf(stream, 21)
     with pytest.raises(ValueError, match="damaged"):
         decompress_lzf(bytes([1]) + b"ab" + bytes([6 << 5, 9]), 10)
+
+
+def test_what_cannot_be_read_at_all_is_a_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"not a readable \.pcd point cloud"):
+        read_pcd(tmp_path)

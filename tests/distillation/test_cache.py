@@ -49,6 +49,7 @@ def test_the_second_time_it_is_read(calls, tmp_path):
         lambda path: path.write_bytes(path.read_bytes()[:300]),
         lambda path: path.write_bytes(b""),
         lambda path: np.savez(path, out_w=np.zeros(8)),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"[")),
         lambda path: np.savez(
             path, **{k: v[..., None] for k, v in np.load(path).items()}
         ),
@@ -56,7 +57,7 @@ def test_the_second_time_it_is_read(calls, tmp_path):
             path, **{k: v * np.nan for k, v in np.load(path).items()}
         ),
     ],
-    ids=["cut short", "empty", "keys missing", "other shapes", "not finite"],
+    ids=["cut short", "empty", "keys missing", "headers", "other shapes", "not finite"],
 )
 def test_what_is_damaged_is_made_anew(calls, tmp_path, damage):
     ask(tmp_path)

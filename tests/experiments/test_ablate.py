@@ -73,6 +73,31 @@ def test_variants_are_trained_measured_and_not_trained_again(
     run(script, tiny_capture, tmp_path)
 
 
+def test_one_table_has_one_budget(script, tiny_capture, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "run_one", interrupted)
+
+    def end(*options):
+        with pytest.raises(SystemExit) as stop:
+            run(script, tiny_capture, tmp_path, *options)
+        return stop.value.code, capsys.readouterr().err
+
+    assert end()[0] == 130
+    # More variants and seeds are added; what is measured stays the same.
+    assert end("--rows", "full", "--seeds=2")[0] == 130
+    for option, said in (
+        ("--steps=5", "steps was 4, is now 5"),
+        ("--frame-step=3", "frame_step was 2, is now 3"),
+        ("--options=", "options was --capture.width=32"),
+    ):
+        code, error = end(option)
+        assert code == 2 and said in error and "another --output" in error
+    (tmp_path / "ablation.json").write_text("{}")
+    assert "cannot be understood" in end()[1]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

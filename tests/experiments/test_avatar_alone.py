@@ -87,7 +87,7 @@ def test_export_writes_it(alone, tiny_run, how):
     ("script", "options"),
     [
         ("render", ["--sequence=FREE", "--output={}/a.mp4"]),
-        ("render", ["--turntable", "--camera=222200037", "--sequence=FREE"]),
+        ("render", ["--turntable", "--sequence=FREE"]),
         ("render", ["--driving={}/codes.npz", "--camera=222200037"]),
         ("reenact", ["--driving={}/codes.npz", "--pose=target"]),
         ("reenact", ["--driver-subject=074"]),
@@ -103,3 +103,26 @@ def test_what_needs_the_capture_says_that_it_is_missing(alone, script, options):
     assert result.stderr.startswith("error: ")
     assert "subject '074'" in result.stderr and f"{folder}/nowhere" in result.stderr
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "said"),
+    [
+        ("render", ["--turntable", "--camera=1"], "--camera 1 has no effect"),
+        ("render", ["--turntable", "--pose=still"], "--pose still has no effect"),
+        ("render", ["--turntable", "--frame=3"], "--frame 3 has no effect"),
+        ("render", ["--driving=a.npz", "--frame=3"], "--frame 3 has no effect"),
+        ("render", ["--driving=a.npz", "--turns=2"], "--turns 2.0 has no effect"),
+        ("render", ["--sequence=FREE", "--pose=file"], "--pose file has no effect"),
+        ("render", ["--sequence=FREE", "--num-frames=3"], "--num-frames 3 has no"),
+        ("export_ply", ["--frame=3"], "--frame 3 has no effect"),
+        ("reenact", ["--driving=a.npz", "--sequence=EXP"], "--sequence EXP has no"),
+        ("reenact", ["--driving=a.npz", "--cache-dir=a"], "--cache-dir a has no"),
+    ],
+)
+def test_options_without_effect_are_refused(script, options, said):
+    """Before anything is opened: there need not even be an avatar."""
+    result = run_script(f"experiments/{script}.py", "--run=nowhere", *options)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and said in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -48,6 +48,7 @@ def files(tmp_path_factory):
     np.savez(folder / "nphm.npz", **tracking)
     np.savez(folder / "other.npz", **tracking | {"z_id": np.zeros(7, np.float32)})
     np.savez(folder / "nan.npz", **tracking | {"z_app": codes.app * np.nan})
+    np.savez(folder / "objects.npz", **tracking | {"z_id": np.array([None])})
     del tracking["z_id"], tracking["z_app"]
     np.savez(folder / "no_id.npz", **tracking)
     return folder
@@ -164,6 +165,7 @@ def test_cut_sides(script):
         (["--codes={}/other.npz"], "z_id is (7,) float32, the head model takes"),
         (["--codes={}/nan.npz"], "z_app is not finite"),
         (["--codes={}/no_id.npz"], "no identity (z_id)"),
+        (["--codes={}/objects.npz"], "'z_id' cannot be used"),
         (["--codes={}/nphm.npz", "--frame=5"], "2 frames from 4 to 7"),
         (["--codes={}/nphm.npz", "--seed=5"], "give one of them"),
         (["--codes={}/nphm.npz", "--world", "--units=nphm"], "--world is in metres"),

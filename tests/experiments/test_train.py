@@ -237,6 +237,18 @@ def test_settings_without_effect_are_refused(tiny_capture, tmp_path, options, me
     assert not list(tmp_path.iterdir())
 
 
+def test_weight_on_eyes_and_mouth_needs_label_maps(tiny_capture, tmp_path):
+    without = shutil.ignore_patterns("segmentation")
+    root = tmp_path / "data"
+    shutil.copytree(tiny_capture.folder, root / "074", ignore=without)
+    folder = tmp_path / "run"
+    options = (*SMALL, f"--output={folder}", "--loss.parts=0.8")
+    result = run("--subject=074", f"--data-root={root}", *options)
+    assert result.returncode == 2
+    assert "--loss.parts 0.8 has no effect: no training frame of" in result.stderr
+    assert not folder.exists()
+
+
 def test_devices_that_are_left_idle_are_told_of(tiny_capture, tmp_path):
     """Here the user splits the CPU, and not `--num-devices`."""
     folder = tmp_path / "run"

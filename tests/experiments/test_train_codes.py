@@ -15,6 +15,7 @@ from npga_jax.app import train_avatar
 from npga_jax.core import runtime
 from npga_jax.core.errors import InputError
 from npga_jax.data.driving import tracked_folder
+from npga_jax.data.nersemble import open_nersemble
 from npga_jax.data.opening import open_capture
 from npga_jax.data.settings import CaptureConfig
 from npga_jax.training.run_folder import read_config
@@ -184,6 +185,19 @@ def test_tracked_codes_can_be_asked_for_beside_others(command, cfg, capsys):
     assert command.tracked["capture"] == cfg.capture
     assert command.capture.driving_name == "nphm"
     assert "2 of 2 sequences of subject 074 have no nphm.npz" in capsys.readouterr().out
+
+
+def test_two_other_trackers_are_not_in_the_way_of_ours(command, cfg, root):
+    for sequence in ("EXP-2-eyes", "FREE"):
+        path = driving_file(root, sequence)
+        shutil.copy(path, path.with_name("flame.npz"))
+    command.script.main(with_driving(cfg, "nphm"))
+    assert command.calls == ["configure", "track", "train"]
+    # As the tracker opens it, which is given no name.
+    opened = open_nersemble(
+        root, "074", command.tracked["capture"], decode=False, need_driving=False
+    )
+    assert "several trackers (blendshapes, flame)" in " ".join(opened.notes)
 
 
 def test_other_codes_in_some_sequences_are_for_a_person_to_complete(command, cfg, root):

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from npga_jax.core.errors import InputError
+from npga_jax.core.settings import check_ranges
 from npga_jax.nphm.storage import load_head_model
 from npga_jax.prior import trainer
 from npga_jax.prior.autodecoder import Codebook, CodeMoments, update_codes
 from npga_jax.prior.batches import PointCounts, Sampler
 from npga_jax.prior.mesh_folder import load_mesh_folder
-from npga_jax.prior.settings import PriorConfig, check_settings
+from npga_jax.prior.settings import PriorConfig
 from npga_jax.prior.validation import validate
 from npga_jax.tracking.head_prior import open_prior
 from tests.exact_products import inexact_products
@@ -137,17 +138,19 @@ def test_without_expressions_there_is_nothing_to_validate(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rate": 0.0}, "--rate 0.0 is not between 0 and 1."),
-        ({"rate": 1.5}, "--rate 1.5 is not between 0 and 1."),
-        ({"identities": 1}, "--identities 1 is not a number from 2 to 1,000,000,000."),
-        ({"code_noise": -0.1}, "--code-noise -0.1 is not a number from 0 to"),
-        ({"code_noise": float("nan")}, "--code-noise nan is not"),
+        ({"rate": 0.0}, "--rate 0.0: expected a finite number that is more than 0"),
+        ({"rate": 1.5}, "--rate 1.5: expected a finite number that is more than 0"),
+        ({"identities": 1}, "--identities 1: expected a whole number that is at least"),
+        ({"steps": 0}, "--steps 0: expected a whole number that is at least 1"),
+        ({"seed": 2**32}, "--seed 4294967296: expected a whole number"),
+        ({"code_noise": -0.1}, "--code-noise -0.1: expected a finite number"),
+        ({"code_noise": float("nan")}, "--code-noise nan: expected"),
     ],
 )
 def test_numbers_out_of_range_are_named(change, said):
-    check_settings(PriorConfig(scans=Path("none"), seed=0, code_noise=2.0))
+    check_ranges(PriorConfig(scans=Path("none"), seed=0, code_noise=2.0))
     with pytest.raises(InputError) as error:
-        check_settings(PriorConfig(scans=Path("none"), **change))
+        check_ranges(PriorConfig(scans=Path("none"), **change))
     assert str(error.value).startswith(said)
 
 

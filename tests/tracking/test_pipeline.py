@@ -131,9 +131,9 @@ def test_frames_without_a_cloud_are_named_and_left_out(tracked):
         (["--sequences", "NOPE"], "NOPE"),
         (["--subject", "999"], "999"),
         (["--output", "README.md"], "cannot be written"),
-        (["--tracking.points", "0"], "--tracking.points is 0"),
-        (["--tracking.noise-mm", "nan"], "--tracking.noise-mm is nan"),
-        (["--tracking.expression-noise-mm", "0"], "expression-noise-mm is 0"),
+        (["--tracking.points", "0"], "--tracking.points 0: expected"),
+        (["--tracking.noise-mm", "nan"], "--tracking.noise-mm nan: expected"),
+        (["--tracking.expression-noise-mm", "0"], "expression-noise-mm 0.0: expected"),
     ],
 )
 def test_mistakes_are_one_sentence_and_code_2(capture, tracked, args, said):

@@ -1,7 +1,9 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from npga_jax.core.errors import InputError
@@ -50,6 +52,16 @@ def test_presets_are_valid_and_know_their_name(name):
 def test_settings_that_make_no_sense_are_an_error(tmp_path, text):
     (tmp_path / CONFIG_FILE).write_text(text)
     with pytest.raises(InputError, match="cannot be understood"):
+        read_config(tmp_path)
+
+
+def test_numbers_of_numpy_come_back_and_text_for_a_number_does_not(tmp_path):
+    given: dict[str, Any] = {"steps": np.int64(12), "balance": np.float32(0.5)}
+    write_config(tmp_path, TrainConfig(**given))
+    assert read_config(tmp_path) == TrainConfig(steps=12, balance=0.5)
+    settings = settings_to_json(TrainConfig()) | {"steps": "8000"}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"'steps' is '8000'; expected int"):
         read_config(tmp_path)
 
 
