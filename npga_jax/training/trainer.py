@@ -23,13 +23,13 @@ from npga_jax.data import (
     Split,
     expression_codes,
     frame_weights,
-    load_batch,
     plan_step,
     prefetch,
 )
 from npga_jax.rasterizer import padded_capacity
 from npga_jax.training import parallel
 from npga_jax.training.refinement import Refiner, event_at
+from npga_jax.training.rescue import dump_batch
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.stages import (
     Stage,
@@ -371,8 +371,8 @@ class Trainer:
             self._grow(wanted, dropped, f"{len(outcomes)} step(s)")
 
     def _stop_at(self, step: int, loss: float) -> None:
-        crash = self.folder / "crash"
-        crash.mkdir(exist_ok=True)
+        self.state = self.state._replace(halted=np.zeros((), bool))
+        self.save()  # First: what follows reads and writes, and may fail.
         plan = plan_step(
             step,
             seed=self.cfg.seed,
@@ -380,12 +380,9 @@ class Trainer:
             views_per_step=self.cfg.views_per_step,
             weights=self._weights,
         )
-        path = crash / f"batch_{step}.npz"
-        np.savez(path, **load_batch(self.capture, *plan)._asdict())
-        self.state = self.state._replace(halted=np.zeros((), bool))
-        self.save()
+        path = self.folder / "crash" / f"batch_{step}.npz"
         raise NonFiniteError(
             f"the gradient of step {step} is not finite (loss {loss}): training has "
             f"diverged, or its data are damaged. What was trained before is saved. "
-            f"Lower the step sizes (--optim), or look into its batch, {path}."
+            f"Lower the step sizes (--optim). {dump_batch(path, self.capture, *plan)}"
         )
