@@ -50,6 +50,7 @@ from npga_jax.training import (
     Trainer,
     build_method,
     changed_settings,
+    check_averaging,
     environment,
     initial_state,
     load_run,
@@ -260,6 +261,7 @@ def run_training(
     # All that can be wrong with the settings comes before the folder is made.
     mesh = parallel.make_mesh(cfg.num_devices, cfg.views_per_step)
     plan_step(0, seed=cfg.seed, train=split.train, views_per_step=cfg.views_per_step)
+    check_averaging(cfg, method)
     template = state_template(cfg, method, capture.expr_names)
     memory.check_room(
         _COPIES_OF_STATE

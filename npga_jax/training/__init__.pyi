@@ -15,6 +15,7 @@ from .method_file import METHOD_FILE as METHOD_FILE
 from .method_file import build_method as build_method
 from .preview import make_preview_fn as make_preview_fn
 from .preview import most_expressive as most_expressive
+from .refinement import check_averaging as check_averaging
 from .run_folder import CONFIG_FILE as CONFIG_FILE
 from .run_folder import CURVE_FILE as CURVE_FILE
 from .run_folder import changed_settings as changed_settings

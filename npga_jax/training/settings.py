@@ -15,7 +15,7 @@ from npga_jax.avatar import (
     GaussianConfig,
     ScreenConfig,
 )
-from npga_jax.core import InputError, Only, Range, check_ranges, option_from_argv
+from npga_jax.core import Only, Range, check_ranges, option_from_argv
 from npga_jax.data import CaptureConfig
 
 PresetName = Literal["demo", "quick", "long", "paper"]
@@ -217,12 +217,6 @@ def validate(cfg: TrainConfig) -> None:
       InputError: for the first setting that no run can have.
     """
     check_ranges(cfg)
-    if cfg.density.strategy != "none" and cfg.average_from < cfg.density.stop:
-        raise InputError(
-            f"--average-from {cfg.average_from}: weights cannot be averaged while "
-            f"Gaussians are replaced; expected --density.stop ({cfg.density.stop}) or "
-            "more."
-        )
 
 
 def preset_from_argv(argv: list[str] | None = None) -> TrainConfig:

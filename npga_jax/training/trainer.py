@@ -1,6 +1,5 @@
 """The training loop: steps, density control, checkpoints, growth of capacities."""
 
-import math
 import sys
 from collections.abc import Callable, Generator
 from functools import partial
@@ -38,7 +37,7 @@ from npga_jax.training.stages import (
     stage_at,
 )
 from npga_jax.training.start import neighbour_graph
-from npga_jax.training.state import TrainState, average_in
+from npga_jax.training.state import TrainState, average_in, averaged_after
 from npga_jax.training.step import Metrics
 from npga_jax.training.watching import Clock, Watch
 
@@ -99,7 +98,7 @@ class Trainer:
         self._saved_step = int(state.step)  # Nothing is lost with it.
         self._has_warned = False
         self._unchecked: list[tuple[int, Metrics]] = []
-        self._averaged_after = math.ceil(cfg.average_from * cfg.steps)
+        self._averaged_after = averaged_after(cfg)
         self._average_fn = jax.jit(average_in, donate_argnums=0)
         self._weights = None
         if cfg.balance > 0:

@@ -121,7 +121,6 @@ def test_settings_without_effect_on_the_result_may_change():
         ({"optim.final_fraction": 0.0}, r"more than 0 and at most 1\."),
         ({"loss.ssim": -0.1}, "--loss.ssim -0.1"),
         ({"average_from": 1.5}, r"--average-from 1.5.*at most 1\."),
-        ({"average_from": 0.5}, "--average-from 0.5.*--density.stop"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(changes, message):
