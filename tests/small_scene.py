@@ -13,7 +13,7 @@ from npga_jax.avatar.model import (
     init_gaussians,
     render_views,
 )
-from npga_jax.avatar.settings import DetailConfig, ForwardConfig
+from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
 from npga_jax.core.types import AvatarParams, Batch, RenderOutput, Splats
 from npga_jax.training.building import default_method
 from npga_jax.training.settings import LossConfig, OptimConfig, TrainConfig
@@ -29,6 +29,7 @@ FRAMES = Frames(WIDTH, HEIGHT, MAX_ISECTS)
 CODES = code_space_template(("a", "b", "c"))
 CONFIG = TrainConfig(
     steps=200,
+    gaussians=GaussianConfig(capacity=24_000),
     forward=ForwardConfig(source="none"),
     detail=DetailConfig(hidden=HIDDEN, layers=2, octaves=OCTAVES, code_noise=0.0),
     loss=LossConfig(),

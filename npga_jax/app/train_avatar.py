@@ -17,7 +17,6 @@ from npga_jax.avatar import Avatar, Method
 from npga_jax.core import (
     CHECKPOINTS,
     InputError,
-    check_effects,
     checkpoint,
     is_lack_of_memory,
     memory,
@@ -44,13 +43,13 @@ from npga_jax.training import (
     CONFIG_FILE,
     LESS_MEMORY,
     METHOD_FILE,
-    PRESETS,
     Run,
     TrainConfig,
     Trainer,
     build_method,
     changed_settings,
     check_averaging,
+    check_choices,
     environment,
     initial_state,
     load_run,
@@ -79,7 +78,8 @@ def train(
     """Codes where they are missing, data, training, evaluation.
 
     Args:
-      cfg: settings; `training.PRESETS` has some to begin with.
+      cfg: settings; without arguments, those of the preset "quick". `PRESETS` has all
+        that there are, to be changed with `dataclasses.replace`.
       method: makes what the run is made of, once the settings know where F comes
         from, as the function of a `--method` file does; None for that file, or else
         for what the settings say.
@@ -94,7 +94,7 @@ def train(
     stages: dict[str, float] = {}
     validate(cfg)
     if not cfg.resume:
-        check_effects(cfg, PRESETS[cfg.preset])
+        check_choices(cfg)
     folder = choose_folder(cfg)
     root, name = locate_subject(cfg.subject, cfg.data_root)
     untracked = sequences_to_track(root / name, cfg.capture)
@@ -160,7 +160,7 @@ def decide(cfg: TrainConfig, capture: Capture) -> tuple[TrainConfig, Person | No
         cfg, forward=dataclasses.replace(cfg.forward, source=source)
     )
     if not cfg.resume:
-        check_effects(cfg, PRESETS[cfg.preset])
+        check_choices(cfg)
     return cfg, person
 
 

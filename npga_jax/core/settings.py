@@ -82,19 +82,20 @@ def check_ranges(cfg: Any) -> None:
             )
 
 
-def check_effects(cfg: Any, usual: Any) -> None:
+def check_effects(cfg: Any, *usual: Any) -> None:
     """Refuses settings that would do nothing.
 
     Args:
-      usual: the settings before the user's choices; what is as there was not chosen.
+      usual: settings that the user may have begun with; what is as in one of them was
+        not chosen.
 
     Raises:
       InputError: for the first that was chosen, and has no effect beside the others.
     """
     values = {field.name: field.value for field in walk(cfg)}
-    before = {field.name: field.value for field in walk(usual)}
+    begun_with = [{f.name: f.value for f in walk(other)} for other in usual]
     for name, value, _, conditions in walk(cfg):
-        if value == before[name]:
+        if any(value == before[name] for before in begun_with):
             continue
         for condition in conditions:
             other = values[condition.name]

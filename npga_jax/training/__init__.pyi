@@ -32,6 +32,7 @@ from .runs import method_of_run as method_of_run
 from .settings import PRESETS as PRESETS
 from .settings import PresetName as PresetName
 from .settings import TrainConfig as TrainConfig
+from .settings import check_choices as check_choices
 from .settings import preset_from_argv as preset_from_argv
 from .settings import validate as validate
 from .stages import Stage as Stage

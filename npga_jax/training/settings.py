@@ -15,7 +15,14 @@ from npga_jax.avatar import (
     GaussianConfig,
     ScreenConfig,
 )
-from npga_jax.core import Only, Range, check_ranges, option_from_argv
+from npga_jax.core import (
+    InputError,
+    Only,
+    Range,
+    check_effects,
+    check_ranges,
+    option_from_argv,
+)
 from npga_jax.data import CaptureConfig
 
 PresetName = Literal["demo", "quick", "long", "paper"]
@@ -104,6 +111,8 @@ class OptimConfig:
 class TrainConfig:
     """Train a drivable Gaussian head avatar from a multi-view capture."""
 
+    # The defaults are the preset "quick"; the others state what differs.
+
     subject: str = "demo"
     """Participant as its folder is called ("074"), or "demo" for the packaged one."""
     data_root: Path | None = None
@@ -152,7 +161,7 @@ class TrainConfig:
     prior: Path | None = None
     """Head model (.npz or MonoNPHM checkpoint) for tracking where codes are missing,
     and for F; default: the packaged one."""
-    capture: CaptureConfig = CaptureConfig()
+    capture: CaptureConfig = CaptureConfig(driving="nphm")
     gaussians: GaussianConfig = GaussianConfig()
     forward: ForwardConfig = ForwardConfig()
     detail: DetailConfig = DetailConfig()
@@ -168,17 +177,12 @@ PRESETS: dict[str, TrainConfig] = {
         steps=2_500,
         save_every=500,
         preview_every=500,
-        capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=12_000, init_frames=6),
     ),
-    "quick": TrainConfig(
-        capture=CaptureConfig(driving="nphm"),
-        gaussians=GaussianConfig(capacity=60_000),
-    ),
+    "quick": TrainConfig(),
     "long": TrainConfig(
         preset="long",
         steps=24_000,
-        save_every=1_000,
         test_every=2_000,
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=120_000, init_frames=8),
@@ -216,7 +220,29 @@ def validate(cfg: TrainConfig) -> None:
     Raises:
       InputError: for the first setting that no run can have.
     """
+    _preset_of(cfg)
     check_ranges(cfg)
+
+
+def check_choices(cfg: TrainConfig) -> None:
+    """Refuses what was chosen and would do nothing.
+
+    Settings begin with a preset or, made by hand, with the defaults: what is as in one
+    of them was not chosen.
+
+    Raises:
+      InputError: for the first such setting, or a preset that there is not.
+    """
+    check_effects(cfg, _preset_of(cfg), TrainConfig())
+
+
+def _preset_of(cfg: TrainConfig) -> TrainConfig:
+    if cfg.preset not in PRESETS:
+        raise InputError(
+            f"--preset {cfg.preset}: there is no such preset; expected one of "
+            f"{', '.join(PRESETS)}."
+        )
+    return PRESETS[cfg.preset]
 
 
 def preset_from_argv(argv: list[str] | None = None) -> TrainConfig:

@@ -18,7 +18,13 @@ from npga_jax.training.run_folder import (
     write_config,
     write_environment,
 )
-from npga_jax.training.settings import PRESETS, TrainConfig, validate
+from npga_jax.training.settings import (
+    PRESETS,
+    TrainConfig,
+    check_choices,
+    preset_from_argv,
+    validate,
+)
 
 UNUSUAL = TrainConfig(
     subject="074",
@@ -42,6 +48,29 @@ def test_settings_come_back_as_they_were(tmp_path, cfg):
 def test_presets_are_valid_and_know_their_name(name):
     validate(PRESETS[name])
     assert PRESETS[name].preset == name
+
+
+def test_settings_without_arguments_are_the_preset_that_they_name():
+    """Whoever trains from Python trains what the command line trains."""
+    assert TrainConfig() == PRESETS["quick"]
+    assert preset_from_argv(["--subject", "074"]) == TrainConfig()
+    assert all(p.capture.driving == "nphm" for p in PRESETS.values())
+
+
+def test_preset_that_there_is_not_is_named():
+    wrong = dataclasses.replace(TrainConfig(), preset="papr")
+    with pytest.raises(InputError, match=r"--preset papr: .* demo, quick, long, paper"):
+        validate(wrong)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_only_what_was_chosen_can_be_without_effect(name):
+    check_choices(PRESETS[name])
+    by_hand = TrainConfig(preset=name)
+    check_choices(by_hand)
+    screen = dataclasses.replace(by_hand.screen, width=16)
+    with pytest.raises(InputError, match=r"--screen\.width 16 has no effect"):
+        check_choices(dataclasses.replace(by_hand, screen=screen))
 
 
 @pytest.mark.parametrize(

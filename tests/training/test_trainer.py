@@ -260,7 +260,7 @@ def test_batch_that_cannot_be_kept_does_not_cost_the_training(
 
         monkeypatch.setattr(rescue, "load_batch", gone)
     with pytest.raises(
-        fitting.NonFiniteError, match="step 6 is not finite.*batch could not be kept"
+        fitting.NonFiniteError, match=r"step 6 is not finite.*batch could not be kept"
     ):
         trainer.run()
     assert saved_steps(tmp_path) == [6]
