@@ -50,6 +50,7 @@ from npga_jax.training import (
     changed_settings,
     check_averaging,
     check_choices,
+    check_halvings,
     environment,
     initial_state,
     load_run,
@@ -262,6 +263,7 @@ def run_training(
     mesh = parallel.make_mesh(cfg.num_devices, cfg.views_per_step)
     plan_step(0, seed=cfg.seed, train=split.train, views_per_step=cfg.views_per_step)
     check_averaging(cfg, method)
+    check_halvings(cfg, capture)
     template = state_template(cfg, method, capture.expr_names)
     memory.check_room(
         _COPIES_OF_STATE

@@ -18,7 +18,7 @@ from npga_jax.core.errors import InputError
 
 
 class Range(NamedTuple):
-    """What a number may be."""
+    """What a number may be, or each number of a tuple."""
 
     low: float = 0
     high: float = math.inf
@@ -68,18 +68,23 @@ def option(name: str) -> str:
 
 def check_ranges(cfg: Any) -> None:
     """Raises InputError for the first number that is out of its range."""
-    for name, value, (low, high, is_open), _ in walk(cfg):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        is_low = value <= low if is_open else value < low
-        if not math.isfinite(value) or is_low or value > high:
-            kind = "whole" if isinstance(value, int) else "finite"
-            least = f"more than {low}" if is_open else f"at least {low}"
-            most = "" if math.isinf(high) else f" and at most {high}"
-            raise InputError(
-                f"{option(name)} {value}: expected a {kind} number that is "
-                f"{least}{most}."
-            )
+    for name, value, bounds, _ in walk(cfg):
+        for number in value if isinstance(value, tuple | list) else (value,):
+            _check_number(name, number, bounds)
+
+
+def _check_number(name: str, value: Any, bounds: Range) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    low, high, is_open = bounds
+    is_low = value <= low if is_open else value < low
+    if not math.isfinite(value) or is_low or value > high:
+        kind = "whole" if isinstance(value, int) else "finite"
+        least = f"more than {low}" if is_open else f"at least {low}"
+        most = "" if math.isinf(high) else f" and at most {high}"
+        raise InputError(
+            f"{option(name)} {value}: expected a {kind} number that is {least}{most}."
+        )
 
 
 def check_effects(cfg: Any, *usual: Any) -> None:

@@ -36,6 +36,7 @@ from .settings import check_choices as check_choices
 from .settings import preset_from_argv as preset_from_argv
 from .settings import validate as validate
 from .stages import Stage as Stage
+from .stages import check_halvings as check_halvings
 from .stages import make_run_step as make_run_step
 from .stages import run_optimizer as run_optimizer
 from .stages import stage_at as stage_at

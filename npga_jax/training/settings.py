@@ -133,9 +133,9 @@ class TrainConfig:
     """Continue what is in --output."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Seed of initialisation and of the order of the frames."""
-    halvings: tuple[float, ...] = ()
-    """Shares of the steps at which the size of the images doubles, ascending: 0.2 0.5
-    starts at a quarter of the size."""
+    halvings: Annotated[tuple[float, ...], Range(0, 1, is_open=True)] = ()
+    """Shares of the steps, below 1, at which the size of the images doubles, ascending:
+    0.2 0.5 starts at a quarter of the size."""
     balance: Annotated[float, Range(0, 4)] = 0.0
     """How much more often frames with rare expressions come: 0 not at all, 1 in
     proportion to their distance from the most similar ones."""
@@ -222,6 +222,11 @@ def validate(cfg: TrainConfig) -> None:
     """
     _preset_of(cfg)
     check_ranges(cfg)
+    if list(cfg.halvings) != sorted(cfg.halvings) or 1 in cfg.halvings:
+        raise InputError(
+            f"--halvings {' '.join(map(str, cfg.halvings))}: expected ascending shares "
+            "below 1; at 1, images would never have their full size."
+        )
 
 
 def check_choices(cfg: TrainConfig) -> None:

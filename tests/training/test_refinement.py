@@ -1,6 +1,7 @@
 """When the cloud changes and images grow, and what an event does to a state."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from npga_jax.training.settings import (
     TrainConfig,
     validate,
 )
-from npga_jax.training.stages import Stage, make_isects_fn, stage_at
+from npga_jax.training.stages import Stage, check_halvings, make_isects_fn, stage_at
 from npga_jax.training.start import neighbour_graph, state_from_points
 from npga_jax.training.step import downscale_batch
 from tests import small_scene
@@ -82,6 +83,15 @@ def test_average_may_begin_early_where_nothing_is_replaced():
     check_averaging(late, METHOD.replace(density=DensityControl()))
     with pytest.raises(InputError, match=r"expected 0\.97 or more"):
         check_averaging(late, default_method(late))
+
+
+@pytest.mark.parametrize(("width", "most"), [(275, 4), (31, 0), (15, 0)])
+def test_images_keep_a_size_to_begin_with(width, most):
+    footage = types.SimpleNamespace(width=width, height=2 * width)
+    check_halvings(dataclasses.replace(CONFIG, halvings=(0.1,) * most), footage)
+    many = dataclasses.replace(CONFIG, halvings=(0.1,) * (most + 1))
+    with pytest.raises(InputError, match=f"can be halved {most} times, not {most + 1}"):
+        check_halvings(many, footage)
 
 
 def test_short_runs_have_no_event_twice():

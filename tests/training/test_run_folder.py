@@ -149,6 +149,11 @@ def test_settings_without_effect_on_the_result_may_change():
         ({"optim.sh": float("inf")}, "--optim.sh inf"),
         ({"optim.final_fraction": 0.0}, r"more than 0 and at most 1\."),
         ({"loss.ssim": -0.1}, "--loss.ssim -0.1"),
+        ({"halvings": (5.0,) * 12}, r"--halvings 5\.0: .* at most 1\."),
+        ({"halvings": (float("nan"),)}, "--halvings nan"),
+        ({"halvings": (0.5, -1)}, "--halvings -1: .* more than 0"),
+        ({"halvings": (0.5, 0.2)}, r"--halvings 0\.5 0\.2: expected ascending"),
+        ({"halvings": (0.5, 1.0)}, "--halvings 0.5 1.0: .* never have their full size"),
         ({"average_from": 1.5}, r"--average-from 1.5.*at most 1\."),
     ],
 )
