@@ -47,7 +47,9 @@ def make_step(method: Method = METHOD, cfg: TrainConfig = CONFIG, **options):
     """The training step of this scene, not compiled."""
     frames = options.pop("frames", FRAMES)
     chosen = options.pop("terms", method.terms)
-    return make_train_step(method, chosen, frames, run_optimizer(cfg), **options)
+    return make_train_step(
+        method, chosen, frames, run_optimizer(cfg, method), **options
+    )
 
 
 def ball_points(count: int = NUM_POINTS, seed: int = 0) -> np.ndarray:
@@ -77,7 +79,7 @@ def make_params(
 
 def make_state(cfg: TrainConfig = CONFIG, **options) -> TrainState:
     """A state before the first step."""
-    return init_train_state(*make_params(**options), run_optimizer(cfg))
+    return init_train_state(*make_params(**options), run_optimizer(cfg, METHOD))
 
 
 def make_cameras(count: int) -> tuple[np.ndarray, np.ndarray]:

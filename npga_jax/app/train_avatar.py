@@ -60,6 +60,7 @@ from npga_jax.training import (
     make_renderer_fn,
     make_test_fn,
     method_of_run,
+    own_parts,
     parallel,
     read_config,
     state_template,
@@ -94,7 +95,8 @@ def train(
     """
     stages: dict[str, float] = {}
     validate(cfg)
-    if not cfg.resume:
+    # What a method of one's own makes of the settings is known once it is made.
+    if not cfg.resume and method is None and cfg.method is None:
         check_choices(cfg)
     folder = choose_folder(cfg)
     root, name = locate_subject(cfg.subject, cfg.data_root)
@@ -127,6 +129,8 @@ def train(
         made = method(cfg)
     else:
         made = method_of_run(folder, cfg) if cfg.resume else build_method(cfg)
+    if not cfg.resume:
+        check_choices(cfg, own_parts(cfg, made))
     with explain_lack_of_memory():
         run_training(cfg, made, folder, capture, split, person)
     run = load_run(folder, data_root=cfg.data_root, method=made)
@@ -160,8 +164,6 @@ def decide(cfg: TrainConfig, capture: Capture) -> tuple[TrainConfig, Person | No
     cfg = dataclasses.replace(
         cfg, forward=dataclasses.replace(cfg.forward, source=source)
     )
-    if not cfg.resume:
-        check_choices(cfg)
     return cfg, person
 
 

@@ -87,12 +87,14 @@ def _check_number(name: str, value: Any, bounds: Range) -> None:
         )
 
 
-def check_effects(cfg: Any, *usual: Any) -> None:
+def check_effects(cfg: Any, *usual: Any, left_out: Collection[str] = ()) -> None:
     """Refuses settings that would do nothing.
 
     Args:
       usual: settings that the user may have begun with; what is as in one of them was
         not chosen.
+      left_out: settings that say nothing of what others do, by name or by the group
+        that they are in.
 
     Raises:
       InputError: for the first that was chosen, and has no effect beside the others.
@@ -103,6 +105,9 @@ def check_effects(cfg: Any, *usual: Any) -> None:
         if any(value == before[name] for before in begun_with):
             continue
         for condition in conditions:
+            group = condition.name.partition(".")[0]
+            if condition.name in left_out or group in left_out:
+                continue
             other = values[condition.name]
             is_on = other in condition.values if condition.values else bool(other)
             if not is_on:

@@ -6,6 +6,7 @@ Each field's text is its command-line help; defaults and bounds stand beside it.
 
 import dataclasses
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -229,16 +230,31 @@ def validate(cfg: TrainConfig) -> None:
         )
 
 
-def check_choices(cfg: TrainConfig) -> None:
+_DECIDING = {
+    "forward": "forward",
+    "detail": "detail",
+    "screen": "loss.screen",
+    "terms": "loss",
+    "density": "density",
+}
+"""Parts of a method, and the settings that decide about them, or their group."""
+
+
+def check_choices(cfg: TrainConfig, own_parts: Collection[str] = ()) -> None:
     """Refuses what was chosen and would do nothing.
 
     Settings begin with a preset or, made by hand, with the defaults: what is as in one
-    of them was not chosen.
+    of them was not chosen. What somebody's own part of a method does with settings,
+    only its author knows: there nothing is refused.
+
+    Args:
+      own_parts: fields of the method that are not those of the settings.
 
     Raises:
       InputError: for the first such setting, or a preset that there is not.
     """
-    check_effects(cfg, _preset_of(cfg), TrainConfig())
+    replaced = {_DECIDING[part] for part in own_parts if part in _DECIDING}
+    check_effects(cfg, _preset_of(cfg), TrainConfig(), left_out=replaced)
 
 
 def _preset_of(cfg: TrainConfig) -> TrainConfig:

@@ -70,11 +70,9 @@ def stage_frames(footage: Footage, stage: Stage, max_isects: int) -> Frames:
     return Frames(footage.width, footage.height, max_isects, stage.downscale)
 
 
-def run_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
-    """The optimiser of the settings."""
-    return make_optimizer(
-        cfg.optim, cfg.steps, has_forward=cfg.forward.source != "none"
-    )
+def run_optimizer(cfg: TrainConfig, method: Method) -> optax.GradientTransformation:
+    """The optimiser of the settings, for the networks of the method."""
+    return make_optimizer(cfg.optim, cfg.steps, has_forward=method.forward.moves)
 
 
 def make_run_step(
@@ -95,7 +93,7 @@ def make_run_step(
         method,
         stage_terms(method, stage),
         stage_frames(footage, stage, max_isects),
-        run_optimizer(cfg),
+        run_optimizer(cfg, method),
         seed=cfg.seed,
         axis_name=axis_name,
     )

@@ -74,6 +74,25 @@ def test_only_what_was_chosen_can_be_without_effect(name):
 
 
 @pytest.mark.parametrize(
+    ("group", "changes", "part"),
+    [
+        ("optim", {"coarse": 1e-3}, "forward"),
+        ("screen", {"width": 16}, "screen"),
+        ("loss", {"lpips_crop": 64}, "terms"),
+    ],
+)
+def test_what_an_own_part_does_with_settings_only_its_author_knows(
+    group, changes, part
+):
+    usual = TrainConfig()
+    inner = dataclasses.replace(getattr(usual, group), **changes)
+    cfg = dataclasses.replace(usual, **{group: inner})
+    with pytest.raises(InputError, match="has no effect"):
+        check_choices(cfg, ("rasterize_fn", "density"))
+    check_choices(cfg, ("rasterize_fn", part))
+
+
+@pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"stepz": 3}', '{"capture": {"w": 1}}', '{"capture": 3}']
 )
 def test_settings_that_make_no_sense_are_an_error(tmp_path, text):
