@@ -1,6 +1,5 @@
 """What a run that stops at a bad step leaves to be looked into: the step's batch."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from npga_jax.data import Capture, Timestep, load_batch
 
 
 def dump_batch(
-    path: Path, capture: Capture, timestep: Timestep, cameras: Sequence[str]
+    path: Path, capture: Capture, timestep: Timestep, cameras: tuple[str, ...]
 ) -> str:
     """Writes a batch, whole or not at all; comes after all that must not be lost.
 

@@ -112,7 +112,8 @@ class OptimConfig:
 class TrainConfig:
     """Train a drivable Gaussian head avatar from a multi-view capture."""
 
-    # The defaults are the preset "quick"; the others state what differs.
+    # The defaults are the preset "quick"; the others state what differs. A capture that
+    # is given says itself what drives the avatar: CaptureConfig(driving="nphm", ...).
 
     subject: str = "demo"
     """Participant as its folder is called ("074"), or "demo" for the packaged one."""
