@@ -185,7 +185,7 @@ def _parts(cfg, footage, state, batch) -> tuple[dict[str, Callable[[], Any]], in
     method = step_method(cfg, rasterization)
     size = {"width": footage.width, "height": footage.height}
     viewmats = head_viewmats(jnp.asarray(batch.viewmats), batch.world_from_head)
-    optimizer = run_optimizer(cfg)
+    optimizer = run_optimizer(cfg, method)
 
     def deform(params):
         return deform_gaussians(method, params, state.alive, batch.expr)[0]

@@ -11,7 +11,7 @@ from npga_jax.app import cli
 from npga_jax.avatar import ForwardConfig
 from npga_jax.core import InputError, check_writable, runtime, write_json
 from npga_jax.data import CaptureConfig
-from npga_jax.training import TrainConfig, validate
+from npga_jax.training import TrainConfig
 
 _SHOWN_FRAMES = 3
 _TILE = (360, 440)
@@ -47,35 +47,18 @@ def main(cfg: DistillConfig) -> None:
     output = cfg.output or Path("runs") / cfg.subject / "forward"
     check_writable(output)
     runtime.configure()
+    from npga_jax.app import distill
     from npga_jax.data import expression_codes, holdout_split, open_capture
-    from npga_jax.distillation import (
-        check_report,
-        forward_path,
-        make_domain,
-        measure_forward,
-        open_person,
-    )
-    from npga_jax.training import default_method, distill_options
+    from npga_jax.distillation import check_report, make_domain, measure_forward
+    from npga_jax.training import distill_options
 
     capture = open_capture(cfg.subject, cfg.data_root, cfg.capture, decode=False)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )
-    person = open_person(capture, cfg.prior)
-    if person is None:
-        raise InputError(
-            f"the codes of subject {cfg.subject} are of '{capture.driving_model}', "
-            "which no F can be distilled from; make codes of a head model with "
-            "experiments/track.py and use them with --capture.driving nphm."
-        )
-    codes = expression_codes(capture, split.train)
     held_out = expression_codes(capture, split.self_reenactment)
-    options = distill_options(run_cfg)
-    path = forward_path(person, codes, cfg.feature_dim, options, cfg.capture.cache_dir)
-    was_cached, began = path.is_file(), time.perf_counter()
-    fit = default_method(run_cfg).forward.fit
-    assert fit is not None  # Settings without F are refused.
-    params = fit(person, codes, cfg.feature_dim)
+    began = time.perf_counter()
+    _, params, person, codes, path, was_cached = distill(capture, run_cfg)
     seconds = time.perf_counter() - began
     how = "taken from the cache" if was_cached else f"distilled in {seconds:.0f} s"
     print(f"F of subject {cfg.subject}, from {len(codes)} training codes: {how}")
@@ -101,7 +84,7 @@ def main(cfg: DistillConfig) -> None:
             "model": capture.driving_model,
             "num_training_codes": len(codes),
             "distilled_in_seconds": None if was_cached else seconds,
-            "settings": options._asdict(),
+            "settings": distill_options(run_cfg)._asdict(),
             **report._asdict(),
             "targets": {c.name: {"target": c.target, "met": c.is_met} for c in checks},
         },
@@ -130,12 +113,16 @@ def training_settings(cfg: DistillConfig) -> TrainConfig:
     """The settings of a training that F is for.
 
     Raises:
-      InputError: a number that cannot be, or settings without F.
+      InputError: a number of the script's own that cannot be.
     """
     if cfg.feature_dim < 1:
         raise InputError(f"--feature-dim is {cfg.feature_dim}; give 1 or more.")
     defaults = TrainConfig()
-    run_cfg = dataclasses.replace(
+    if not 8 <= cfg.resolution <= _LARGEST_RESOLUTION:
+        raise InputError(
+            f"--resolution is {cfg.resolution}; expected 8 to {_LARGEST_RESOLUTION}."
+        )
+    return dataclasses.replace(
         defaults,
         subject=cfg.subject,
         data_root=cfg.data_root,
@@ -144,14 +131,6 @@ def training_settings(cfg: DistillConfig) -> TrainConfig:
         forward=cfg.forward,
         gaussians=dataclasses.replace(defaults.gaussians, feature_dim=cfg.feature_dim),
     )
-    validate(run_cfg)
-    if cfg.forward.source == "none":
-        raise InputError("--forward.source none asks for no F; leave it out here.")
-    if not 8 <= cfg.resolution <= _LARGEST_RESOLUTION:
-        raise InputError(
-            f"--resolution is {cfg.resolution}; expected 8 to {_LARGEST_RESOLUTION}."
-        )
-    return run_cfg
 
 
 def write_figures(path: Path, figures: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from npga_jax.avatar.model import (
     init_gaussians,
     render_views,
 )
-from npga_jax.avatar.settings import DetailConfig, ForwardConfig
+from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
 from npga_jax.core.types import AvatarParams, Batch, RenderOutput, Splats
 from npga_jax.training.building import default_method
 from npga_jax.training.settings import LossConfig, OptimConfig, TrainConfig
@@ -29,6 +29,7 @@ FRAMES = Frames(WIDTH, HEIGHT, MAX_ISECTS)
 CODES = code_space_template(("a", "b", "c"))
 CONFIG = TrainConfig(
     steps=200,
+    gaussians=GaussianConfig(capacity=24_000),
     forward=ForwardConfig(source="none"),
     detail=DetailConfig(hidden=HIDDEN, layers=2, octaves=OCTAVES, code_noise=0.0),
     loss=LossConfig(),
@@ -46,7 +47,9 @@ def make_step(method: Method = METHOD, cfg: TrainConfig = CONFIG, **options):
     """The training step of this scene, not compiled."""
     frames = options.pop("frames", FRAMES)
     chosen = options.pop("terms", method.terms)
-    return make_train_step(method, chosen, frames, run_optimizer(cfg), **options)
+    return make_train_step(
+        method, chosen, frames, run_optimizer(cfg, method), **options
+    )
 
 
 def ball_points(count: int = NUM_POINTS, seed: int = 0) -> np.ndarray:
@@ -76,7 +79,7 @@ def make_params(
 
 def make_state(cfg: TrainConfig = CONFIG, **options) -> TrainState:
     """A state before the first step."""
-    return init_train_state(*make_params(**options), run_optimizer(cfg))
+    return init_train_state(*make_params(**options), run_optimizer(cfg, METHOD))
 
 
 def make_cameras(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 from . import cli as cli
 from .evaluation import evaluate_run as evaluate_run
+from .library import distill as distill
 from .opened import Opened as Opened
 from .opened import open_avatar as open_avatar
 from .reenactment import follow_motion as follow_motion

@@ -1,8 +1,12 @@
 """What `import npga_jax` offers beside types: whole tasks, with sane defaults."""
 
+import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
-from npga_jax.avatar import Avatar, Method
+import numpy as np
+
+from npga_jax.avatar import Avatar, Forward, Method
 from npga_jax.core import InputError, Params
 from npga_jax.data import (
     Capture,
@@ -13,7 +17,7 @@ from npga_jax.data import (
     tracking_output,
 )
 from npga_jax.data import open_capture as open_subject
-from npga_jax.distillation import open_person
+from npga_jax.distillation import Person, forward_path, open_person
 from npga_jax.tracking import (
     LoadedPrior,
     Tracking,
@@ -21,7 +25,13 @@ from npga_jax.tracking import (
     open_prior,
     track_subject,
 )
-from npga_jax.training import TrainConfig, default_method, load_avatar
+from npga_jax.training import (
+    TrainConfig,
+    default_method,
+    distill_options,
+    load_avatar,
+    validate,
+)
 
 
 def load(path: str | Path, *, method: str | Path | Method | None = None) -> Avatar:
@@ -102,30 +112,52 @@ def track(
     )
 
 
-def distill(
-    capture: Capture, cfg: TrainConfig | None = None, *, prior: str | Path | None = None
-) -> Params:
-    """F of a capture's person, from the cache if it is there: weights.
+class Distilled(NamedTuple):
+    """F of a person: `forward.apply(params, means, features, bindings, expr)`."""
+
+    forward: Forward
+    params: Params
+    person: Person
+    codes: np.ndarray  # [T, E] of the training frames, which it was distilled with
+    path: Path  # in the cache
+    was_cached: bool
+
+
+def distill(capture: Capture, cfg: TrainConfig | None = None) -> Distilled:
+    """F of a capture's person, from the cache if it is there.
+
+    What is held out, and where the cache is, the capture says as it was opened.
 
     Args:
       capture: with codes of the head tracker.
-      cfg: settings of F (`forward`), and of what is held out.
-      prior: head model of the codes; None for the packaged one.
+      cfg: settings of F: `forward`, `gaussians.feature_dim`, and `prior`, the head
+        model of the codes; its `capture` is not looked at.
 
     Raises:
-      InputError: the codes are of no head model, or of another one.
+      InputError: the settings ask for no F; or the codes are of no head model, or of
+        another one.
     """
-    cfg = cfg or TrainConfig()
-    person = open_person(capture, None if prior is None else Path(prior))
-    fit = default_method(cfg).forward.fit
-    if person is None or fit is None:
+    cfg = dataclasses.replace(cfg or TrainConfig(), capture=capture.settings)
+    validate(cfg)
+    forward = default_method(cfg).forward
+    if forward.fit is None:
+        raise InputError("--forward.source none asks for no F; leave it out here.")
+    person = open_person(capture, cfg.prior)
+    if person is None:
         raise InputError(
             f"the codes of subject {capture.subject} are of "
             f"'{capture.driving_model}', which no F can be distilled from; make codes "
-            "of a head model with experiments/track.py."
+            "of a head model with experiments/track.py and use them with "
+            "--capture.driving nphm."
         )
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )
     codes = expression_codes(capture, split.train)
-    return fit(person, codes, cfg.gaussians.feature_dim)
+    width = cfg.gaussians.feature_dim
+    path = forward_path(
+        person, codes, width, distill_options(cfg), cfg.capture.cache_dir
+    )
+    was_cached = path.is_file()
+    params = forward.fit(person, codes, width)
+    return Distilled(forward, params, person, codes, path, was_cached)

@@ -17,7 +17,6 @@ from npga_jax.avatar import Avatar, Method
 from npga_jax.core import (
     CHECKPOINTS,
     InputError,
-    check_effects,
     checkpoint,
     is_lack_of_memory,
     memory,
@@ -44,12 +43,14 @@ from npga_jax.training import (
     CONFIG_FILE,
     LESS_MEMORY,
     METHOD_FILE,
-    PRESETS,
     Run,
     TrainConfig,
     Trainer,
     build_method,
     changed_settings,
+    check_averaging,
+    check_choices,
+    check_halvings,
     environment,
     initial_state,
     load_run,
@@ -59,6 +60,7 @@ from npga_jax.training import (
     make_renderer_fn,
     make_test_fn,
     method_of_run,
+    own_parts,
     parallel,
     read_config,
     state_template,
@@ -78,7 +80,8 @@ def train(
     """Codes where they are missing, data, training, evaluation.
 
     Args:
-      cfg: settings; `training.PRESETS` has some to begin with.
+      cfg: settings; without arguments, those of the preset "quick". `PRESETS` has all
+        that there are, to be changed with `dataclasses.replace`.
       method: makes what the run is made of, once the settings know where F comes
         from, as the function of a `--method` file does; None for that file, or else
         for what the settings say.
@@ -92,8 +95,9 @@ def train(
     """
     stages: dict[str, float] = {}
     validate(cfg)
-    if not cfg.resume:
-        check_effects(cfg, PRESETS[cfg.preset])
+    # What a method of one's own makes of the settings is known once it is made.
+    if not cfg.resume and method is None and cfg.method is None:
+        check_choices(cfg)
     folder = choose_folder(cfg)
     root, name = locate_subject(cfg.subject, cfg.data_root)
     untracked = sequences_to_track(root / name, cfg.capture)
@@ -125,6 +129,8 @@ def train(
         made = method(cfg)
     else:
         made = method_of_run(folder, cfg) if cfg.resume else build_method(cfg)
+    if not cfg.resume:
+        check_choices(cfg, own_parts(cfg, made))
     with explain_lack_of_memory():
         run_training(cfg, made, folder, capture, split, person)
     run = load_run(folder, data_root=cfg.data_root, method=made)
@@ -158,8 +164,6 @@ def decide(cfg: TrainConfig, capture: Capture) -> tuple[TrainConfig, Person | No
     cfg = dataclasses.replace(
         cfg, forward=dataclasses.replace(cfg.forward, source=source)
     )
-    if not cfg.resume:
-        check_effects(cfg, PRESETS[cfg.preset])
     return cfg, person
 
 
@@ -261,6 +265,8 @@ def run_training(
     mesh = parallel.make_mesh(cfg.num_devices, cfg.views_per_step)
     plan_step(0, seed=cfg.seed, train=split.train, views_per_step=cfg.views_per_step)
     check_labels(cfg, capture, split)
+    check_averaging(cfg, method)
+    check_halvings(cfg, capture)
     template = state_template(cfg, method, capture.expr_names)
     memory.check_room(
         _COPIES_OF_STATE

@@ -89,6 +89,8 @@ class Forward(struct.PyTreeNode):
     the host from the head model of the person; None: `init`'s, and Gaussians then
     start on posed points, without a head model."""
     jaw: Jaw | None = struct.field(pytree_node=False, default=None)
+    moves: bool = struct.field(pytree_node=False, default=True)
+    """Whether it moves anything: G, which then only adds to a motion, learns slower."""
 
 
 class StepView(NamedTuple):

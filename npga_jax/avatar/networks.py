@@ -70,7 +70,7 @@ def _init_screen(
 
 def still() -> Forward:
     """F that moves nothing: G alone then moves the Gaussians."""
-    return Forward(init=_no_weights, apply=no_motion)
+    return Forward(init=_no_weights, apply=no_motion, moves=False)
 
 
 def code_reading_forward(cfg: ForwardConfig) -> Forward:

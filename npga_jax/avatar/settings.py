@@ -13,7 +13,7 @@ _WITH_DETAIL = Only("detail.enabled")
 class GaussianConfig:
     """The canonical cloud."""
 
-    capacity: Annotated[int, Range(1, 2**24)] = 24_000
+    capacity: Annotated[int, Range(1, 2**24)] = 60_000
     """Slots for Gaussians; fixed during a run."""
     init_frames: Annotated[int, Range(1)] = 4
     """Point clouds used at the start: those of the most neutral training frames, and

@@ -19,7 +19,7 @@ from npga_jax.core.errors import InputError
 
 
 class Range(NamedTuple):
-    """What a number may be."""
+    """What a number may be, or each number of a tuple."""
 
     low: float = 0
     high: float = math.inf
@@ -88,36 +88,47 @@ def check_ranges(cfg: Any, group: str = "") -> None:
     Raises:
       InputError: for the first of them.
     """
-    for name, value, (low, high, is_open), _ in walk(cfg, group):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            continue
-        number = float(value)
-        is_low = number <= low if is_open else number < low
-        if not math.isfinite(number) or is_low or number > high:
-            kind = "whole" if isinstance(value, numbers.Integral) else "finite"
-            least = f"more than {low}" if is_open else f"at least {low}"
-            most = "" if math.isinf(high) else f" and at most {high}"
-            raise InputError(
-                f"{option(name)} {value}: expected a {kind} number that is "
-                f"{least}{most}."
-            )
+    for name, value, bounds, _ in walk(cfg, group):
+        for number in value if isinstance(value, tuple | list) else (value,):
+            _check_number(name, number, bounds)
 
 
-def check_effects(cfg: Any, usual: Any) -> None:
+def _check_number(name: str, value: Any, bounds: Range) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return
+    number = float(value)
+    low, high, is_open = bounds
+    is_low = number <= low if is_open else number < low
+    if not math.isfinite(number) or is_low or number > high:
+        kind = "whole" if isinstance(value, numbers.Integral) else "finite"
+        least = f"more than {low}" if is_open else f"at least {low}"
+        most = "" if math.isinf(high) else f" and at most {high}"
+        raise InputError(
+            f"{option(name)} {value}: expected a {kind} number that is {least}{most}."
+        )
+
+
+def check_effects(cfg: Any, *usual: Any, left_out: Collection[str] = ()) -> None:
     """Refuses settings that would do nothing.
 
     Args:
-      usual: the settings before the user's choices; what is as there was not chosen.
+      usual: settings that the user may have begun with; what is as in one of them was
+        not chosen.
+      left_out: settings that say nothing of what others do, by name or by the group
+        that they are in.
 
     Raises:
       InputError: for the first that was chosen, and has no effect beside the others.
     """
     values = {field.name: field.value for field in walk(cfg)}
-    before = {field.name: field.value for field in walk(usual)}
+    begun_with = [{f.name: f.value for f in walk(other)} for other in usual]
     for name, value, _, conditions in walk(cfg):
-        if value == before[name]:
+        if any(value == before[name] for before in begun_with):
             continue
         for condition in conditions:
+            group = condition.name.partition(".")[0]
+            if condition.name in left_out or group in left_out:
+                continue
             other = values[condition.name]
             is_on = other in condition.values if condition.values else bool(other)
             if not is_on:

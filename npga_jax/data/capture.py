@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from npga_jax.core import InputError
+from npga_jax.data.settings import CaptureConfig
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,6 +103,8 @@ class Capture(abc.ABC):
     driving_paths: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     """Files that the codes of each sequence are from; those of a head tracker lie
     beside the person's identity. Without files, empty."""
+    settings: CaptureConfig = CaptureConfig()
+    """Which part of it is used, and how: as it was opened."""
 
     @property
     def expr_dim(self) -> int:

@@ -135,7 +135,7 @@ def open_nersemble(
     if decode:
         survey = decode_all(survey, root, cfg, progress=progress)
         _raise_problems(survey)
-    return capture_from_survey(survey)
+    return dataclasses.replace(capture_from_survey(survey), settings=cfg)
 
 
 def decode_all(

@@ -13,8 +13,10 @@ from .initial_points import InitialPoints as InitialPoints
 from .losses import composite_target as composite_target
 from .method_file import METHOD_FILE as METHOD_FILE
 from .method_file import build_method as build_method
+from .ownership import own_parts as own_parts
 from .preview import make_preview_fn as make_preview_fn
 from .preview import most_expressive as most_expressive
+from .refinement import check_averaging as check_averaging
 from .run_folder import CONFIG_FILE as CONFIG_FILE
 from .run_folder import CURVE_FILE as CURVE_FILE
 from .run_folder import changed_settings as changed_settings
@@ -31,9 +33,11 @@ from .runs import method_of_run as method_of_run
 from .settings import PRESETS as PRESETS
 from .settings import PresetName as PresetName
 from .settings import TrainConfig as TrainConfig
+from .settings import check_choices as check_choices
 from .settings import preset_from_argv as preset_from_argv
 from .settings import validate as validate
 from .stages import Stage as Stage
+from .stages import check_halvings as check_halvings
 from .stages import make_run_step as make_run_step
 from .stages import run_optimizer as run_optimizer
 from .stages import stage_at as stage_at

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.avatar import Method
-from npga_jax.core import Batch, exact_products
+from npga_jax.core import Batch, InputError, exact_products
 from npga_jax.data import Capture, Views, load_batch
 from npga_jax.training.density import (
     DensityReport,
@@ -18,7 +18,7 @@ from npga_jax.training.density import (
 from npga_jax.training.losses import weighted_terms
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.stages import Stage, stage_frames, stage_terms
-from npga_jax.training.state import TrainState
+from npga_jax.training.state import TrainState, averaged_after
 from npga_jax.training.step import view_step
 
 
@@ -34,6 +34,23 @@ def event_at(cfg: TrainConfig, method: Method, step: int) -> int | None:
     """The number of the event that is due after so many steps, or None."""
     steps = event_steps(cfg, method)
     return steps.index(step) if step in steps else None
+
+
+def check_averaging(cfg: TrainConfig, method: Method) -> None:
+    """Weights are averaged slot by slot: no event may give a slot to another Gaussian.
+
+    Raises:
+      InputError: an event comes after the first step whose weights are averaged.
+    """
+    last = max(event_steps(cfg, method), default=0)
+    if last > averaged_after(cfg):
+        raise InputError(
+            f"--average-from {cfg.average_from}: weights cannot be averaged while "
+            f"Gaussians are replaced, and the last event of density control comes "
+            f"after step {last} of {cfg.steps}; expected {last / cfg.steps:g} or more. "
+            "Average later, or end density control earlier (--density.stop, or the "
+            "method's own events)."
+        )
 
 
 class Survey(NamedTuple):

@@ -6,6 +6,7 @@ but `training` and `app` reads a `TrainConfig`.
 
 import dataclasses
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ from npga_jax.core import (
     InputError,
     Only,
     Range,
+    check_effects,
     check_ranges,
     make_paths,
     option_from_argv,
@@ -112,6 +114,9 @@ class OptimConfig:
 class TrainConfig:
     """Train a drivable Gaussian head avatar from a multi-view capture."""
 
+    # The defaults are the preset "quick"; the others state what differs. A capture that
+    # is given says itself what drives the avatar: CaptureConfig(driving="nphm", ...).
+
     subject: str = "demo"
     """Participant as its folder is called ("074"), or "demo" for the packaged one."""
     data_root: Path | None = None
@@ -132,9 +137,9 @@ class TrainConfig:
     """Continue what is in --output."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Seed of initialisation and of the order of the frames."""
-    halvings: tuple[float, ...] = ()
-    """Shares of the steps at which the size of the images doubles, ascending: 0.2 0.5
-    starts at a quarter of the size."""
+    halvings: Annotated[tuple[float, ...], Range(0, 1, is_open=True)] = ()
+    """Shares of the steps, below 1, at which the size of the images doubles, ascending:
+    0.2 0.5 starts at a quarter of the size."""
     balance: Annotated[float, Range(0, 4)] = 0.0
     """How much more often frames with rare expressions come: 0 not at all, 1 in
     proportion to their distance from the most similar ones."""
@@ -160,7 +165,7 @@ class TrainConfig:
     prior: Path | None = None
     """Head model (.npz or MonoNPHM checkpoint) for tracking where codes are missing,
     and for F; default: the packaged one."""
-    capture: CaptureConfig = CaptureConfig()
+    capture: CaptureConfig = CaptureConfig(driving="nphm")
     gaussians: GaussianConfig = GaussianConfig()
     forward: ForwardConfig = ForwardConfig()
     detail: DetailConfig = DetailConfig()
@@ -179,17 +184,12 @@ PRESETS: dict[str, TrainConfig] = {
         steps=2_500,
         save_every=500,
         preview_every=500,
-        capture=CaptureConfig(driving="nphm"),
         gaussians=GaussianConfig(capacity=12_000, init_frames=6),
     ),
-    "quick": TrainConfig(
-        capture=CaptureConfig(driving="nphm"),
-        gaussians=GaussianConfig(capacity=60_000),
-    ),
+    "quick": TrainConfig(),
     "long": TrainConfig(
         preset="long",
         steps=24_000,
-        save_every=1_000,
         test_every=2_000,
         capture=CaptureConfig(width=550, driving="nphm"),
         gaussians=GaussianConfig(capacity=120_000, init_frames=8),
@@ -227,13 +227,49 @@ def validate(cfg: TrainConfig) -> None:
     Raises:
       InputError: for the first setting that no run can have.
     """
+    _preset_of(cfg)
     check_ranges(cfg)
-    if cfg.density.strategy != "none" and cfg.average_from < cfg.density.stop:
+    if list(cfg.halvings) != sorted(cfg.halvings) or 1 in cfg.halvings:
         raise InputError(
-            f"--average-from {cfg.average_from}: weights cannot be averaged while "
-            f"Gaussians are replaced; expected --density.stop ({cfg.density.stop}) or "
-            "more."
+            f"--halvings {' '.join(map(str, cfg.halvings))}: expected ascending shares "
+            "below 1; at 1, images would never have their full size."
         )
+
+
+_DECIDING = {
+    "forward": "forward",
+    "detail": "detail",
+    "screen": "loss.screen",
+    "terms": "loss",
+    "density": "density",
+}
+"""Parts of a method, and the settings that decide about them, or their group."""
+
+
+def check_choices(cfg: TrainConfig, own_parts: Collection[str] = ()) -> None:
+    """Refuses what was chosen and would do nothing.
+
+    Settings begin with a preset or, made by hand, with the defaults: what is as in one
+    of them was not chosen. What somebody's own part of a method does with settings,
+    only its author knows: there nothing is refused.
+
+    Args:
+      own_parts: fields of the method that are not those of the settings.
+
+    Raises:
+      InputError: for the first such setting, or a preset that there is not.
+    """
+    replaced = {_DECIDING[part] for part in own_parts if part in _DECIDING}
+    check_effects(cfg, _preset_of(cfg), TrainConfig(), left_out=replaced)
+
+
+def _preset_of(cfg: TrainConfig) -> TrainConfig:
+    if cfg.preset not in PRESETS:
+        raise InputError(
+            f"--preset {cfg.preset}: there is no such preset; expected one of "
+            f"{', '.join(PRESETS)}."
+        )
+    return PRESETS[cfg.preset]
 
 
 def preset_from_argv(argv: list[str] | None = None) -> TrainConfig:

@@ -15,12 +15,15 @@ from npga_jax.avatar import (
     render_views,
     terms_at,
 )
-from npga_jax.core import Batch
+from npga_jax.core import Batch, InputError
 from npga_jax.data import Capture, Footage, Views, load_batch, plan_step
 from npga_jax.training.optim import make_optimizer
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.state import TrainState
 from npga_jax.training.step import Frames, StepFn, downscale_batch, make_train_step
+
+SMALLEST_SIDE = 16
+"""Pixels of the images that a run with `halvings` begins with."""
 
 
 class Stage(NamedTuple):
@@ -40,6 +43,23 @@ def stage_at(cfg: TrainConfig, method: Method, step: int, *, has_mattes: bool) -
     )
 
 
+def check_halvings(cfg: TrainConfig, footage: Footage) -> None:
+    """Images must show something at the size that a run begins with.
+
+    Raises:
+      InputError: they begin with a side of less than `SMALLEST_SIDE` pixels.
+    """
+    side = min(footage.width, footage.height)
+    if cfg.halvings and side // 2 ** len(cfg.halvings) < SMALLEST_SIDE:
+        most = max(0, (side // SMALLEST_SIDE).bit_length() - 1)
+        raise InputError(
+            f"--halvings {' '.join(map(str, cfg.halvings))}: images of "
+            f"{footage.width}x{footage.height} pixels can be halved {most} times, not "
+            f"{len(cfg.halvings)}, to keep {SMALLEST_SIDE} pixels a side. Give fewer, "
+            "or a larger --capture.width."
+        )
+
+
 def stage_terms(method: Method, stage: Stage) -> tuple[LossTerm, ...]:
     """The terms of a stage."""
     return tuple(term for term in method.terms if term.name in stage.terms)
@@ -50,11 +70,9 @@ def stage_frames(footage: Footage, stage: Stage, max_isects: int) -> Frames:
     return Frames(footage.width, footage.height, max_isects, stage.downscale)
 
 
-def run_optimizer(cfg: TrainConfig) -> optax.GradientTransformation:
-    """The optimiser of the settings."""
-    return make_optimizer(
-        cfg.optim, cfg.steps, has_forward=cfg.forward.source != "none"
-    )
+def run_optimizer(cfg: TrainConfig, method: Method) -> optax.GradientTransformation:
+    """The optimiser of the settings, for the networks of the method."""
+    return make_optimizer(cfg.optim, cfg.steps, has_forward=method.forward.moves)
 
 
 def make_run_step(
@@ -75,7 +93,7 @@ def make_run_step(
         method,
         stage_terms(method, stage),
         stage_frames(footage, stage, max_isects),
-        run_optimizer(cfg),
+        run_optimizer(cfg, method),
         seed=cfg.seed,
         axis_name=axis_name,
     )

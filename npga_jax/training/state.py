@@ -1,5 +1,6 @@
 """The training state: all that a run needs to go on, and what a checkpoint holds."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import optax
 
 from npga_jax.core import AvatarParams, Graph
 from npga_jax.training.laplacian import empty_graph
+from npga_jax.training.settings import TrainConfig
 
 
 class TrainState(NamedTuple):
@@ -42,11 +44,16 @@ def init_train_state(
     return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
 
 
+def averaged_after(cfg: TrainConfig) -> int:
+    """Steps after which weights are averaged; all of them where none are."""
+    return math.ceil(cfg.average_from * cfg.steps)
+
+
 def average_in(state: TrainState, count: jax.Array) -> TrainState:
     """Takes the weights into their average, as the `count`-th; [] float, from 1.
 
-    The cloud may not change its slots between the first and the last. A halted state
-    stays as it is.
+    The cloud may not change its slots between the first and the last
+    (`refinement.check_averaging`). A halted state stays as it is.
     """
     mean = jax.tree.map(
         lambda m, x: jnp.where(state.halted, m, m + (x - m) / count),

@@ -1,6 +1,5 @@
 """The training loop: steps, density control, checkpoints, growth of capacities."""
 
-import math
 import sys
 from collections.abc import Callable, Generator
 from functools import partial
@@ -23,13 +22,13 @@ from npga_jax.data import (
     Split,
     expression_codes,
     frame_weights,
-    load_batch,
     plan_step,
     prefetch,
 )
 from npga_jax.rasterizer import padded_capacity
 from npga_jax.training import parallel
 from npga_jax.training.refinement import Refiner, event_at
+from npga_jax.training.rescue import dump_batch
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.stages import (
     Stage,
@@ -38,7 +37,7 @@ from npga_jax.training.stages import (
     stage_at,
 )
 from npga_jax.training.start import neighbour_graph
-from npga_jax.training.state import TrainState, average_in
+from npga_jax.training.state import TrainState, average_in, averaged_after
 from npga_jax.training.step import Metrics
 from npga_jax.training.watching import Clock, Watch
 
@@ -99,7 +98,7 @@ class Trainer:
         self._saved_step = int(state.step)  # Nothing is lost with it.
         self._has_warned = False
         self._unchecked: list[tuple[int, Metrics]] = []
-        self._averaged_after = math.ceil(cfg.average_from * cfg.steps)
+        self._averaged_after = averaged_after(cfg)
         self._average_fn = jax.jit(average_in, donate_argnums=0)
         self._weights = None
         if cfg.balance > 0:
@@ -371,8 +370,8 @@ class Trainer:
             self._grow(wanted, dropped, f"{len(outcomes)} step(s)")
 
     def _stop_at(self, step: int, loss: float) -> None:
-        crash = self.folder / "crash"
-        crash.mkdir(exist_ok=True)
+        self.state = self.state._replace(halted=np.zeros((), bool))
+        self.save()  # First: what follows reads and writes, and may fail.
         plan = plan_step(
             step,
             seed=self.cfg.seed,
@@ -380,12 +379,9 @@ class Trainer:
             views_per_step=self.cfg.views_per_step,
             weights=self._weights,
         )
-        path = crash / f"batch_{step}.npz"
-        np.savez(path, **load_batch(self.capture, *plan)._asdict())
-        self.state = self.state._replace(halted=np.zeros((), bool))
-        self.save()
+        path = self.folder / "crash" / f"batch_{step}.npz"
         raise NonFiniteError(
             f"the gradient of step {step} is not finite (loss {loss}): training has "
             f"diverged, or its data are damaged. What was trained before is saved. "
-            f"Lower the step sizes (--optim), or look into its batch, {path}."
+            f"Lower the step sizes (--optim). {dump_batch(path, self.capture, *plan)}"
         )

@@ -120,7 +120,7 @@ def test_training_refines_and_keeps_the_rendering():
     params, alive = small_scene.make_params()
     screen = method.screen.init(jax.random.key(0), small_scene.CODES, NUM_FEATURES)
     params = params._replace(screen=screen)
-    state = init_train_state(params, alive, run_optimizer(cfg))
+    state = init_train_state(params, alive, run_optimizer(cfg, method))
     step = jax.jit(small_scene.make_step(method, cfg))
     batches = small_scene.make_batches()
     for i in range(60):

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import npga_jax
 from npga_jax.app import cli
+from npga_jax.core.errors import InputError
 from npga_jax.data.opening import open_capture
+from npga_jax.data.settings import CaptureConfig
 from npga_jax.data.splits import expression_codes, holdout_split
 from npga_jax.distillation import sampling
 from npga_jax.distillation.cache import forward_path
+from npga_jax.distillation.distill import initial_forward
 from npga_jax.distillation.person import open_person
 from npga_jax.training.building import default_method, distill_options
 from npga_jax.training.settings import TrainConfig
@@ -102,6 +106,46 @@ def test_f_is_made_measured_drawn_and_kept_for_training(
     assert kept["out_w"].shape == (8, 3) and np.any(kept["out_w"])
     path = forward_path(person, codes, 4, distill_options(cfg), root / "cache")
     assert str(path) in said
+
+
+def test_library_distils_as_the_capture_was_opened_and_gives_all_of_f(
+    root, monkeypatch
+):
+    """Held-out frames and cache are the capture's, the head model the settings'."""
+    small = TrainConfig()
+    cfg = dataclasses.replace(
+        small,
+        prior=root / "prior.npz",
+        gaussians=dataclasses.replace(small.gaussians, feature_dim=4),
+        forward=dataclasses.replace(small.forward, hidden=8, layers=2, octaves=2),
+    )
+    used = CaptureConfig(
+        width=16,
+        driving="nphm",
+        held_out_sequence="EXP-2",
+        cache_dir=root / "cache of EXP-2",
+    )
+    capture = open_capture("074", root, used, progress=False, decode=False)
+
+    def started(person, codes, *, num_features, options):
+        return initial_forward(
+            codes[0], person.exp_std, num_features=num_features, options=options
+        ), None
+
+    monkeypatch.setattr("npga_jax.distillation.cache.distill", started)
+    made = npga_jax.distill(capture, cfg)
+    split = holdout_split(capture, "EXP-2", "222200037")
+    np.testing.assert_array_equal(made.codes, expression_codes(capture, split.train))
+    assert made.path.is_relative_to(used.cache_dir) and made.path.is_file()
+    assert not made.was_cached and npga_jax.distill(capture, cfg).was_cached
+    means = np.zeros((5, 3), np.float32)
+    posed = made.forward.apply(
+        made.params, means, np.zeros((5, 4)), np.zeros((5, 2)), made.codes[0]
+    )
+    np.testing.assert_array_equal(posed, means)  # As it starts, it moves nothing.
+    alone = dataclasses.replace(cfg.forward, source="none")
+    with pytest.raises(InputError, match="none asks for no F"):
+        npga_jax.distill(capture, dataclasses.replace(cfg, forward=alone))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ from npga_jax.avatar.method import Method, code_space_template
 from npga_jax.avatar.settings import DetailConfig, GaussianConfig
 from npga_jax.core.errors import InputError
 from npga_jax.data.settings import CaptureConfig
+from npga_jax.training import stages
 from npga_jax.training.building import default_method
 from npga_jax.training.initial_points import InitialPoints
 from npga_jax.training.method_file import build_method
+from npga_jax.training.ownership import own_parts
 from npga_jax.training.settings import DensityConfig, TrainConfig
 from npga_jax.training.stages import run_optimizer
 from npga_jax.training.start import state_from_points
@@ -63,6 +65,18 @@ def test_file_of_thirty_lines_replaces_one_part(name, write):
     assert ("edges" in shapes) == (name == "my_loss.py")
 
 
+@pytest.mark.parametrize("name", [None, *PARTS])
+def test_method_itself_says_what_is_trained_and_beside_what(name, write, monkeypatch):
+    """An own F counts as F, also where the settings have none."""
+    assert CONFIG.forward.source == "none"
+    method = build_method(CONFIG, name and write(name))
+    assert own_parts(CONFIG, method) == ((PARTS[name],) if name else ())
+    asked = []
+    monkeypatch.setattr(stages, "make_optimizer", lambda *_, **kw: asked.append(kw))
+    run_optimizer(CONFIG, method)
+    assert asked == [{"has_forward": name == "my_forward.py"}]
+
+
 def _shapes_of_a_step(method: Method) -> dict:
     """Traces a whole step: what does not fit together fails."""
     points = small_scene.ball_points(20)
@@ -71,7 +85,7 @@ def _shapes_of_a_step(method: Method) -> dict:
     )
     codes = code_space_template(("a", "b", "c"))
     frames = Frames(small_scene.WIDTH, small_scene.HEIGHT, small_scene.MAX_ISECTS)
-    step = make_train_step(method, method.terms, frames, run_optimizer(CONFIG))
+    step = make_train_step(method, method.terms, frames, run_optimizer(CONFIG, method))
     batch = small_scene.make_batches()[0]
 
     def run():

@@ -1,14 +1,16 @@
 """When the cloud changes and images grow, and what an event does to a state."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from npga_jax.avatar.method import code_space_template
+from npga_jax.avatar.method import DensityControl, code_space_template
 from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
+from npga_jax.core.errors import InputError
 from npga_jax.data.opening import open_capture
 from npga_jax.data.settings import CaptureConfig
 from npga_jax.data.splits import holdout_split
@@ -16,13 +18,19 @@ from npga_jax.rasterizer.sh import rgb_to_sh
 from npga_jax.training.building import default_method
 from npga_jax.training.density import DensityOptions, growth_score
 from npga_jax.training.initial_points import InitialPoints
-from npga_jax.training.refinement import Refiner, event_at, event_steps
+from npga_jax.training.refinement import (
+    Refiner,
+    check_averaging,
+    event_at,
+    event_steps,
+)
 from npga_jax.training.settings import (
     DensityConfig,
     LossConfig,
     TrainConfig,
+    validate,
 )
-from npga_jax.training.stages import Stage, make_isects_fn, stage_at
+from npga_jax.training.stages import Stage, check_halvings, make_isects_fn, stage_at
 from npga_jax.training.start import neighbour_graph, state_from_points
 from npga_jax.training.step import downscale_batch
 from tests import small_scene
@@ -54,6 +62,37 @@ def test_events_are_spread_between_start_and_stop():
     assert event_at(CONFIG, METHOD, 61) is None
     assert event_steps(CONFIG, method_with(strategy="none")) == ()
     assert event_steps(CONFIG, method_with(start=0.5, stop=0.4)) == ()
+
+
+@pytest.mark.parametrize(
+    ("events", "average_from", "last"),
+    [((0.3, 0.97), 0.95, 194), ((1.0,), 0.99, 200), ((0.5, 0.1), 0.4, 100)],
+)
+def test_no_event_comes_while_weights_are_averaged(events, average_from, last):
+    """Whoever says when events are: the method decides, not the settings."""
+    own = METHOD.replace(density=METHOD.density.replace(events=events))
+    cfg = dataclasses.replace(CONFIG, average_from=average_from)
+    message = f"--average-from {average_from}: .* after step {last} of 200"
+    with pytest.raises(InputError, match=message):
+        check_averaging(cfg, own)
+    check_averaging(dataclasses.replace(cfg, average_from=max(events)), own)
+
+
+def test_average_may_begin_early_where_nothing_is_replaced():
+    late = dataclasses.replace(CONFIG, density=DensityConfig(stop=0.97))
+    validate(late)
+    check_averaging(late, METHOD.replace(density=DensityControl()))
+    with pytest.raises(InputError, match=r"expected 0\.97 or more"):
+        check_averaging(late, default_method(late))
+
+
+@pytest.mark.parametrize(("width", "most"), [(275, 4), (31, 0), (15, 0)])
+def test_images_keep_a_size_to_begin_with(width, most):
+    footage = types.SimpleNamespace(width=width, height=2 * width)
+    check_halvings(dataclasses.replace(CONFIG, halvings=(0.1,) * most), footage)
+    many = dataclasses.replace(CONFIG, halvings=(0.1,) * (most + 1))
+    with pytest.raises(InputError, match=f"can be halved {most} times, not {most + 1}"):
+        check_halvings(many, footage)
 
 
 def test_short_runs_have_no_event_twice():

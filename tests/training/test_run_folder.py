@@ -20,7 +20,13 @@ from npga_jax.training.run_folder import (
     write_config,
     write_environment,
 )
-from npga_jax.training.settings import PRESETS, TrainConfig, validate
+from npga_jax.training.settings import (
+    PRESETS,
+    TrainConfig,
+    check_choices,
+    preset_from_argv,
+    validate,
+)
 
 UNUSUAL = TrainConfig(
     subject="074",
@@ -44,6 +50,48 @@ def test_settings_come_back_as_they_were(tmp_path, cfg):
 def test_presets_are_valid_and_know_their_name(name):
     validate(PRESETS[name])
     assert PRESETS[name].preset == name
+
+
+def test_settings_without_arguments_are_the_preset_that_they_name():
+    """Whoever trains from Python trains what the command line trains."""
+    assert TrainConfig() == PRESETS["quick"]
+    assert preset_from_argv(["--subject", "074"]) == TrainConfig()
+    assert all(p.capture.driving == "nphm" for p in PRESETS.values())
+
+
+def test_preset_that_there_is_not_is_named():
+    wrong = dataclasses.replace(TrainConfig(), preset="papr")
+    with pytest.raises(InputError, match=r"--preset papr: .* demo, quick, long, paper"):
+        validate(wrong)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_only_what_was_chosen_can_be_without_effect(name):
+    check_choices(PRESETS[name])
+    by_hand = TrainConfig(preset=name)
+    check_choices(by_hand)
+    screen = dataclasses.replace(by_hand.screen, width=16)
+    with pytest.raises(InputError, match=r"--screen\.width 16 has no effect"):
+        check_choices(dataclasses.replace(by_hand, screen=screen))
+
+
+@pytest.mark.parametrize(
+    ("group", "changes", "part"),
+    [
+        ("optim", {"coarse": 1e-3}, "forward"),
+        ("screen", {"width": 16}, "screen"),
+        ("loss", {"lpips_crop": 64}, "terms"),
+    ],
+)
+def test_what_an_own_part_does_with_settings_only_its_author_knows(
+    group, changes, part
+):
+    usual = TrainConfig()
+    inner = dataclasses.replace(getattr(usual, group), **changes)
+    cfg = dataclasses.replace(usual, **{group: inner})
+    with pytest.raises(InputError, match="has no effect"):
+        check_choices(cfg, ("rasterize_fn", "density"))
+    check_choices(cfg, ("rasterize_fn", part))
 
 
 @pytest.mark.parametrize(
@@ -132,8 +180,12 @@ def test_settings_without_effect_on_the_result_may_change():
         ({"optim.sh": float("inf")}, "--optim.sh inf"),
         ({"optim.final_fraction": 0.0}, r"more than 0 and at most 1\."),
         ({"loss.ssim": -0.1}, "--loss.ssim -0.1"),
+        ({"halvings": (5.0,) * 12}, r"--halvings 5\.0: .* at most 1\."),
+        ({"halvings": (float("nan"),)}, "--halvings nan"),
+        ({"halvings": (0.5, -1)}, "--halvings -1: .* more than 0"),
+        ({"halvings": (0.5, 0.2)}, r"--halvings 0\.5 0\.2: expected ascending"),
+        ({"halvings": (0.5, 1.0)}, "--halvings 0.5 1.0: .* never have their full size"),
         ({"average_from": 1.5}, r"--average-from 1.5.*at most 1\."),
-        ({"average_from": 0.5}, "--average-from 0.5.*--density.stop"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(changes, message):

@@ -12,6 +12,7 @@ from npga_jax.avatar.detail import wiener_filter
 from npga_jax.avatar.forward import jaw_motion
 from npga_jax.avatar.method import init_params
 from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
+from npga_jax.core.errors import InputError
 from npga_jax.data.capture import Driving, PointCloud, Timestep
 from npga_jax.data.segmentation import EYES, FACE, INNER_MOUTH
 from npga_jax.data.splits import Views
@@ -96,6 +97,16 @@ def by_place(monkeypatch):
 
     for module in (mouth, initialization):
         monkeypatch.setattr(module, "vote_labels", votes)
+
+
+def test_an_f_that_could_not_be_made_is_refused():
+    """And not left as it starts, which moves nothing, without a word."""
+    capture = make_capture()
+    capture.driving_model = "test"
+    method = default_method(small_scene.CONFIG)
+    own = method.replace(forward=method.forward.replace(fit=lambda *_: {}))
+    with pytest.raises(InputError, match=r"Forward\.fit.*074, of 'test', have none"):
+        initial_state(small_scene.CONFIG, own, capture, TRAIN, None)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.4])
@@ -204,7 +215,7 @@ def test_codes_of_any_scale_train_alike(scale):
         params, alive = small_scene.make_params()
         cfg, method = small_scene.CONFIG, small_scene.METHOD.replace(code_noise=0.1)
         params = init_params(method, params.gaussians, space, jax.random.key(1))
-        state = init_train_state(params, alive, run_optimizer(cfg))
+        state = init_train_state(params, alive, run_optimizer(cfg, method))
         step = jax.jit(small_scene.make_step(method))
         values = []
         for batch in 2 * small_scene.make_batches():

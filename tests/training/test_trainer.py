@@ -18,7 +18,7 @@ from npga_jax.data.opening import open_capture
 from npga_jax.data.settings import CaptureConfig
 from npga_jax.data.splits import holdout_split
 from npga_jax.rasterizer.capacity import padded_capacity
-from npga_jax.training import parallel
+from npga_jax.training import parallel, rescue
 from npga_jax.training import trainer as fitting
 from npga_jax.training.building import default_method
 from npga_jax.training.initial_points import InitialPoints
@@ -243,6 +243,27 @@ def test_bad_step_stops_the_run_even_between_log_lines(make_trainer, tmp_path, i
     np.testing.assert_array_equal(batch["expr"], step.seen[index])
     # What is saved is the state before that step, however late it was noticed.
     assert saved_steps(tmp_path)[-1:] == ([index] if index else [])
+
+
+@pytest.mark.parametrize("broken", ["place", "data"])
+def test_batch_that_cannot_be_kept_does_not_cost_the_training(
+    make_trainer, tmp_path, monkeypatch, broken
+):
+    step = FakeStep(at_6={"is_finite": False, "loss": np.nan})
+    trainer = make_trainer(step)
+    if broken == "place":
+        (tmp_path / "crash").write_text("in the way")
+    else:
+
+        def gone(*args):
+            raise OSError("the cache has gone")
+
+        monkeypatch.setattr(rescue, "load_batch", gone)
+    with pytest.raises(
+        fitting.NonFiniteError, match=r"step 6 is not finite.*batch could not be kept"
+    ):
+        trainer.run()
+    assert saved_steps(tmp_path) == [6]
 
 
 def test_gaussians_that_cannot_be_drawn_are_reported_once(make_trainer, capsys):
