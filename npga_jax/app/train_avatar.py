@@ -59,6 +59,7 @@ from npga_jax.training import (
     make_renderer_fn,
     make_test_fn,
     method_of_run,
+    own_parts,
     parallel,
     read_config,
     state_template,
@@ -81,7 +82,8 @@ def train(
       cfg: settings; `training.PRESETS` has some to begin with.
       method: makes what the run is made of, once the settings know where F comes
         from, as the function of a `--method` file does; None for that file, or else
-        for what the settings say.
+        for what the settings say. The run folder keeps the names of the parts that are
+        not what the settings give, but no code: to resume or open it, give it again.
 
     Returns:
       The run, opened; `run.avatar()` is what was trained.
@@ -92,6 +94,11 @@ def train(
     """
     stages: dict[str, float] = {}
     validate(cfg)
+    if method is not None and cfg.method is not None:
+        raise InputError(
+            f"the method is given twice: as a function, and as the file {cfg.method}; "
+            "give one of them."
+        )
     if not cfg.resume:
         check_effects(cfg, PRESETS[cfg.preset])
     folder = choose_folder(cfg)
@@ -121,10 +128,11 @@ def train(
             f"note: --prior {cfg.prior} is not used: there are driving codes of model "
             f"'{capture.driving_model}' already"
         )
-    if method is not None:
-        made = method(cfg)
-    else:
-        made = method_of_run(folder, cfg) if cfg.resume else build_method(cfg)
+    made = None if method is None else method(cfg)
+    if cfg.resume:
+        made = method_of_run(folder, cfg, made)
+    elif made is None:
+        made = build_method(cfg)
     with explain_lack_of_memory():
         run_training(cfg, made, folder, capture, split, person)
     run = load_run(folder, data_root=cfg.data_root, method=made)
@@ -228,12 +236,14 @@ def choose_folder(cfg: TrainConfig) -> Path:
     return folder
 
 
-def prepare_folder(folder: Path, cfg: TrainConfig, found: dict[str, Any]) -> None:
+def prepare_folder(
+    folder: Path, cfg: TrainConfig, method: Method, found: dict[str, Any]
+) -> None:
     """Makes the run folder and writes what the run is; settings are not replaced."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not cfg.resume:
-            write_config(folder, cfg)
+            write_config(folder, cfg, own_parts(cfg, method))
             if cfg.method is not None:
                 shutil.copyfile(cfg.method, folder / METHOD_FILE)
         write_environment(folder, found)
@@ -281,7 +291,7 @@ def run_training(
         print(f"resuming at step {step}")
     devices = [str(d) for d in mesh.devices.flat]
     found = environment(devices, renderer_path()._asdict())
-    prepare_folder(folder, cfg, found)
+    prepare_folder(folder, cfg, method, found)
     renderer_fn = make_renderer_fn(method, capture)
     trainer = Trainer(
         cfg,

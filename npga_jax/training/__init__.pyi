@@ -13,6 +13,7 @@ from .initial_points import InitialPoints as InitialPoints
 from .losses import composite_target as composite_target
 from .method_file import METHOD_FILE as METHOD_FILE
 from .method_file import build_method as build_method
+from .ownership import own_parts as own_parts
 from .preview import make_preview_fn as make_preview_fn
 from .preview import most_expressive as most_expressive
 from .run_folder import CONFIG_FILE as CONFIG_FILE

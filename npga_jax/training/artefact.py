@@ -6,9 +6,7 @@ in it: the settings name those of this package, and a researcher's own file is g
 anew (`method`), since opening an avatar runs nothing that it holds.
 """
 
-import dataclasses
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from npga_jax.core import (
 from npga_jax.data import Capture, Split, expression_codes
 from npga_jax.training.building import default_method
 from npga_jax.training.method_file import build_method
+from npga_jax.training.ownership import own_parts
 from npga_jax.training.run_folder import settings_from_json, settings_to_json
 from npga_jax.training.settings import TrainConfig
 
@@ -213,32 +212,7 @@ def _method_of(
 def _own_parts(avatar: Avatar) -> list[str]:
     """What of the method the settings alone do not give."""
     cfg = settings_from_json(avatar.provenance["settings"])
-    usual = default_method(cfg)
-    return [
-        name
-        for name in _RENDERED
-        if not _is_same(getattr(avatar.method, name), getattr(usual, name))
-    ]
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    """Whether two functions, or structs of functions, are made of the same parts."""
-    if isinstance(a, partial) and isinstance(b, partial):
-        return (
-            _is_same(a.func, b.func)
-            and len(a.args) == len(b.args)
-            and all(map(_is_same, a.args, b.args))
-            and a.keywords.keys() == b.keywords.keys()
-            and all(_is_same(a.keywords[k], b.keywords[k]) for k in a.keywords)
-        )
-    if type(a) is not type(b):
-        return False
-    if dataclasses.is_dataclass(a):
-        fields = [f.name for f in dataclasses.fields(a)]
-        return all(_is_same(getattr(a, f), getattr(b, f)) for f in fields)
-    if isinstance(a, tuple):
-        return len(a) == len(b) and all(map(_is_same, a, b))
-    return a is b or bool(a == b)
+    return [name for name in own_parts(cfg, avatar.method) if name in _RENDERED]
 
 
 def _named(params: AvatarParams) -> dict[str, np.ndarray]:

@@ -106,7 +106,7 @@ class Recorder:
     def train(self, cfg, method, folder, capture, split, person):
         self.calls.append("train")
         self.cfg, self.capture = cfg, capture
-        self.module.prepare_folder(folder, cfg, {})
+        self.module.prepare_folder(folder, cfg, method, {})
 
 
 @pytest.fixture
