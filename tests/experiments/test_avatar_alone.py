@@ -103,3 +103,14 @@ def test_what_needs_the_capture_says_that_it_is_missing(alone, script, options):
     assert result.stderr.startswith("error: ")
     assert "subject '074'" in result.stderr and f"{folder}/nowhere" in result.stderr
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--width=40000", "--width is 40000; give 16"), ("--turns=inf", "--turns is inf")],
+)
+def test_turntable_that_cannot_be_is_refused(alone, option, message):
+    _, options = alone
+    result = run_script("experiments/render.py", *options, "--turntable", option)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and message in result.stderr
