@@ -63,16 +63,13 @@ def open_avatar(
     if not path.is_dir():
         avatar = load_avatar(path, method=method)
         return _opened(avatar, path.parent, data_root)
-    file = path / AVATAR_FILE
-    if file.is_file():
-        avatar = load_avatar(file, method=method)
+    if (path / AVATAR_FILE).is_file():
+        avatar = load_avatar(path, method=method)
         newest = checkpoint.latest_step(path / CHECKPOINTS)
         if newest in (None, avatar.provenance["steps"]):
             return _opened(avatar, path, data_root)
-    made = method if isinstance(method, Method) else None
-    return _opened(
-        load_run(path, data_root=data_root, method=made).avatar(), path, data_root
-    )
+    avatar = load_run(path, data_root=data_root, method=method).avatar()
+    return _opened(avatar, path, data_root)
 
 
 def _opened(avatar: Avatar, folder: Path, data_root: Path | None) -> Opened:

@@ -53,6 +53,7 @@ from .settings import check_effects as check_effects
 from .settings import check_ranges as check_ranges
 from .settings import differences as differences
 from .settings import from_json as from_json
+from .settings import make_tuples as make_tuples
 from .types import Array as Array
 from .types import AvatarParams as AvatarParams
 from .types import Batch as Batch

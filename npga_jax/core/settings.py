@@ -61,6 +61,17 @@ def walk(cfg: Any, prefix: str = "") -> Iterator[Field]:
         )
 
 
+def make_tuples(cfg: Any) -> None:
+    """Turns lists into tuples in a new settings object, for its `__post_init__`.
+
+    What is written and read again is then what it was.
+    """
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if isinstance(value, list):
+            object.__setattr__(cfg, field.name, tuple(value))
+
+
 def option(name: str) -> str:
     """A setting as the command line calls it."""
     return f"--{name.replace('_', '-')}"

@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+from npga_jax.core import make_tuples
+
 
 @dataclasses.dataclass(frozen=True)
 class CaptureConfig:
@@ -29,3 +31,6 @@ class CaptureConfig:
     cache_dir: Path | None = None
     """Where decoded frames and tracked codes are kept; default: $NPGA_CACHE, else
     ~/.cache/npga_jax."""
+
+    def __post_init__(self) -> None:
+        make_tuples(self)

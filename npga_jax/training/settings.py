@@ -15,7 +15,14 @@ from npga_jax.avatar import (
     GaussianConfig,
     ScreenConfig,
 )
-from npga_jax.core import InputError, Only, Range, check_ranges, option_from_argv
+from npga_jax.core import (
+    InputError,
+    Only,
+    Range,
+    check_ranges,
+    make_tuples,
+    option_from_argv,
+)
 from npga_jax.data import CaptureConfig
 
 PresetName = Literal["demo", "quick", "long", "paper"]
@@ -160,6 +167,9 @@ class TrainConfig:
     loss: LossConfig = LossConfig()
     density: DensityConfig = DensityConfig()
     optim: OptimConfig = OptimConfig()
+
+    def __post_init__(self) -> None:
+        make_tuples(self)
 
 
 PRESETS: dict[str, TrainConfig] = {
