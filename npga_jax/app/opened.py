@@ -9,7 +9,9 @@ from npga_jax.core import CHECKPOINTS, checkpoint
 from npga_jax.data import Capture, Split, holdout_split, open_capture
 from npga_jax.training import (
     AVATAR_FILE,
+    CONFIG_FILE,
     TrainConfig,
+    check_usual_capture,
     load_avatar,
     load_run,
     settings_from_json,
@@ -32,8 +34,10 @@ class Opened:
         """The capture that the avatar was trained on.
 
         Raises:
-          InputError: it is not there.
+          InputError: it is not there, or the settings do not name it.
         """
+        if (self.folder / CONFIG_FILE).is_file():
+            check_usual_capture(self.folder)
         root = self.data_root or self.config.data_root
         return open_capture(self.config.subject, root, self.config.capture)
 

@@ -2,10 +2,9 @@
 
 import contextlib
 import dataclasses
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from npga_jax.avatar import Avatar, Method
 from npga_jax.core import (
     CHECKPOINTS,
     InputError,
+    atomic_write,
     check_effects,
     checkpoint,
     is_lack_of_memory,
@@ -44,12 +44,14 @@ from npga_jax.training import (
     CONFIG_FILE,
     LESS_MEMORY,
     METHOD_FILE,
+    OWN_CAPTURE,
     PRESETS,
     Run,
     TrainConfig,
     Trainer,
     build_method,
     changed_settings,
+    check_usual_capture,
     environment,
     initial_state,
     load_run,
@@ -62,6 +64,7 @@ from npga_jax.training import (
     own_parts,
     parallel,
     read_config,
+    read_method,
     state_template,
     validate,
     write_avatar,
@@ -74,7 +77,10 @@ _COPIES_OF_STATE = 2
 
 
 def train(
-    cfg: TrainConfig, method: Callable[[TrainConfig], Method] | None = None
+    cfg: TrainConfig,
+    method: Callable[[TrainConfig], Method] | None = None,
+    *,
+    capture: Capture | None = None,
 ) -> Run:
     """Codes where they are missing, data, training, evaluation.
 
@@ -84,6 +90,9 @@ def train(
         from, as the function of a `--method` file does; None for that file, or else
         for what the settings say. The run folder keeps the names of the parts that are
         not what the settings give, but no code: to resume or open it, give it again.
+      capture: with codes, instead of what `cfg` names; of a layout of your own, or
+        opened already. Its size, cameras and sequences count, what is held out is as
+        in `cfg.capture`. To resume or open the run, give it again.
 
     Returns:
       The run, opened; `run.avatar()` is what was trained.
@@ -101,16 +110,24 @@ def train(
         )
     if not cfg.resume:
         check_effects(cfg, PRESETS[cfg.preset])
+    is_own_capture = capture is not None
+    if capture is not None:
+        cfg = dataclasses.replace(cfg, subject=capture.subject)
     folder = choose_folder(cfg)
-    root, name = locate_subject(cfg.subject, cfg.data_root)
-    untracked = sequences_to_track(root / name, cfg.capture)
+    if cfg.resume and capture is None:
+        check_usual_capture(folder)
+    untracked: tuple[str, ...] = ()
+    if capture is None:
+        root, name = locate_subject(cfg.subject, cfg.data_root)
+        untracked = sequences_to_track(root / name, cfg.capture)
     runtime.configure(num_cpu_devices=cfg.num_devices)
     if untracked:
         began = time.perf_counter()
         make_codes(cfg, root, name, untracked)
         stages["tracking"] = time.perf_counter() - began
     began = time.perf_counter()
-    capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
+    if capture is None:
+        capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )
@@ -129,13 +146,26 @@ def train(
             f"'{capture.driving_model}' already"
         )
     made = None if method is None else method(cfg)
+    text = None
     if cfg.resume:
         made = method_of_run(folder, cfg, made)
+    elif cfg.method is not None:
+        text = read_method(cfg.method)
+        made = build_method(cfg, text=text)
     elif made is None:
         made = build_method(cfg)
     with explain_lack_of_memory():
-        run_training(cfg, made, folder, capture, split, person)
-    run = load_run(folder, data_root=cfg.data_root, method=made)
+        run_training(
+            cfg,
+            made,
+            folder,
+            capture,
+            split,
+            person,
+            method_text=text,
+            is_own_capture=is_own_capture,
+        )
+    run = load_run(folder, data_root=cfg.data_root, method=made, capture=capture)
     if cfg.evaluate:
         evaluate_run(run, stages=stages)
     return run
@@ -237,15 +267,27 @@ def choose_folder(cfg: TrainConfig) -> Path:
 
 
 def prepare_folder(
-    folder: Path, cfg: TrainConfig, method: Method, found: dict[str, Any]
+    folder: Path,
+    cfg: TrainConfig,
+    own: Sequence[str],
+    found: dict[str, Any],
+    method_text: bytes | None = None,
 ) -> None:
-    """Makes the run folder and writes what the run is; settings are not replaced."""
+    """Makes the run folder and writes what the run is; settings are not replaced.
+
+    Args:
+      own: parts of it that the settings do not give.
+      found: its environment.
+      method_text: see `run_training`.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not cfg.resume:
-            write_config(folder, cfg, own_parts(cfg, method))
-            if cfg.method is not None:
-                shutil.copyfile(cfg.method, folder / METHOD_FILE)
+            # A folder with settings is a run: all that they name is there by then.
+            if method_text is not None:
+                with atomic_write(folder / METHOD_FILE) as file:
+                    file.write(method_text)
+            write_config(folder, cfg, own)
         write_environment(folder, found)
     except OSError as error:
         raise InputError(
@@ -261,8 +303,15 @@ def run_training(
     capture: Capture,
     split: Split,
     person: Person | None,
+    *,
+    method_text: bytes | None = None,
+    is_own_capture: bool = False,
 ) -> Avatar:
     """Trains to the last step, from the newest checkpoint if there is one.
+
+    Args:
+      method_text: of the file that made the method, for the run folder.
+      is_own_capture: whether the capture is not what the settings name.
 
     Returns:
       What avatar.npz in the folder holds then.
@@ -291,7 +340,8 @@ def run_training(
         print(f"resuming at step {step}")
     devices = [str(d) for d in mesh.devices.flat]
     found = environment(devices, renderer_path()._asdict())
-    prepare_folder(folder, cfg, method, found)
+    own = own_parts(cfg, method) + ((OWN_CAPTURE,) if is_own_capture else ())
+    prepare_folder(folder, cfg, own, found, method_text)
     renderer_fn = make_renderer_fn(method, capture)
     trainer = Trainer(
         cfg,

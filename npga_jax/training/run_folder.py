@@ -38,13 +38,17 @@ _OWN_PARTS = "own_parts"
 """In config.json, beside the settings."""
 
 
+OWN_CAPTURE = "capture"
+"""Among the own parts of a run: it was trained on what its settings do not name."""
+
+
 def write_config(
     folder: Path, cfg: TrainConfig, own_parts: Collection[str] = ()
 ) -> None:
     """Stores what a run is.
 
     Args:
-      own_parts: of its method, which no settings give.
+      own_parts: of its method, and `OWN_CAPTURE`: what no settings give.
     """
     settings = settings_to_json(cfg)
     write_json(folder / CONFIG_FILE, {**settings, _OWN_PARTS: sorted(own_parts)})
@@ -66,7 +70,7 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def read_own_parts(folder: Path) -> tuple[str, ...] | None:
-    """Parts of a run's method that its settings do not give, sorted.
+    """Parts of a run that its settings do not give, sorted; see `write_config`.
 
     Returns:
       None where that is not known: runs of earlier versions did not write it.

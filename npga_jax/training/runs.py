@@ -22,6 +22,7 @@ from npga_jax.training.building import default_method
 from npga_jax.training.method_file import METHOD_FILE, build_method
 from npga_jax.training.ownership import own_parts
 from npga_jax.training.run_folder import (
+    OWN_CAPTURE,
     read_config,
     read_environment,
     read_own_parts,
@@ -100,7 +101,8 @@ def method_of_run(
       InputError: the run was made with other parts of its own than there are now.
     """
     file = folder / METHOD_FILE
-    wanted = read_own_parts(folder)
+    recorded = read_own_parts(folder)
+    wanted = recorded and tuple(x for x in recorded if x != OWN_CAPTURE)
     if isinstance(given, Method):
         made = given
     elif given is not None or file.is_file():
@@ -121,11 +123,21 @@ def method_of_run(
     )
 
 
+def check_usual_capture(folder: Path) -> None:
+    """Raises InputError where a run's settings do not name what it was trained on."""
+    if OWN_CAPTURE in (read_own_parts(folder) or ()):
+        raise InputError(
+            f"{folder} was trained on a capture that was given from Python, which its "
+            "settings do not name; give it again, with capture=."
+        )
+
+
 def load_run(
     folder: Path,
     *,
     data_root: Path | None = None,
     method: Path | Method | None = None,
+    capture: Capture | None = None,
 ) -> Run:
     """Opens the newest checkpoint of a run.
 
@@ -133,6 +145,7 @@ def load_run(
       data_root: where the capture is now, if it has moved since the training.
       method: what the run was made of, if that was given in Python; or the file that
         makes it.
+      capture: what it was trained on, if that was given in Python.
 
     Raises:
       InputError: if the folder is no run, has no checkpoint, or its capture or method
@@ -146,7 +159,9 @@ def load_run(
             f"experiments/train.py --resume --output {folder}."
         )
     method = method_of_run(folder, cfg, method)
-    capture = open_capture(cfg.subject, data_root or cfg.data_root, cfg.capture)
+    if capture is None:
+        check_usual_capture(folder)
+        capture = open_capture(cfg.subject, data_root or cfg.data_root, cfg.capture)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )

@@ -17,7 +17,7 @@ from npga_jax.avatar import (
     init_params,
     wiener_filter,
 )
-from npga_jax.core import Gaussians, Graph, Params
+from npga_jax.core import Gaussians, Graph, InputError, Params
 from npga_jax.data import (
     INNER_MOUTH,
     Capture,
@@ -156,7 +156,16 @@ def initial_state(
 
     Args:
       person: whose head model F is fitted to; only where the method's F is.
+
+    Raises:
+      InputError: F is made from a head model, and there is none.
     """
+    if method.forward.fit is not None and person is None:
+        raise InputError(
+            "F is made from a head model (`Forward.fit`), and the codes of subject "
+            f"{capture.subject}, of '{capture.driving_model}', have none. Use "
+            "--forward.source none, an F without `fit`, or codes of the head tracker."
+        )
     training = [v.timestep for v in train]
     neutral = most_neutral(capture, training, cfg.gaussians.init_frames)
     max_points = max(1, int(method.density.fill * cfg.gaussians.capacity))

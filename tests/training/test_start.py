@@ -12,6 +12,7 @@ from npga_jax.avatar.detail import wiener_filter
 from npga_jax.avatar.forward import jaw_motion
 from npga_jax.avatar.method import init_params
 from npga_jax.avatar.settings import DetailConfig, ForwardConfig, GaussianConfig
+from npga_jax.core.errors import InputError
 from npga_jax.data.capture import Driving, PointCloud, Timestep
 from npga_jax.data.segmentation import EYES, FACE, INNER_MOUTH
 from npga_jax.data.splits import Views
@@ -68,6 +69,13 @@ def make_config(**gaussians) -> TrainConfig:
 def first_state(cfg, capture, person):
     """The state before the first step, with the method of the settings."""
     return initial_state(cfg, default_method(cfg), capture, TRAIN, person)
+
+
+def test_f_of_a_head_model_is_not_started_without_one():
+    capture = make_capture()
+    capture.driving_model = "blendshapes"
+    with pytest.raises(InputError, match=r"have none.*--forward\.source none"):
+        first_state(make_config(), capture, None)
 
 
 @pytest.fixture(scope="module")
