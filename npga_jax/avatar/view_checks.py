@@ -26,10 +26,7 @@ def matrices(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> np.n
         n in (None, found) for n, found in zip(shape, array.shape, strict=True)
     )
     if not fits:
-        raise InputError(
-            f"{name} has shape {list(array.shape)}; expected {wanted}. A camera is "
-            "viewmat [4, 4] and K [3, 3]."
-        )
+        raise InputError(f"{name} has shape {list(array.shape)}; expected {wanted}.")
     if not np.isfinite(array).all():
         raise InputError(f"{name} is not finite; give numbers.")
     return array

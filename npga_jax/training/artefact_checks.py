@@ -16,7 +16,7 @@ def check_version(path: Path, version: Any, newest: int) -> None:
     """Raises InputError unless a file is of a format that this program reads."""
     if not _is_whole(version, 1):
         raise InputError(
-            f"{path} is an avatar of format {version}; expected 1 to {newest}: "
+            f"{path} is an avatar of format {version!r}; expected 1 to {newest}: "
             f"{_ADVICE}."
         )
     if version > newest:

@@ -113,7 +113,7 @@ def test_avatar_knows_its_code_and_its_camera(run):
         ({"neutral": np.full(3, np.nan)}, "neutral is not finite"),
         ({"neutral_pose": np.eye(3)}, "neutral_pose is of shape"),
         ({"header": {"version": -3}}, "format -3; expected 1"),
-        ({"header": {"version": "1"}}, "format 1; expected"),
+        ({"header": {"version": "1"}}, "format '1'; expected"),
         ({"header": {"driving_model": 3}}, "driving_model is 3, expected text"),
         ({"header": {"driving_names": "abc"}}, "driving_names is abc, expected a list"),
         (
