@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from npga_jax.app import train_avatar
+from npga_jax.app import deciding, train_avatar
 from npga_jax.core import runtime
 from npga_jax.core.errors import InputError
 from npga_jax.data.driving import tracked_folder
@@ -80,7 +80,7 @@ class Recorder:
         self.calls: list[str] = []
         self.tracked: dict = {}
         monkeypatch.setattr(runtime, "configure", self.configure)
-        monkeypatch.setattr(self.module, "track_subject", self.track)
+        monkeypatch.setattr(deciding, "track_subject", self.track)
         monkeypatch.setattr(self.module, "run_training", self.train)
         monkeypatch.setattr(self.module, "load_run", lambda *_, **__: None)
 
