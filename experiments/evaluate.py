@@ -15,6 +15,8 @@ class EvaluateConfig:
 
     run: Path
     """Run folder that experiments/train.py has written."""
+    method: Path | None = None
+    """The file with the run's own method, where that was given from Python."""
     data_root: Path | None = None
     """Folder that holds the subjects, if it has moved since the training."""
     output: Path | None = None
@@ -39,7 +41,7 @@ def main(cfg: EvaluateConfig) -> None:
         raise InputError(
             f"--lpips-vgg-images is {cfg.lpips_vgg_images}; give 0 or more."
         )
-    run = load_run(cfg.run, data_root=cfg.data_root)
+    run = load_run(cfg.run, data_root=cfg.data_root, method=cfg.method)
     # `RedrivenCapture` asks the capture for all that it does not answer itself.
     capture: Any = run.capture
     output = cfg.output or cfg.run

@@ -6,6 +6,7 @@ python experiments/render.py --run RUN --turntable
 """
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -82,6 +83,8 @@ def check_choice(cfg: RenderConfig) -> None:
     check_effects(cfg)
     if cfg.num_frames < 1:
         raise InputError(f"--num-frames is {cfg.num_frames}; give 1 or more.")
+    if not math.isfinite(cfg.turns):
+        raise InputError(f"--turns is {cfg.turns}; give a finite number.")
 
 
 def check_effects(cfg: RenderConfig) -> None:

@@ -1,4 +1,6 @@
 from . import cli as cli
+from .deciding import decide as decide
+from .deciding import make_codes as make_codes
 from .evaluation import evaluate_run as evaluate_run
 from .library import distill as distill
 from .opened import Opened as Opened

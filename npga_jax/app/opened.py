@@ -9,7 +9,9 @@ from npga_jax.core import CHECKPOINTS, checkpoint
 from npga_jax.data import Capture, Split, holdout_split, open_capture
 from npga_jax.training import (
     AVATAR_FILE,
+    CONFIG_FILE,
     TrainConfig,
+    check_usual_capture,
     load_avatar,
     load_run,
     settings_from_json,
@@ -32,8 +34,10 @@ class Opened:
         """The capture that the avatar was trained on.
 
         Raises:
-          InputError: it is not there.
+          InputError: it is not there, or the settings do not name it.
         """
+        if (self.folder / CONFIG_FILE).is_file():
+            check_usual_capture(self.folder)
         root = self.data_root or self.config.data_root
         return open_capture(self.config.subject, root, self.config.capture)
 
@@ -63,16 +67,13 @@ def open_avatar(
     if not path.is_dir():
         avatar = load_avatar(path, method=method)
         return _opened(avatar, path.parent, data_root)
-    file = path / AVATAR_FILE
-    if file.is_file():
-        avatar = load_avatar(file, method=method)
+    if (path / AVATAR_FILE).is_file():
+        avatar = load_avatar(path, method=method)
         newest = checkpoint.latest_step(path / CHECKPOINTS)
         if newest in (None, avatar.provenance["steps"]):
             return _opened(avatar, path, data_root)
-    made = method if isinstance(method, Method) else None
-    return _opened(
-        load_run(path, data_root=data_root, method=made).avatar(), path, data_root
-    )
+    avatar = load_run(path, data_root=data_root, method=method).avatar()
+    return _opened(avatar, path, data_root)
 
 
 def _opened(avatar: Avatar, folder: Path, data_root: Path | None) -> Opened:

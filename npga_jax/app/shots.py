@@ -14,6 +14,7 @@ from npga_jax.core import InputError, Progress
 from npga_jax.data import Capture, DrivingFile, Timestep, load_driving
 from npga_jax.evaluation import to_uint8
 from npga_jax.io import write_png
+from npga_jax.rasterizer import MAX_SIDE
 
 
 class Shot(NamedTuple):
@@ -63,8 +64,8 @@ def check_sizes(output: Path | None, width: int | None, fps: float | None) -> No
     """Refuses a video that cannot be written."""
     if output is not None and output.suffix.lower() != ".mp4":
         raise InputError(f"--output {output} does not end in .mp4.")
-    if width is not None and width < 16:
-        raise InputError(f"--width is {width}; give 16 or more.")
+    if width is not None and not 16 <= width <= MAX_SIDE:
+        raise InputError(f"--width is {width}; give 16 or more, at most {MAX_SIDE}.")
     if fps is not None and not 0 < fps <= 1000:
         raise InputError(f"--fps is {fps}; give a rate above 0, at most 1000.")
 

@@ -2,21 +2,22 @@
 
 import contextlib
 import dataclasses
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from npga_jax.app.deciding import decide, make_codes
 from npga_jax.app.evaluation import evaluate_run
 from npga_jax.avatar import Avatar, Method
 from npga_jax.core import (
     CHECKPOINTS,
     InputError,
+    atomic_write,
     checkpoint,
     is_lack_of_memory,
     memory,
@@ -24,25 +25,22 @@ from npga_jax.core import (
     runtime,
 )
 from npga_jax.data import (
-    TRACKED,
     Capture,
     Split,
     holdout_split,
     locate_subject,
     open_capture,
-    open_nersemble,
     plan_step,
     sequences_to_track,
-    tracking_output,
 )
-from npga_jax.distillation import Person, open_person
+from npga_jax.distillation import Person
 from npga_jax.rasterizer import renderer_path
-from npga_jax.tracking import track_subject
 from npga_jax.training import (
     AVATAR_FILE,
     CONFIG_FILE,
     LESS_MEMORY,
     METHOD_FILE,
+    OWN_CAPTURE,
     Run,
     TrainConfig,
     Trainer,
@@ -51,6 +49,7 @@ from npga_jax.training import (
     check_averaging,
     check_choices,
     check_halvings,
+    check_usual_capture,
     environment,
     initial_state,
     load_run,
@@ -63,6 +62,7 @@ from npga_jax.training import (
     own_parts,
     parallel,
     read_config,
+    read_method,
     state_template,
     validate,
     write_avatar,
@@ -75,7 +75,10 @@ _COPIES_OF_STATE = 2
 
 
 def train(
-    cfg: TrainConfig, method: Callable[[TrainConfig], Method] | None = None
+    cfg: TrainConfig,
+    method: Callable[[TrainConfig], Method] | None = None,
+    *,
+    capture: Capture | None = None,
 ) -> Run:
     """Codes where they are missing, data, training, evaluation.
 
@@ -84,7 +87,11 @@ def train(
         that there are, to be changed with `dataclasses.replace`.
       method: makes what the run is made of, once the settings know where F comes
         from, as the function of a `--method` file does; None for that file, or else
-        for what the settings say.
+        for what the settings say. The run folder keeps the names of the parts that are
+        not what the settings give, but no code: to resume or open it, give it again.
+      capture: with codes, instead of what `cfg` names; of a layout of your own, or
+        opened already. Its size, cameras and sequences count, what is held out is as
+        in `cfg.capture`. To resume or open the run, give it again.
 
     Returns:
       The run, opened; `run.avatar()` is what was trained.
@@ -95,19 +102,32 @@ def train(
     """
     stages: dict[str, float] = {}
     validate(cfg)
+    if method is not None and cfg.method is not None:
+        raise InputError(
+            f"the method is given twice: as a function, and as the file {cfg.method}; "
+            "give one of them."
+        )
     # What a method of one's own makes of the settings is known once it is made.
     if not cfg.resume and method is None and cfg.method is None:
         check_choices(cfg)
+    is_own_capture = capture is not None
+    if capture is not None:
+        cfg = dataclasses.replace(cfg, subject=capture.subject)
     folder = choose_folder(cfg)
-    root, name = locate_subject(cfg.subject, cfg.data_root)
-    untracked = sequences_to_track(root / name, cfg.capture)
+    if cfg.resume and capture is None:
+        check_usual_capture(folder)
+    untracked: tuple[str, ...] = ()
+    if capture is None:
+        root, name = locate_subject(cfg.subject, cfg.data_root)
+        untracked = sequences_to_track(root / name, cfg.capture)
     runtime.configure(num_cpu_devices=cfg.num_devices)
     if untracked:
         began = time.perf_counter()
         make_codes(cfg, root, name, untracked)
         stages["tracking"] = time.perf_counter() - began
     began = time.perf_counter()
-    capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
+    if capture is None:
+        capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )
@@ -125,76 +145,32 @@ def train(
             f"note: --prior {cfg.prior} is not used: there are driving codes of model "
             f"'{capture.driving_model}' already"
         )
-    if method is not None:
-        made = method(cfg)
-    else:
-        made = method_of_run(folder, cfg) if cfg.resume else build_method(cfg)
+    made = None if method is None else method(cfg)
+    text = None
+    if cfg.resume:
+        made = method_of_run(folder, cfg, made)
+    elif cfg.method is not None:
+        text = read_method(cfg.method)
+        made = build_method(cfg, text=text)
+    elif made is None:
+        made = build_method(cfg)
     if not cfg.resume:
         check_choices(cfg, own_parts(cfg, made))
     with explain_lack_of_memory():
-        run_training(cfg, made, folder, capture, split, person)
-    run = load_run(folder, data_root=cfg.data_root, method=made)
+        run_training(
+            cfg,
+            made,
+            folder,
+            capture,
+            split,
+            person,
+            method_text=text,
+            is_own_capture=is_own_capture,
+        )
+    run = load_run(folder, data_root=cfg.data_root, method=made, capture=capture)
     if cfg.evaluate:
         evaluate_run(run, stages=stages)
     return run
-
-
-def decide(cfg: TrainConfig, capture: Capture) -> tuple[TrainConfig, Person | None]:
-    """What only the capture decides: which codes are used, and where F comes from.
-
-    Returns:
-      The settings as the run keeps them, also if files of another tracker are added
-      later; and whose head model F is distilled from, if it is.
-
-    Raises:
-      InputError: what was asked for does not go with the codes.
-    """
-    used = dataclasses.replace(cfg.capture, driving=capture.driving_name)
-    cfg = dataclasses.replace(cfg, capture=used)
-    if cfg.forward.source == "none":
-        return cfg, None
-    person = open_person(capture, cfg.prior)
-    if person is None and cfg.forward.source == "distilled":
-        raise InputError(
-            f"--forward.source distilled needs codes of the head tracker; those of "
-            f"subject {cfg.subject} are of '{capture.driving_model}'. Make codes with "
-            "experiments/track.py and use them with --capture.driving nphm."
-        )
-    source = "none" if person is None else "distilled"
-    cfg = dataclasses.replace(
-        cfg, forward=dataclasses.replace(cfg.forward, source=source)
-    )
-    return cfg, person
-
-
-def make_codes(
-    cfg: TrainConfig, root: Path, name: str, sequences: tuple[str, ...]
-) -> None:
-    """Runs the head tracker, for the sake of sequences that lack its codes."""
-    # Tracking is slow: what is wrong with the capture or the split is said before.
-    capture = open_nersemble(
-        root, name, cfg.capture, progress=False, decode=False, need_driving=False
-    )
-    holdout_split(capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera)
-    output = tracking_output(root / name, cfg.capture)
-    count = len(sequences)
-    print(
-        f"{count} of {len(capture.sequences)} sequences of subject {cfg.subject} "
-        f"{'has' if count == 1 else 'have'} no "
-        f"{f'{TRACKED}.npz' if cfg.capture.driving else 'driving codes'}: tracking the "
-        f"head first; codes go to {output}",
-        flush=True,
-    )
-    # It keeps what is there already, and takes the identity from it. Without a name it
-    # may start from the poses of any other tracker.
-    track_subject(
-        root,
-        name,
-        dataclasses.replace(cfg.capture, driving=""),
-        prior=cfg.prior,
-        output=output,
-        sequences=capture.sequences,
-    )
 
 
 @contextlib.contextmanager
@@ -232,14 +208,28 @@ def choose_folder(cfg: TrainConfig) -> Path:
     return folder
 
 
-def prepare_folder(folder: Path, cfg: TrainConfig, found: dict[str, Any]) -> None:
-    """Makes the run folder and writes what the run is; settings are not replaced."""
+def prepare_folder(
+    folder: Path,
+    cfg: TrainConfig,
+    own: Sequence[str],
+    found: dict[str, Any],
+    method_text: bytes | None = None,
+) -> None:
+    """Makes the run folder and writes what the run is; settings are not replaced.
+
+    Args:
+      own: parts of it that the settings do not give.
+      found: its environment.
+      method_text: see `run_training`.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not cfg.resume:
-            write_config(folder, cfg)
-            if cfg.method is not None:
-                shutil.copyfile(cfg.method, folder / METHOD_FILE)
+            # A folder with settings is a run: all that they name is there by then.
+            if method_text is not None:
+                with atomic_write(folder / METHOD_FILE) as file:
+                    file.write(method_text)
+            write_config(folder, cfg, own)
         write_environment(folder, found)
     except OSError as error:
         raise InputError(
@@ -255,8 +245,15 @@ def run_training(
     capture: Capture,
     split: Split,
     person: Person | None,
+    *,
+    method_text: bytes | None = None,
+    is_own_capture: bool = False,
 ) -> Avatar:
     """Trains to the last step, from the newest checkpoint if there is one.
+
+    Args:
+      method_text: of the file that made the method, for the run folder.
+      is_own_capture: whether the capture is not what the settings name.
 
     Returns:
       What avatar.npz in the folder holds then.
@@ -288,7 +285,8 @@ def run_training(
         print(f"resuming at step {step}")
     devices = [str(d) for d in mesh.devices.flat]
     found = environment(devices, renderer_path()._asdict())
-    prepare_folder(folder, cfg, found)
+    own = own_parts(cfg, method) + ((OWN_CAPTURE,) if is_own_capture else ())
+    prepare_folder(folder, cfg, own, found, method_text)
     renderer_fn = make_renderer_fn(method, capture)
     trainer = Trainer(
         cfg,

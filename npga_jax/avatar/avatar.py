@@ -9,6 +9,7 @@ import numpy as np
 
 from npga_jax.avatar.method import Method
 from npga_jax.avatar.renderer import AvatarRenderer
+from npga_jax.avatar.view_checks import check_side, matrices
 from npga_jax.core import AvatarParams, Splats
 
 
@@ -93,7 +94,8 @@ class Avatar:
           [H, W, 3] float32 in [0, 1].
 
         Raises:
-          InputError: the code has another length than `driving_names`.
+          InputError: the code has another length than `driving_names`, or an argument
+            another shape, is not finite, or out of bounds.
         """
         width, height = self._size(width, height)
         if K is None:
@@ -104,23 +106,32 @@ class Avatar:
         return self.renderer(
             self.neutral if expr is None else expr,
             np.eye(4, dtype=np.float32),
-            np.asarray(viewmat, np.float32)[None],
-            np.asarray(K, np.float32)[None],
+            matrices("viewmat", viewmat, (4, 4))[None],
+            matrices("K", K, (3, 3))[None],
             width,
             height,
             background,
         )[0]
 
     def _size(self, width: int | None, height: int | None) -> tuple[int, int]:
+        for name, side in (("width", width), ("height", height)):
+            if side is not None:
+                check_side(name, side)
         aspect = self.camera.width / self.camera.height
-        if width is None and height is None:
-            return self.camera.width, self.camera.height
-        if height is None:
-            return width or 1, max(1, round((width or 1) / aspect))
-        return width or max(1, round(height * aspect)), height
+        if width is not None:
+            return width, height or max(1, round(width / aspect))
+        if height is not None:
+            return max(1, round(height * aspect)), height
+        return self.camera.width, self.camera.height
 
     def splats(self, expr: np.ndarray | None = None) -> Splats:
         """The posed cloud in the head frame, NumPy arrays; dead slots have opacity 0.
+
+        Its `colors` are coefficients of spherical harmonics [N, K, 3], degree 0 first:
+        `npga_jax.rasterization` takes them as they are, and
+        `npga_jax.rasterizer.sh.eval_sh(colors, directions)` makes RGB of them, which
+        without view-dependent colour (K is 1) is `0.5 + 0.28209 * colors[:, 0]`,
+        clipped at 0.
 
         Args:
           expr: [E] code; None for `neutral`.

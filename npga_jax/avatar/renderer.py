@@ -14,6 +14,7 @@ from npga_jax.avatar.model import (
     render_views,
     splats_to_world,
 )
+from npga_jax.avatar.view_checks import background_color, check_side, matrices
 from npga_jax.core import AvatarParams, InputError, Splats
 from npga_jax.rasterizer import padded_capacity
 
@@ -88,18 +89,28 @@ class AvatarRenderer:
         height: int | None = None,
         background: ArrayLike = 1.0,  # [] or [3]
     ) -> np.ndarray:
-        """Images [C, H, W, 3] float32 in [0, 1], on white unless told otherwise."""
+        """Images [C, H, W, 3] float32 in [0, 1], on white unless told otherwise.
+
+        Raises:
+          InputError: an argument has another shape, is not finite, or out of bounds.
+        """
         code = self._check_expr(expr)
-        size = (width or self.width, height or self.height)
-        behind = np.asarray(background, np.float32)
+        width = self.width if width is None else width
+        height = self.height if height is None else height
+        check_side("width", width)
+        check_side("height", height)
+        pose = matrices("world_from_head", world_from_head, (4, 4))
+        cameras = matrices("viewmats", viewmats, (None, 4, 4))
+        intrinsics = matrices("Ks", Ks, (len(cameras), 3, 3))
+        behind = background_color(background)
         while True:
-            colors, wanted = self._compiled(*size, self._capacity)(
+            colors, wanted = self._compiled(width, height, self._capacity)(
                 self.params,
                 self.alive,
                 code,
-                world_from_head,
-                viewmats,
-                Ks,
+                pose,
+                cameras,
+                intrinsics,
                 behind,
             )
             if int(wanted) <= self._capacity:
@@ -117,5 +128,6 @@ class AvatarRenderer:
         """
         splats = self._pose(self.params, self.alive, self._check_expr(expr))
         if world_from_head is not None:
-            splats = splats_to_world(splats, jnp.asarray(world_from_head))
+            pose = matrices("world_from_head", world_from_head, (4, 4))
+            splats = splats_to_world(splats, jnp.asarray(pose))
         return jax.tree.map(np.asarray, splats)

@@ -53,7 +53,7 @@ from .settings import check_effects as check_effects
 from .settings import check_ranges as check_ranges
 from .settings import differences as differences
 from .settings import from_json as from_json
-from .settings import make_paths as make_paths
+from .settings import take_types as take_types
 from .types import Array as Array
 from .types import AvatarParams as AvatarParams
 from .types import Batch as Batch

@@ -62,16 +62,19 @@ def walk(cfg: Any, prefix: str = "") -> Iterator[Field]:
         )
 
 
-def make_paths(cfg: Any) -> None:
-    """Turns text into paths in a new settings object, for its `__post_init__`.
+def take_types(cfg: Any) -> None:
+    """Text becomes a path, a list a tuple, in a settings object's `__post_init__`.
 
-    From Python, `data_root="DATA"` is as good as on the command line.
+    From Python, `data_root="DATA"` is as good as on the command line, and what is
+    written and read again is what it was.
     """
     hints = typing.get_type_hints(type(cfg))
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
         if isinstance(value, str) and Path in typing.get_args(hints[field.name]):
             object.__setattr__(cfg, field.name, Path(value))
+        if isinstance(value, list):
+            object.__setattr__(cfg, field.name, tuple(value))
 
 
 def option(name: str) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from npga_jax.core import make_paths
+from npga_jax.core import take_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,4 +33,4 @@ class CaptureConfig:
     ~/.cache/npga_jax."""
 
     def __post_init__(self) -> None:
-        make_paths(self)
+        take_types(self)

@@ -3,6 +3,7 @@ from . import sh as sh
 from .capacity import padded_capacity as padded_capacity
 from .paths import RendererPath as RendererPath
 from .paths import renderer_path as renderer_path
+from .rendering import MAX_SIDE as MAX_SIDE
 from .rendering import Blocking as Blocking
 from .rendering import rasterization as rasterization
 from .rendering import rasterization_pallas as rasterization_pallas

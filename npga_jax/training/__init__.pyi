@@ -13,12 +13,14 @@ from .initial_points import InitialPoints as InitialPoints
 from .losses import composite_target as composite_target
 from .method_file import METHOD_FILE as METHOD_FILE
 from .method_file import build_method as build_method
+from .method_file import read_method as read_method
 from .ownership import own_parts as own_parts
 from .preview import make_preview_fn as make_preview_fn
 from .preview import most_expressive as most_expressive
 from .refinement import check_averaging as check_averaging
 from .run_folder import CONFIG_FILE as CONFIG_FILE
 from .run_folder import CURVE_FILE as CURVE_FILE
+from .run_folder import OWN_CAPTURE as OWN_CAPTURE
 from .run_folder import changed_settings as changed_settings
 from .run_folder import environment as environment
 from .run_folder import read_config as read_config
@@ -26,6 +28,7 @@ from .run_folder import settings_from_json as settings_from_json
 from .run_folder import write_config as write_config
 from .run_folder import write_environment as write_environment
 from .runs import Run as Run
+from .runs import check_usual_capture as check_usual_capture
 from .runs import load_run as load_run
 from .runs import load_state as load_state
 from .runs import make_renderer_fn as make_renderer_fn

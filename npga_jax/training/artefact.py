@@ -32,9 +32,14 @@ from npga_jax.core import (
     most_neutral_row,
 )
 from npga_jax.data import Capture, Split, expression_codes
+from npga_jax.training.artefact_checks import (
+    check_arrays,
+    check_header,
+    check_version,
+)
 from npga_jax.training.building import default_method
-from npga_jax.training.method_file import build_method
-from npga_jax.training.ownership import own_parts
+from npga_jax.training.method_file import METHOD_FILE, build_method
+from npga_jax.training.ownership import parts_to_render
 from npga_jax.training.run_folder import settings_from_json, settings_to_json
 from npga_jax.training.settings import TrainConfig
 
@@ -42,8 +47,6 @@ AVATAR_FILE = "avatar.npz"
 FORMAT_VERSION = 1
 _MOST_BYTES = 2**33
 """What the arrays of an avatar may claim: far more than the most Gaussians take."""
-_RENDERED = ("forward", "detail", "screen", "rasterize_fn")
-"""Fields of a method that an avatar needs to be rendered."""
 
 
 def make_avatar(
@@ -102,6 +105,8 @@ def write_avatar(path: Path, avatar: Avatar) -> None:
     alive = np.flatnonzero(np.asarray(avatar.alive))
     gaussians = jax.tree.map(lambda x: np.asarray(x)[alive], avatar.params.gaussians)
     arrays = _named(avatar.params._replace(gaussians=gaussians))
+    cfg = settings_from_json(avatar.provenance["settings"])
+    codes = code_space_template(avatar.driving_names)
     camera = avatar.camera
     arrays |= {
         "neutral": avatar.neutral,
@@ -116,7 +121,7 @@ def write_avatar(path: Path, avatar: Avatar) -> None:
         "version": FORMAT_VERSION,
         "driving_names": avatar.driving_names,
         "driving_model": avatar.driving_model,
-        "own_parts": _own_parts(avatar),
+        "own_parts": parts_to_render(cfg, avatar.method, codes),
         "camera": {"width": camera.width, "height": camera.height, "fps": camera.fps},
         "provenance": avatar.provenance,
     }
@@ -133,20 +138,32 @@ def load_avatar(
     Args:
       path: an avatar.npz, or the run folder that holds one.
       method: needed only if the avatar was trained with own networks or an own
-        renderer: the `Method`, or the file with `def method(cfg) -> Method`.
+        renderer: the `Method`, or the file with `def method(cfg) -> Method`. A run
+        folder has that file where training was given it, and it is run then.
 
     Raises:
       InputError: it is no avatar, damaged, of a later version, or lacks its method.
     """
     path = Path(path)
+    kept = path / METHOD_FILE if path.is_dir() else None
     path = path / AVATAR_FILE if path.is_dir() else path
     arrays = load_npz(path, "an avatar.npz of npga_jax", max_bytes=_MOST_BYTES)
     header = _read_header(path, arrays)
     try:
+        check_header(path, header)
         names = tuple(header["driving_names"])
         cfg = settings_from_json(header["provenance"]["settings"])
+        if method is None and header["own_parts"] and kept and kept.is_file():
+            method = kept
         found = _method_of(path, cfg, header["own_parts"], method)
-        params = _take_params(path, arrays, cfg, found, names)
+        check_arrays(
+            path,
+            arrays,
+            num_expr=len(names),
+            num_features=cfg.gaussians.feature_dim,
+            sh_degree=cfg.gaussians.sh_degree,
+        )
+        params = _take_params(path, arrays, found, names)
         camera = DefaultCamera(
             arrays["camera/viewmat"], arrays["camera/K"], **header["camera"]
         )
@@ -177,17 +194,13 @@ def _read_header(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         header = json.loads(str(arrays["header"]))
         if header["format"] != "npga_jax avatar":
             raise ValueError
-        version = int(header["version"])
+        version = header["version"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is no avatar; give the avatar.npz that experiments/train.py ends "
             "with."
         ) from error
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"{path} is an avatar of format {version}; this program reads formats up "
-            f"to {FORMAT_VERSION}. Use a later npga_jax."
-        )
+    check_version(path, version, FORMAT_VERSION)
     return header
 
 
@@ -209,12 +222,6 @@ def _method_of(
     return default_method(cfg)
 
 
-def _own_parts(avatar: Avatar) -> list[str]:
-    """What of the method the settings alone do not give."""
-    cfg = settings_from_json(avatar.provenance["settings"])
-    return [x for x in own_parts(cfg, avatar.method) if x in _RENDERED]
-
-
 def _named(params: AvatarParams) -> dict[str, np.ndarray]:
     return {
         "params/" + jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(x)
@@ -225,7 +232,6 @@ def _named(params: AvatarParams) -> dict[str, np.ndarray]:
 def _take_params(
     path: Path,
     arrays: dict[str, np.ndarray],
-    cfg: TrainConfig,
     method: Method,
     names: tuple[str, ...],
 ) -> AvatarParams:

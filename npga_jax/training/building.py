@@ -1,6 +1,8 @@
 """From settings to the method: the one place that joins them."""
 
+import dataclasses
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -53,23 +55,29 @@ def distill_options(cfg: TrainConfig) -> DistillOptions:
     return DistillOptions(**{name: getattr(cfg.forward, name) for name in sizes})
 
 
-def _fit(
-    person: Person, codes: np.ndarray, num_features: int, *, cfg: TrainConfig
-) -> Params:
+@dataclasses.dataclass(frozen=True)
+class _Distillation:
     """F of a person: the same cache entry for all who ask with the same settings."""
-    params = distilled_forward(
-        person,
-        codes,
-        num_features=num_features,
-        options=distill_options(cfg),
-        cache_dir=cfg.capture.cache_dir,
-    )
-    return with_chin(params, None)
+
+    options: DistillOptions
+    cache_dir: Path | None = dataclasses.field(compare=False)
+    """Changes nothing in what is made."""
+
+    def __call__(self, person: Person, codes: np.ndarray, num_features: int) -> Params:
+        params = distilled_forward(
+            person,
+            codes,
+            num_features=num_features,
+            options=self.options,
+            cache_dir=self.cache_dir,
+        )
+        return with_chin(params, None)
 
 
 def distilled(cfg: TrainConfig) -> Forward:
     """F, distilled from the head model of the person."""
-    return code_reading_forward(cfg.forward).replace(fit=partial(_fit, cfg=cfg))
+    fit = _Distillation(distill_options(cfg), cfg.capture.cache_dir)
+    return code_reading_forward(cfg.forward).replace(fit=fit)
 
 
 def loss_terms(cfg: TrainConfig) -> tuple[LossTerm, ...]:

@@ -1,6 +1,5 @@
 """A researcher's own method: a Python file with `def method(cfg) -> Method`."""
 
-import importlib.machinery
 import sys
 import traceback
 import types
@@ -15,12 +14,31 @@ METHOD_FILE = "method.py"
 """The copy of it in a run's folder."""
 
 
-def build_method(cfg: TrainConfig, file: Path | None = None) -> Method:
+def read_method(file: Path) -> bytes:
+    """What is in a file with a method, to be run and kept as it is now.
+
+    Raises:
+      InputError: it is not there.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"--method {file}: there is no such file, or it cannot be read "
+            f"({error.strerror}); give a Python file with `def method(cfg) -> Method` "
+            "(docs/extending.md)."
+        ) from error
+
+
+def build_method(
+    cfg: TrainConfig, file: Path | None = None, text: bytes | None = None
+) -> Method:
     """The method of a run: of a file, or else of the settings alone.
 
     Args:
       cfg: with `forward.source` decided.
       file: what counts instead of `cfg.method`.
+      text: what is in the file, where that has been read.
 
     Raises:
       InputError: the file is not there, fails, or gives no `Method`.
@@ -28,18 +46,13 @@ def build_method(cfg: TrainConfig, file: Path | None = None) -> Method:
     file = file or cfg.method
     if file is None:
         return default_method(cfg)
-    if not file.is_file():
-        raise InputError(
-            f"--method {file}: there is no such file; give a Python file with "
-            "`def method(cfg) -> Method` (docs/extending.md)."
-        )
+    text = read_method(file) if text is None else text
     try:
-        loader = importlib.machinery.SourceFileLoader("npga_jax_own_method", str(file))
-        module = types.ModuleType(loader.name)
+        module = types.ModuleType("npga_jax_own_method")
         module.__file__ = str(file)
         # Classes of the file are looked up by the name of their module.
-        sys.modules[loader.name] = module
-        loader.exec_module(module)
+        sys.modules[module.__name__] = module
+        exec(compile(text, str(file), "exec"), module.__dict__)
         made = module.method(cfg)
     except Exception as error:
         if isinstance(error, InputError):

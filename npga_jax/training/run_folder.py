@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,24 @@ FREE_TO_CHANGE = {
 }
 
 
-def write_config(folder: Path, cfg: TrainConfig) -> None:
-    """Stores the settings of a run."""
-    write_json(folder / CONFIG_FILE, settings_to_json(cfg))
+_OWN_PARTS = "own_parts"
+"""In config.json, beside the settings."""
+
+
+OWN_CAPTURE = "capture"
+"""Among the own parts of a run: it was trained on what its settings do not name."""
+
+
+def write_config(
+    folder: Path, cfg: TrainConfig, own_parts: Collection[str] = ()
+) -> None:
+    """Stores what a run is.
+
+    Args:
+      own_parts: of its method, and `OWN_CAPTURE`: what no settings give.
+    """
+    settings = settings_to_json(cfg)
+    write_json(folder / CONFIG_FILE, {**settings, _OWN_PARTS: sorted(own_parts)})
 
 
 def settings_to_json(cfg: TrainConfig) -> dict[str, Any]:
@@ -56,6 +72,22 @@ def read_config(folder: Path) -> TrainConfig:
     Raises:
       InputError: if the folder is no run, or its settings cannot be understood.
     """
+    return _read(folder)[0]
+
+
+def read_own_parts(folder: Path) -> tuple[str, ...] | None:
+    """Parts of a run that its settings do not give, sorted; see `write_config`.
+
+    Returns:
+      None where that is not known: runs of earlier versions did not write it.
+
+    Raises:
+      InputError: see `read_config`.
+    """
+    return _read(folder)[1]
+
+
+def _read(folder: Path) -> tuple[TrainConfig, tuple[str, ...] | None]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise InputError(
@@ -63,7 +95,12 @@ def read_config(folder: Path) -> TrainConfig:
             "that experiments/train.py has written."
         )
     try:
-        return settings_from_json(json.loads(path.read_text()))
+        settings = json.loads(path.read_text())
+        own_parts = settings.pop(_OWN_PARTS, None)
+        return (
+            settings_from_json(settings),
+            None if own_parts is None else tuple(map(str, own_parts)),
+        )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:

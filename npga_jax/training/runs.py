@@ -18,8 +18,15 @@ from npga_jax.core import (
 from npga_jax.data import Capture, Split, holdout_split, open_capture
 from npga_jax.training import parallel
 from npga_jax.training.artefact import make_avatar
+from npga_jax.training.building import default_method
 from npga_jax.training.method_file import METHOD_FILE, build_method
-from npga_jax.training.run_folder import read_config, read_environment
+from npga_jax.training.ownership import own_parts
+from npga_jax.training.run_folder import (
+    OWN_CAPTURE,
+    read_config,
+    read_environment,
+    read_own_parts,
+)
 from npga_jax.training.settings import TrainConfig
 from npga_jax.training.start import state_template
 from npga_jax.training.state import TrainState
@@ -80,23 +87,69 @@ class Run:
         )
 
 
-def method_of_run(folder: Path, cfg: TrainConfig) -> Method:
-    """The method of a run: of the file that lies in its folder, if it has its own."""
-    own = folder / METHOD_FILE
-    return build_method(cfg, own if own.is_file() else None)
+def method_of_run(
+    folder: Path, cfg: TrainConfig, given: Path | Method | None = None
+) -> Method:
+    """The method of a run: what is given, or the file in its folder, or the settings'.
+
+    Args:
+      folder: of the run.
+      cfg: its settings.
+      given: the method, or the file that makes it.
+
+    Raises:
+      InputError: the run was made with other parts of its own than there are now.
+    """
+    file = folder / METHOD_FILE
+    recorded = read_own_parts(folder)
+    wanted = recorded and tuple(x for x in recorded if x != OWN_CAPTURE)
+    if isinstance(given, Method):
+        made = given
+    elif given is not None or file.is_file():
+        made = build_method(cfg, given or file)
+    elif wanted is None:
+        made = build_method(cfg)
+    else:
+        made = default_method(cfg)
+    found = own_parts(cfg, made)
+    if wanted is None or set(found) == set(wanted):
+        return made
+    has = f"has its own {', '.join(found)}" if found else "has no own parts"
+    raise InputError(
+        f"{folder} was trained with its own {', '.join(wanted) or 'nothing'}, from "
+        f"{cfg.method or 'Python'}, and the method that is there now {has}. Give what "
+        "it was trained with: method= in Python, --method FILE to the scripts that "
+        "read a run."
+    )
+
+
+def check_usual_capture(folder: Path) -> None:
+    """Raises InputError where a run's settings do not name what it was trained on."""
+    if OWN_CAPTURE in (read_own_parts(folder) or ()):
+        raise InputError(
+            f"{folder} was trained on a capture that was given from Python, which its "
+            "settings do not name; give it again, with capture=."
+        )
 
 
 def load_run(
-    folder: Path, *, data_root: Path | None = None, method: Method | None = None
+    folder: Path,
+    *,
+    data_root: Path | None = None,
+    method: Path | Method | None = None,
+    capture: Capture | None = None,
 ) -> Run:
     """Opens the newest checkpoint of a run.
 
     Args:
       data_root: where the capture is now, if it has moved since the training.
-      method: what the run was made of, if that was given in Python.
+      method: what the run was made of, if that was given in Python; or the file that
+        makes it.
+      capture: what it was trained on, if that was given in Python.
 
     Raises:
-      InputError: if the folder is no run, has no checkpoint, or its capture is gone.
+      InputError: if the folder is no run, has no checkpoint, or its capture or method
+        is gone.
     """
     cfg = read_config(folder)
     step = checkpoint.latest_step(folder / CHECKPOINTS)
@@ -105,8 +158,10 @@ def load_run(
             f"{folder} has no complete checkpoint yet; train on with "
             f"experiments/train.py --resume --output {folder}."
         )
-    method = method or method_of_run(folder, cfg)
-    capture = open_capture(cfg.subject, data_root or cfg.data_root, cfg.capture)
+    method = method_of_run(folder, cfg, method)
+    if capture is None:
+        check_usual_capture(folder)
+        capture = open_capture(cfg.subject, data_root or cfg.data_root, cfg.capture)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )

@@ -22,8 +22,8 @@ from npga_jax.core import (
     Range,
     check_effects,
     check_ranges,
-    make_paths,
     option_from_argv,
+    take_types,
 )
 from npga_jax.data import CaptureConfig
 
@@ -175,7 +175,7 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
 
     def __post_init__(self) -> None:
-        make_paths(self)
+        take_types(self)
 
 
 PRESETS: dict[str, TrainConfig] = {

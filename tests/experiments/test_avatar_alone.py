@@ -126,3 +126,14 @@ def test_options_without_effect_are_refused(script, options, said):
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--width=40000", "--width is 40000; give 16"), ("--turns=inf", "--turns is inf")],
+)
+def test_turntable_that_cannot_be_is_refused(alone, option, message):
+    _, options = alone
+    result = run_script("experiments/render.py", *options, "--turntable", option)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and message in result.stderr

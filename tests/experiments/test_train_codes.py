@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from npga_jax.app import train_avatar
+from npga_jax.app import deciding, train_avatar
 from npga_jax.core import runtime
 from npga_jax.core.errors import InputError
 from npga_jax.data.driving import tracked_folder
@@ -81,7 +81,7 @@ class Recorder:
         self.calls: list[str] = []
         self.tracked: dict = {}
         monkeypatch.setattr(runtime, "configure", self.configure)
-        monkeypatch.setattr(self.module, "track_subject", self.track)
+        monkeypatch.setattr(deciding, "track_subject", self.track)
         monkeypatch.setattr(self.module, "run_training", self.train)
         monkeypatch.setattr(self.module, "load_run", lambda *_, **__: None)
 
@@ -104,10 +104,12 @@ class Recorder:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.codes / f"{sequence}.npz", target)
 
-    def train(self, cfg, method, folder, capture, split, person):
+    def train(self, cfg, method, folder, capture, *_, method_text, **__):
         self.calls.append("train")
         self.cfg, self.capture = cfg, capture
-        self.module.prepare_folder(folder, cfg, {})
+        if cfg.method is not None:
+            cfg.method.write_text("raise RuntimeError")  # As if edited by now.
+        self.module.prepare_folder(folder, cfg, (), {}, method_text)
 
 
 @pytest.fixture
@@ -244,3 +246,12 @@ def test_run_that_is_resumed_keeps_its_codes(command, cfg, root, codes):
     with pytest.raises(InputError, match=r"prior was .*prior\.npz, is now other\.npz"):
         command.script.main(dataclasses.replace(resumed, prior=Path("other.npz")))
     assert command.calls == ["configure", "track", "train", "configure", "train"]
+
+
+def test_method_that_ran_is_the_one_that_is_kept(command, cfg, tmp_path):
+    text = "from npga_jax import default_method as method\n"
+    file = tmp_path / "own.py"
+    file.write_text(text)
+    command.script.main(dataclasses.replace(cfg, method=file))
+    assert file.read_text() != text
+    assert (cfg.output / "method.py").read_text() == text

@@ -12,12 +12,18 @@ import npga_jax
 from npga_jax.avatar.detail import no_detail
 from npga_jax.avatar.model import head_viewmats
 from npga_jax.core.errors import InputError
+from npga_jax.rasterizer import sh
 from npga_jax.training.artefact import load_avatar, write_avatar
 
 
 @pytest.fixture(scope="module")
 def run(tiny_run):
     return tiny_run
+
+
+@pytest.fixture(scope="module")
+def avatar(run):
+    return npga_jax.load(run.folder)
 
 
 @pytest.fixture
@@ -97,9 +103,28 @@ def test_avatar_knows_its_code_and_its_camera(run):
     [
         ({"header": {"version": 99}}, "format 99"),
         ({"header": {"format": "something"}}, "is no avatar"),
-        ({"header": {"driving_names": ["only one"]}}, r"detail/\S+ has shape"),
+        ({"header": {"driving_names": ["only one"]}}, r"neutral is of shape \(3,\)"),
         ({"params/gaussians/means": None}, "damaged"),
-        ({"params/gaussians/means": np.full((3, 3), np.nan)}, "has shape|not finite"),
+        ({"params/gaussians/means": np.full((3, 3), np.nan)}, "means is not finite"),
+        ({"params/gaussians/means": np.zeros((3, 3))}, r"quats is of shape .*\(3, 4\)"),
+        ({"params/detail/code_std": np.ones(2)}, r"detail/code_std has shape"),
+        ({"camera/K": np.eye(2)}, r"camera/K is of shape \(2, 2\), expected \(3, 3\)"),
+        ({"camera/viewmat": np.array(["text"] * 16).reshape(4, 4)}, "not finite num"),
+        ({"neutral": np.full(3, np.nan)}, "neutral is not finite"),
+        ({"neutral_pose": np.eye(3)}, "neutral_pose is of shape"),
+        ({"header": {"version": -3}}, "format -3; expected 1"),
+        ({"header": {"version": "1"}}, "format '1'; expected"),
+        ({"header": {"driving_model": 3}}, "driving_model is 3, expected text"),
+        ({"header": {"driving_names": "abc"}}, "driving_names is abc, expected a list"),
+        (
+            {"header": {"camera": {"width": "32", "height": 48, "fps": 24.0}}},
+            "camera/width is 32, expected a whole number from 1",
+        ),
+        (
+            {"header": {"camera": {"width": 32, "height": 48, "fps": 0}}},
+            "camera/fps is 0, expected a number above 0",
+        ),
+        ({"header": {"provenance": {"subject": "074"}}}, "damaged.*'steps'"),
         ({"neutral": None}, "damaged"),
     ],
 )
@@ -127,6 +152,47 @@ def test_other_files_are_refused(tmp_path):
 def test_codes_of_another_length_are_refused(run):
     with pytest.raises(InputError, match=r"trained on codes of length 3"):
         npga_jax.load(run.folder).render(np.zeros(5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"viewmat": np.eye(4)[:3]}, r"viewmat has shape \[3, 4\]; expected \[4, 4\]"),
+        ({"viewmat": np.full((4, 4), np.nan)}, "viewmat is not finite"),
+        ({"viewmat": "front"}, r"viewmat: expected numbers \[4, 4\]"),
+        ({"K": np.eye(4)}, r"K has shape \[4, 4\]"),
+        ({"background": np.ones(4)}, r"background has shape \[4\]; expected \[3\]"),
+        ({"background": 4}, r"background is 4; expected values in \[0, 1\]"),
+        ({"width": 0}, "width is 0; expected a whole number"),
+        ({"height": 0}, "height is 0; expected a whole number"),
+        ({"width": -3}, "width is -3"),
+        ({"width": 24.5}, "width is 24.5"),
+        ({"width": 40_000}, "width is 40000; .* from 1 to 32768"),
+        ({"width": 32_000}, "height is 48000; .* from 1 to 32768"),
+    ],
+)
+def test_views_that_cannot_be_are_refused_in_a_sentence(avatar, arguments, message):
+    with pytest.raises(InputError, match=message):
+        avatar.render(**arguments)
+
+
+def test_renderer_looks_at_all_that_it_is_given(avatar):
+    pose, viewmats, Ks = np.eye(4), np.eye(4)[None], np.eye(3)[None]
+    with pytest.raises(InputError, match=r"Ks has shape \[1, 3, 3\]; expected \[2,"):
+        avatar.renderer(avatar.neutral, pose, np.eye(4)[None].repeat(2, 0), Ks)
+    with pytest.raises(InputError, match="world_from_head is not finite"):
+        avatar.renderer(avatar.neutral, np.nan * pose, viewmats, Ks)
+    with pytest.raises(InputError, match="world_from_head has shape"):
+        avatar.renderer.splats(avatar.neutral, pose[:3])
+
+
+def test_colors_of_the_cloud_are_harmonics_as_its_text_says(avatar):
+    """Without view-dependent colour, its sentence and `eval_sh` say the same."""
+    colors = avatar.splats().colors
+    assert colors.shape[1:] == (1, 3)
+    directions = np.tile([0.0, 0.0, 1.0], (len(colors), 1))
+    rgb = np.maximum(0.5 + 0.28209 * colors[:, 0], 0)
+    np.testing.assert_allclose(sh.eval_sh(colors, directions), rgb, atol=1e-4)
 
 
 def test_own_network_is_asked_for_and_own_losses_are_not(run, tmp_path):

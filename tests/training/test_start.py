@@ -71,6 +71,13 @@ def first_state(cfg, capture, person):
     return initial_state(cfg, default_method(cfg), capture, TRAIN, person)
 
 
+def test_f_of_a_head_model_is_not_started_without_one():
+    capture = make_capture()
+    capture.driving_model = "blendshapes"
+    with pytest.raises(InputError, match=r"have none.*--forward\.source none"):
+        first_state(make_config(), capture, None)
+
+
 @pytest.fixture(scope="module")
 def person():
     return make_person()
