@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.spatial import cKDTree
 
 from npga_jax.avatar import ForwardConfig
@@ -14,10 +15,15 @@ from npga_jax.tracking.head_prior import open_prior
 
 SIZES = ForwardConfig()
 OPTIONS = DistillOptions(
-    hidden=SIZES.hidden, layers=SIZES.layers, octaves=SIZES.octaves, steps=400
+    hidden=SIZES.hidden, layers=SIZES.layers, octaves=SIZES.octaves, steps=200
 )
 CANDIDATES = 2
 NEIGHBOURS, PARTED = 0.006, 0.004  # Metres.
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Not here: full-size networks run for longer than they take to compile."""
 
 
 def gaps(points, pairs):
