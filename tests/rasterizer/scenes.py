@@ -1,6 +1,7 @@
 """Scenes, cameras and jitted renderers that the tests of the rasterizer share."""
 
 import functools
+import os
 from functools import partial
 from typing import NamedTuple
 
@@ -131,10 +132,16 @@ def quick_jit(fn):
     return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
 
 
+def users_jit(fn):
+    """`jax.jit` with the emitters that users have; see tests/conftest.py."""
+    newest = "--xla_cpu_use_fusion_emitters=false" not in os.environ.get("XLA_FLAGS", "")
+    options = None if newest else {"xla_cpu_use_fusion_emitters": True}
+    return jax.jit(fn, compiler_options=options)
+
+
 @functools.cache
 def _jitted(case, reference):
-    # One case runs as users run it.
-    jit = jax.jit if case == Case() and not reference else quick_jit
+    jit = users_jit if case == Case() and not reference else quick_jit
     return jit(jax.grad(loss_fn(case, reference), has_aux=True))
 
 
