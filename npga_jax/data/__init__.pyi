@@ -8,7 +8,10 @@ from .capture import PointCloud as PointCloud
 from .capture import Timestep as Timestep
 from .capture import find_sequence as find_sequence
 from .capture import match_sequences as match_sequences
+from .color import LINEAR_LEVELS as LINEAR_LEVELS
+from .decoding import decode as decode
 from .decoding import probe as probe
+from .decoding import resize as resize
 from .driving import TRACKED as TRACKED
 from .driving import DrivingFile as DrivingFile
 from .driving import list_driving_files as list_driving_files
@@ -24,6 +27,7 @@ from .nersemble import decode_all as decode_all
 from .nersemble import open_nersemble as open_nersemble
 from .nersemble_codes import sequences_to_track as sequences_to_track
 from .nersemble_codes import tracking_output as tracking_output
+from .nersemble_files import find_sources as find_sources
 from .nersemble_survey import Survey as Survey
 from .nersemble_survey import survey_nersemble as survey_nersemble
 from .opening import open_capture as open_capture

@@ -30,8 +30,8 @@ def _linear_from_srgb(x: np.ndarray) -> np.ndarray:
 # The linear value of each of the 256 levels: the way in by indexing, the way back by
 # searching. That truncates to a level exactly as 255 * OETF(x) does, but takes no
 # power per pixel and cannot fall one level short by rounding.
-_LEVELS = _linear_from_srgb(np.arange(256) / 255.0)
-_THRESHOLDS = _LEVELS[1:] - 1e-9
+LINEAR_LEVELS = _linear_from_srgb(np.arange(256) / 255.0)
+_THRESHOLDS = LINEAR_LEVELS[1:] - 1e-9
 
 
 def expand_polynomial(linear: np.ndarray, num_terms: int) -> np.ndarray:
@@ -74,6 +74,6 @@ def apply_color_calibration(rgb: np.ndarray, ccm: np.ndarray) -> np.ndarray:
     out = np.empty_like(pixels)
     for start in range(0, len(pixels), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        terms = expand_polynomial(_LEVELS[pixels[chunk]], ccm.shape[1])
+        terms = expand_polynomial(LINEAR_LEVELS[pixels[chunk]], ccm.shape[1])
         out[chunk] = np.searchsorted(_THRESHOLDS, terms @ ccm.T, side="right")
     return out.reshape(rgb.shape)

@@ -134,7 +134,9 @@ def quick_jit(fn):
 
 def users_jit(fn):
     """`jax.jit` with the emitters that users have; see tests/conftest.py."""
-    newest = "--xla_cpu_use_fusion_emitters=false" not in os.environ.get("XLA_FLAGS", "")
+    newest = "--xla_cpu_use_fusion_emitters=false" not in os.environ.get(
+        "XLA_FLAGS", ""
+    )
     options = None if newest else {"xla_cpu_use_fusion_emitters": True}
     return jax.jit(fn, compiler_options=options)
 

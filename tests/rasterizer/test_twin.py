@@ -79,7 +79,8 @@ def test_each_camera_renders_as_if_alone():
     single = both._replace(num_cameras=1)
     for i in range(2):
         alone = render(single, scene, (viewmats[i : i + 1], Ks[i : i + 1]))
-        np.testing.assert_allclose(out.alphas[i], alone.alphas[0], atol=1e-6)
+        # Two programs: exponents of up to 5 are rounded differently.
+        np.testing.assert_allclose(out.alphas[i], alone.alphas[0], atol=1e-5)
         assert out.num_isects[i] == alone.num_isects[0]
     assert np.abs(out.alphas[0] - out.alphas[1]).max() > 0.1
 

@@ -22,7 +22,7 @@ from tests.scripts import run_script
 from tests.synthetic_capture import write_capture, write_pcd
 
 SEQUENCES = ("EXP-1-head", "FREE")
-OPTIONS = TrackingOptions(points=250, identity_frames=3, joint_frames=3)
+OPTIONS = TrackingOptions(points=150, identity_frames=3, joint_frames=3)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,12 @@
+from .mattes import Matte as Matte
+from .mattes import estimate_matte as estimate_matte
+from .matting import FrameCheck as FrameCheck
+from .matting import MatteTask as MatteTask
+from .matting import draw_mattes as draw_mattes
+from .matting import matte_capture as matte_capture
+from .matting import tasks_of as tasks_of
+from .matting import wrong_frames as wrong_frames
+from .raw import RawCapture as RawCapture
+from .raw import check_plates as check_plates
+from .raw import find_raw as find_raw
+from .raw import link_raw as link_raw

@@ -1,0 +1,257 @@
+"""Mattes of a whole capture: one video per camera and sequence, resumable."""
+
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from npga_jax.core import InputError, Progress, write_json
+from npga_jax.data import decode, resize
+from npga_jax.io import write_png, write_video
+from npga_jax.preparation.mattes import Matte, estimate_matte
+from npga_jax.preparation.raw import ALPHA_MAPS, RawCapture, read_plate
+
+RECORDS = Path("preparation") / "mattes"
+"""Folder of what was found in each video, below the prepared capture."""
+
+_VERSION = 1
+"""Of the method; mattes of another are made again."""
+_LEAST_EXPLAINED = 0.25
+"""Right plates explain all but the person, here half; others explained a fifth."""
+_FARTHEST_EXPOSURE = 0.15
+_JUMP = 0.25
+"""Of the person's area against the video's median."""
+_TILE_WIDTH = 160
+
+
+@dataclasses.dataclass(frozen=True)
+class MatteTask:
+    """One video of one camera."""
+
+    sequence: str
+    camera: str
+    source: Path
+    plate: Path
+    output: Path  # of the matte's video
+    record: Path
+    size: tuple[int, int]  # (W, H) of the matte, both even
+    stride: int
+    fps: float
+
+
+class FrameCheck(NamedTuple):
+    """What a frame's matte rests on."""
+
+    frame_id: int
+    exposure: float
+    explained: float
+    people: int
+    area: float  # share of the image
+
+
+def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
+    """Lists the videos that need mattes; those that have the user's own are left out.
+
+    Args:
+      raw: what was handed out.
+      output: folder of the prepared subject.
+      width: of the mattes, at most; pixels.
+    """
+    wide = min(width, raw.video_size[0]) // 2 * 2
+    high = 2 * round(raw.video_size[1] * wide / raw.video_size[0] / 2)
+    tasks = []
+    for sequence in raw.sequences:
+        for camera in raw.cameras:
+            name = f"cam_{camera}"
+            task = MatteTask(
+                sequence=sequence,
+                camera=camera,
+                source=raw.videos[sequence, camera],
+                plate=raw.plates[camera],
+                output=output / "sequences" / sequence / ALPHA_MAPS / f"{name}.mp4",
+                record=output / RECORDS / sequence / f"{name}.json",
+                size=(wide, high),
+                stride=raw.stride,
+                fps=raw.fps,
+            )
+            if not task.output.exists() or task.record.exists():
+                tasks.append(task)
+    return tasks
+
+
+def matte_capture(
+    tasks: Sequence[MatteTask], *, workers: int, progress: bool = True
+) -> dict[tuple[str, str], list[FrameCheck]]:
+    """Makes the mattes that are not there yet.
+
+    Args:
+      tasks: videos; what an earlier call finished is not made again.
+      workers: processes.
+      progress: whether to say on stderr how far it is.
+
+    Returns:
+      Per (sequence, camera), what the mattes rest on.
+
+    Raises:
+      InputError: a video or a plate cannot be read, or a matte not written. What was
+        finished before stays.
+    """
+    found = {(t.sequence, t.camera): checks_of(t) for t in tasks}
+    waiting = [t for t in tasks if found[t.sequence, t.camera] is None]
+    done = len(tasks) - len(waiting)
+    with Progress(
+        "mattes", len(tasks), unit="videos", start=done, show=progress
+    ) as say:
+        for task, checks in _made(waiting, workers):
+            found[task.sequence, task.camera] = checks
+            done += 1
+            say(done, f"{task.sequence} {task.camera}")
+    return {key: checks for key, checks in found.items() if checks is not None}
+
+
+def _made(
+    tasks: Sequence[MatteTask], workers: int
+) -> Iterator[tuple[MatteTask, list[FrameCheck]]]:
+    """Makes videos one after the other, or by several processes; in any order."""
+    if workers < 2:
+        for task in tasks:
+            yield task, matte_video(task)
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+        running = {pool.submit(matte_video, task): task for task in tasks}
+        try:
+            for future in concurrent.futures.as_completed(running):
+                yield running[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def matte_video(task: MatteTask) -> list[FrameCheck]:
+    """Makes one video of mattes, its record and a picture.
+
+    Frames that are skipped hold the matte before them, so that frames keep their
+    numbers.
+
+    Raises:
+      InputError: the video or the plate cannot be read, or the matte not written.
+    """
+    width, height = task.size
+    plate = resize(read_plate(task.plate, task.source), "rgb", width, height)
+    mattes: list[Matte] = []
+    tiles: list[np.ndarray] = []
+
+    def add(frame: np.ndarray) -> None:
+        image = resize(frame, "rgb", width, height)
+        mattes.append(estimate_matte(image, plate))
+        tiles.append(_over_checker(image, mattes[-1].alpha))
+
+    contents = decode(task.source, "rgb", task.stride, add)
+    shown = (i // task.stride for i in range(contents.num_frames))
+    frames = (np.repeat(mattes[i].alpha[..., None], 3, axis=-1) for i in shown)
+    write_video(task.output, frames, task.fps)
+    checks = [
+        FrameCheck(
+            i * task.stride,
+            round(m.exposure, 4),
+            round(m.explained, 4),
+            m.people,
+            round(float(m.alpha.mean()) / 255, 4),
+        )
+        for i, m in enumerate(mattes)
+    ]
+    write_png(task.record.with_suffix(".png"), tiles[len(tiles) // 2])
+    made_of, frames_found = _made_of(task), [c._asdict() for c in checks]
+    write_json(task.record, {"made_of": made_of, "frames": frames_found})
+    return checks
+
+
+def checks_of(task: MatteTask) -> list[FrameCheck] | None:
+    """What an earlier run found in a video; None if it is to be made (again)."""
+    try:
+        record = json.loads(task.record.read_text())
+        if record["made_of"] != _made_of(task) or not task.output.exists():
+            return None
+        return [FrameCheck(**frame) for frame in record["frames"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def wrong_frames(checks: Sequence[FrameCheck]) -> dict[int, str]:
+    """Frames of one video whose matte looks wrong, and why."""
+    areas = [c.area for c in checks if c.people]
+    usual = float(np.median(areas)) if areas else 0.0
+    wrong = {}
+    for check in checks:
+        if not check.people:
+            wrong[check.frame_id] = "nobody is seen before the plate"
+        elif check.explained < _LEAST_EXPLAINED:
+            wrong[check.frame_id] = (
+                f"the plate explains {check.explained:.0%} of the image: another "
+                "camera's, or camera or lights moved"
+            )
+        elif abs(check.exposure - 1) > _FARTHEST_EXPOSURE:
+            wrong[check.frame_id] = f"{check.exposure:.2f} times as bright as its plate"
+        elif check.people > 1:
+            wrong[check.frame_id] = f"{check.people} things stand before the plate"
+        elif abs(check.area - usual) > _JUMP * usual:
+            wrong[check.frame_id] = (
+                f"covers {check.area:.0%} of the image, usually {usual:.0%}"
+            )
+    return wrong
+
+
+def draw_mattes(tasks: Sequence[MatteTask], path: Path) -> None:
+    """Writes the middle frames of all videos over a checker: a row per sequence."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for task in tasks:
+        try:
+            with Image.open(task.record.with_suffix(".png")) as tile:
+                rows.setdefault(task.sequence, []).append(np.asarray(tile))
+        except OSError:
+            continue
+    if not rows:
+        return
+    lines = [np.concatenate(row, axis=1) for row in rows.values()]
+    widest = max(line.shape[1] for line in lines)
+    write_png(
+        path,
+        np.concatenate(
+            [np.pad(x, ((0, 0), (0, widest - x.shape[1]), (0, 0))) for x in lines]
+        ),
+    )
+
+
+def _made_of(task: MatteTask) -> dict[str, Any]:
+    """What decides how a video of mattes looks."""
+    stamps = {}
+    for name, path in (("source", task.source), ("plate", task.plate)):
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}).") from error
+        stamps[name] = [stat.st_size, stat.st_mtime_ns]
+    return {
+        "version": _VERSION,
+        "size": list(task.size),
+        "stride": task.stride,
+        **stamps,
+    }
+
+
+def _over_checker(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The person before a checker board, small: [h, _TILE_WIDTH, 3] uint8."""
+    height = round(image.shape[0] * _TILE_WIDTH / image.shape[1])
+    size = (_TILE_WIDTH, height)
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    matte = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BOX))
+    rows, columns = np.indices(small.shape[:2]) // 8
+    board = np.where((rows + columns) % 2, 225, 90)[..., None]
+    share = matte[..., None] / 255
+    return np.round(share * small + (1 - share) * board).astype(np.uint8)

@@ -1,0 +1,156 @@
+"""What a rig hands out: videos, calibration, and a clean plate per camera."""
+
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from npga_jax.core import InputError
+from npga_jax.data import CaptureConfig, find_sources, probe, survey_nersemble
+
+PLATES = Path("sequences") / "BACKGROUND"
+ALPHA_MAPS = "alpha_maps"
+_PLATE_NAME = re.compile(r"image_(.+)\.(jpg|jpeg|png)", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class RawCapture:
+    """The files of one subject."""
+
+    folder: Path
+    sequences: tuple[str, ...]
+    cameras: tuple[str, ...]
+    videos: Mapping[tuple[str, str], Path]  # by sequence and camera
+    plates: Mapping[str, Path]  # by camera; not all need have one
+    video_size: tuple[int, int]  # (W, H)
+    fps: float
+    stride: int
+
+
+def find_raw(root: Path, subject: str, cfg: CaptureConfig) -> RawCapture:
+    """Looks through a subject's folder.
+
+    Args:
+      root: holds the subjects.
+      subject: the folder's name.
+      cfg: which cameras, sequences and frames are used.
+
+    Raises:
+      InputError: for the first thing that is wrong with videos or calibration.
+    """
+    cfg = dataclasses.replace(cfg, mattes=False, driving="", width=1)
+    survey = survey_nersemble(root, subject, cfg, need_driving=False)
+    if survey.problems:
+        raise InputError(survey.problems[0])
+    videos = {
+        (sequence, camera): path
+        for sequence in survey.sequences
+        for camera, path in find_sources(survey.folder, sequence, "rgb").items()
+        if camera in survey.cameras
+    }
+    return RawCapture(
+        folder=survey.folder,
+        sequences=survey.sequences,
+        cameras=survey.cameras,
+        videos=videos,
+        plates=_find_plates(survey.folder / PLATES),
+        video_size=survey.video_size,
+        fps=survey.video_fps,
+        stride=survey.stride,
+    )
+
+
+def check_plates(raw: RawCapture) -> None:
+    """Refuses a capture whose cameras do not all have a plate.
+
+    Raises:
+      InputError: some or all plates are missing.
+    """
+    lacking = [c for c in raw.cameras if c not in raw.plates]
+    if not lacking:
+        return
+    place = raw.folder / PLATES
+    if len(lacking) == len(raw.cameras):
+        raise InputError(
+            f"there are no clean plates in {place}; expected image_SERIAL.jpg for each "
+            "camera: its image without the person. Supply them, or alpha_maps of your "
+            "own, or train with --capture.no-mattes."
+        )
+    raise InputError(
+        f"{place} has no plate image_SERIAL.jpg of {', '.join(lacking)} but has those "
+        f"of {len(raw.cameras) - len(lacking)} other cameras. Supply them, or pass "
+        f"--capture.ignore-cameras {' '.join(lacking)}."
+    )
+
+
+def read_plate(path: Path, video: Path) -> np.ndarray:
+    """Reads a clean plate: [H, W, 3] uint8.
+
+    Args:
+      path: of the picture.
+      video: the camera's; for the message.
+
+    Raises:
+      InputError: it cannot be read, or is of another size than the video.
+    """
+    try:
+        with Image.open(path) as picture:
+            plate = np.asarray(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise InputError(
+            f"{path} is no readable picture ({error}). Copy or download it again."
+        ) from error
+    info = probe(video, "rgb")
+    if plate.shape[:2] != (info.height, info.width):
+        raise InputError(
+            f"{path} is {plate.shape[1]}x{plate.shape[0]}, but {video} is "
+            f"{info.width}x{info.height}. A plate must be the same camera's image, of "
+            "the same size."
+        )
+    return plate
+
+
+def link_raw(raw: RawCapture, output: Path) -> None:
+    """Makes all that was handed out appear in the prepared folder, by links.
+
+    Where links are impossible, files are copied. Nothing happens where the capture is
+    prepared in its own folder.
+
+    Raises:
+      InputError: the folder cannot be written.
+    """
+    if output.resolve() == raw.folder.resolve():
+        return
+    sources = [raw.folder / "calibration", raw.folder / PLATES]
+    for sequence in raw.sequences:
+        for path in sorted((raw.folder / "sequences" / sequence).iterdir()):
+            # What is made comes beside what is the user's own.
+            sources += sorted(path.iterdir()) if path.name == ALPHA_MAPS else [path]
+    try:
+        for source in sources:
+            target = output / source.relative_to(raw.folder)
+            if target.exists() or not source.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.symlink(source, target, target_is_directory=source.is_dir())
+            except OSError:
+                copy = shutil.copytree if source.is_dir() else shutil.copyfile
+                copy(source, target)
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be written ({error.strerror}); choose another --output."
+        ) from error
+
+
+def _find_plates(folder: Path) -> dict[str, Path]:
+    plates: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if match := _PLATE_NAME.fullmatch(path.name):
+            plates.setdefault(match[1], path)
+    return plates

@@ -1,0 +1,197 @@
+"""`experiments/prepare.py` on a small raw capture."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from npga_jax.data import CaptureConfig, open_nersemble
+from npga_jax.preparation.matting import FrameCheck, wrong_frames
+from tests.scripts import run_script
+from tests.synthetic_capture import BACKGROUND, write_capture, write_video
+
+CAMERAS = ("222200036", "222200037")
+SEQUENCES = ("EXP-1-head", "FREE")
+WIDTH, HEIGHT = 96, 144
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    """A capture with mattes, to compare with."""
+    return write_capture(
+        tmp_path_factory.mktemp("truth"),
+        sequences=SEQUENCES,
+        cameras=CAMERAS,
+        num_frames=3,
+        width=WIDTH,
+        height=HEIGHT,
+        with_labels=False,
+    )
+
+
+@pytest.fixture
+def raw(truth, tmp_path):
+    """The same as it is handed out: plates, no mattes."""
+    folder = tmp_path / "raw" / truth.subject
+    without = shutil.ignore_patterns("alpha_maps")
+    shutil.copytree(truth.folder, folder, ignore=without)
+    plates = folder / "sequences" / "BACKGROUND"
+    plates.mkdir()
+    for camera in CAMERAS:
+        write_plate(plates / f"image_{camera}.jpg")
+    return folder
+
+
+def write_plate(path, width=WIDTH, height=HEIGHT):
+    color = np.broadcast_to(np.uint8(BACKGROUND), (height, width, 3))
+    Image.fromarray(color).save(path, quality=95)
+
+
+def prepare(raw, *options):
+    return run_script(
+        "experiments/prepare.py",
+        f"--subject={raw.name}",
+        f"--data-root={raw.parent}",
+        "--workers=1",
+        *options,
+    )
+
+
+def mattes_in(folder):
+    return sorted(folder.glob("sequences/*/alpha_maps/*.mp4"))
+
+
+def open_prepared(root, subject, cache):
+    cfg = CaptureConfig(width=WIDTH, cache_dir=cache)
+    return open_nersemble(root, subject, cfg, progress=False, need_driving=False)
+
+
+def test_a_prepared_capture_has_the_true_mattes(raw, truth, tmp_path):
+    output = tmp_path / "prepared"
+    result = prepare(raw, f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    assert "12 mattes in 4 videos" in result.stdout
+    assert "LOOKS WRONG" not in result.stdout
+    assert not list(raw.rglob("alpha_maps"))  # What was handed out stays as it was.
+    made = open_prepared(output, raw.name, tmp_path / "cache")
+    true = open_prepared(truth.root, truth.subject, tmp_path / "cache")
+    assert made.has_mattes and len(made.timesteps) == len(true.timesteps)
+    for timestep in made.timesteps:
+        for camera in CAMERAS:
+            alpha = made.alpha(timestep, camera).astype(float)
+            error = np.abs(alpha - true.alpha(timestep, camera)) / 255
+            assert error.mean() < 0.03
+            np.testing.assert_array_equal(
+                made.rgb(timestep, camera), true.rgb(timestep, camera)
+            )
+    with Image.open(output / raw.name / "preparation" / "mattes.png") as sheet:
+        assert sheet.width == len(CAMERAS) * 160
+
+
+def test_what_is_there_is_not_made_again(raw):
+    assert prepare(raw).returncode == 0
+    before = {p: p.stat().st_mtime_ns for p in mattes_in(raw)}
+    assert len(before) == 4
+    mattes_in(raw)[0].unlink()
+    assert prepare(raw).returncode == 0
+    after = {p: p.stat().st_mtime_ns for p in mattes_in(raw)}
+    changed = [p for p in before if before[p] != after[p]]
+    assert changed == mattes_in(raw)[:1]
+    # Another plate, another matte.
+    camera = CAMERAS[0]
+    write_plate(raw / "sequences/BACKGROUND" / f"image_{camera}.jpg")
+    assert prepare(raw).returncode == 0
+    again = {p: p.stat().st_mtime_ns for p in mattes_in(raw)}
+    changed = [p for p in after if after[p] != again[p]]
+    assert {p.stem for p in changed} == {f"cam_{camera}"}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_mattes_of_ones_own_are_kept(raw, truth, tmp_path, elsewhere):
+    own = truth.folder / "sequences/FREE/alpha_maps" / f"cam_{CAMERAS[0]}.mp4"
+    target = raw / own.relative_to(truth.folder)
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(own, target)
+    before = target.read_bytes()
+    output = tmp_path / "prepared" if elsewhere else raw.parent
+    result = prepare(raw, f"--output={output}")
+    assert "1 of 4 videos have mattes of your own: kept" in result.stdout
+    made = output / raw.name
+    assert (made / target.relative_to(raw)).read_bytes() == before
+    assert len(mattes_in(made)) == 4
+    assert len(mattes_in(raw)) == (1 if elsewhere else 4)
+
+
+def test_frames_without_a_person_are_named(raw):
+    video = raw / "sequences/FREE/images" / f"cam_{CAMERAS[1]}.mp4"
+    empty = np.broadcast_to(np.uint8(BACKGROUND), (3, HEIGHT, WIDTH, 3))
+    write_video(video, np.ascontiguousarray(empty), 24)
+    result = prepare(raw)
+    assert result.returncode == 0
+    named = [x for x in result.stdout.splitlines() if "LOOKS WRONG" in x]
+    assert len(named) == 3
+    assert f"FREE camera {CAMERAS[1]} frame 0: nobody is seen" in named[0]
+
+
+def remove_all(plates):
+    shutil.rmtree(plates)
+
+
+def remove_one(plates):
+    (plates / f"image_{CAMERAS[1]}.jpg").unlink()
+
+
+def shrink(plates):
+    write_plate(plates / f"image_{CAMERAS[1]}.jpg", width=WIDTH // 2)
+
+
+def cut(plates):
+    path = plates / f"image_{CAMERAS[1]}.jpg"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def cut_video(plates):
+    path = plates.parent / "FREE/images" / f"cam_{CAMERAS[1]}.mp4"
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (remove_all, "there are no clean plates in"),
+        (remove_one, f"has no plate image_SERIAL.jpg of {CAMERAS[1]} but has those"),
+        (shrink, "is 48x144, but"),
+        (cut, "is no readable picture"),
+        (cut_video, "damaged"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_half_is_left(raw, damage, said):
+    damage(raw / "sequences" / "BACKGROUND")
+    result = prepare(raw)
+    assert result.returncode == 2
+    assert said in result.stderr and "Traceback" not in result.stderr
+    assert not list(raw.rglob("*.part"))
+    # What was finished before is whole.
+    for path in mattes_in(raw):
+        assert json.loads(
+            (
+                raw / "preparation/mattes" / path.parts[-3] / f"{path.stem}.json"
+            ).read_text()
+        )["frames"]
+
+
+def test_what_makes_a_frame_look_wrong():
+    fine = [FrameCheck(i, 1.0, 0.6, 1, 0.3) for i in range(9)]
+    assert wrong_frames(fine) == {}
+    for change, said in (
+        ({"people": 0, "area": 0.0}, "nobody"),
+        ({"people": 2}, "2 things"),
+        ({"exposure": 1.3}, "1.30 times as bright"),
+        ({"explained": 0.01}, "explains 1%"),
+        ({"area": 0.15}, "covers 15% of the image, usually 30%"),
+    ):
+        odd = [*fine, FrameCheck(9, 1.0, 0.6, 1, 0.3)._replace(**change)]
+        ((frame_id, why),) = wrong_frames(odd).items()
+        assert frame_id == 9 and said in why
