@@ -3,24 +3,32 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Literal
 
 from npga_jax.app import cli
 from npga_jax.core import InputError, check_writable
-from npga_jax.data import CaptureConfig, locate_subject
+from npga_jax.data import CaptureConfig, locate_subject, open_nersemble
 from npga_jax.preparation import (
+    RawCapture,
     check_plates,
     draw_mattes,
     find_raw,
     link_raw,
+    make_clouds,
     matte_capture,
     tasks_of,
+    wrong_clouds,
     wrong_frames,
 )
+
+_LEAST_WIDTH = 16
+_STEREO_WIDTH = 275
+"""Of the images that clouds are made from: finer ones gave no better points."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-    """Make the mattes of a raw capture from its clean plates."""
+    """Make mattes (from clean plates) and point clouds (by stereo) of a raw capture."""
 
     subject: str
     """Folder of the subject."""
@@ -29,28 +37,54 @@ class PrepareConfig:
     output: Path | None = None
     """Data root of the prepared capture, where raw files appear as links; default: the
     capture itself."""
+    steps: tuple[Literal["mattes", "clouds"], ...] = ("mattes", "clouds")
+    """What to make; what is there already is kept."""
     width: int = 550
     """Width of the mattes in pixels, at most that of the videos."""
+    points: int = 20_000
+    """Points of a cloud, about."""
     workers: int = 0
-    """Processes; 0: one per core."""
+    """Processes, or threads; 0: one per core."""
     capture: CaptureConfig = CaptureConfig()
 
 
 def main(cfg: PrepareConfig) -> None:
-    if cfg.width < 16:
-        raise InputError(f"--width {cfg.width}: expected at least 16 pixels.")
+    for name, value, least in (("width", cfg.width, _LEAST_WIDTH),
+                               ("points", cfg.points, 1000)):  # fmt: skip
+        if value < least:
+            raise InputError(f"--{name} {value}: expected at least {least}.")
     root, subject = locate_subject(cfg.subject, cfg.data_root)
     raw = find_raw(root, subject, cfg.capture)
-    check_plates(raw)
     output = cfg.output / subject if cfg.output else raw.folder
     check_writable(output)
     link_raw(raw, output)
+    workers = cfg.workers or os.cpu_count() or 1
+    if "mattes" in cfg.steps:
+        make_mattes(cfg, raw, output, workers)
+    if "clouds" in cfg.steps:
+        opened = dataclasses.replace(
+            cfg.capture, width=min(_STEREO_WIDTH, raw.video_size[0])
+        )
+        capture = open_nersemble(output.parent, subject, opened, need_driving=False)
+        found = make_clouds(capture, output, num_points=cfg.points, workers=workers)
+        mean = sum(c.seconds for c in found.values()) / max(len(found), 1)
+        print(f"{len(found)} clouds, {mean:.1f} s a frame: {output}")
+        for timestep, why in wrong_clouds(found).items():
+            print(f"LOOKS WRONG  {timestep.sequence} frame {timestep.frame_id}: {why}")
+
+
+def make_mattes(
+    cfg: PrepareConfig, raw: RawCapture, output: Path, workers: int
+) -> None:
+    """Makes the mattes that lack, and says what was found."""
     tasks = tasks_of(raw, output, cfg.width)
     own = len(raw.videos) - len(tasks)
     if own:
         print(f"{own} of {len(raw.videos)} videos have mattes of your own: kept")
-    workers = cfg.workers or os.cpu_count() or 1
-    found = matte_capture(tasks, workers=min(workers, max(len(tasks), 1)))
+    if not tasks:
+        return
+    check_plates(raw)
+    found = matte_capture(tasks, workers=min(workers, len(tasks)))
     picture = output / "preparation" / "mattes.png"
     draw_mattes(tasks, picture)
     count = sum(len(checks) for checks in found.values())

@@ -1,11 +1,11 @@
-"""Reads point clouds in PCL's .pcd format: ascii, binary and binary_compressed."""
+"""Reads and writes point clouds in PCL's .pcd format; ascii and packed are read."""
 
 import struct
 from pathlib import Path
 
 import numpy as np
 
-from npga_jax.core import InputError
+from npga_jax.core import InputError, atomic_write
 from npga_jax.data.capture import PointCloud
 
 _PACKED = ("rgb", "rgba")
@@ -54,6 +54,34 @@ def read_pcd(path: Path) -> PointCloud:
         normals = np.stack([columns[f"normal_{c}"] for c in "xyz"], axis=-1)
         normals = np.nan_to_num(normals[finite].astype(np.float32), posinf=0, neginf=0)
     return PointCloud(xyz[finite], rgb[finite], normals)
+
+
+def write_pcd(
+    path: Path, xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray
+) -> None:
+    """Writes a binary .pcd with colours and normals, whole or not at all.
+
+    Args:
+      path: where to; folders are made.
+      xyz: [P, 3] world, metres.
+      rgb: [P, 3] in [0, 1].
+      normals: [P, 3] world.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    r, g, b = np.round(np.clip(rgb, 0, 1) * 255).astype("<u4").T
+    packed = ((r << 16) | (g << 8) | b).view("<f4")
+    table = np.column_stack([xyz, packed, normals]).astype("<f4")
+    # The cast above would lose bits of packed colours that are not a number.
+    table[:, 3] = packed
+    header = (
+        "VERSION 0.7\nFIELDS x y z rgb normal_x normal_y normal_z\n"
+        f"SIZE{' 4' * 7}\nTYPE{' F' * 7}\nCOUNT{' 1' * 7}\nWIDTH {len(xyz)}\n"
+        f"HEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(xyz)}\nDATA binary\n"
+    )
+    with atomic_write(path) as file:
+        file.write(header.encode() + table.tobytes())
 
 
 def unused_fields(path: Path) -> tuple[str, ...]:

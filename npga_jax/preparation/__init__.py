@@ -1,4 +1,4 @@
-"""From what a rig hands out to a capture that can be trained on: mattes."""
+"""From what a rig hands out to a capture that can be trained on: mattes, clouds."""
 
 import lazy_loader
 

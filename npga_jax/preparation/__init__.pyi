@@ -1,3 +1,8 @@
+from .clouds import CloudCheck as CloudCheck
+from .clouds import make_clouds as make_clouds
+from .clouds import wrong_clouds as wrong_clouds
+from .fusion import Cloud as Cloud
+from .fusion import fuse as fuse
 from .mattes import Matte as Matte
 from .mattes import estimate_matte as estimate_matte
 from .matting import FrameCheck as FrameCheck
@@ -10,3 +15,5 @@ from .raw import RawCapture as RawCapture
 from .raw import check_plates as check_plates
 from .raw import find_raw as find_raw
 from .raw import link_raw as link_raw
+from .stereo import View as View
+from .stereo import depth_maps as depth_maps

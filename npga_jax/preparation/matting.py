@@ -73,7 +73,7 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
                 sequence=sequence,
                 camera=camera,
                 source=raw.videos[sequence, camera],
-                plate=raw.plates[camera],
+                plate=raw.plates.get(camera, Path()),
                 output=output / "sequences" / sequence / ALPHA_MAPS / f"{name}.mp4",
                 record=output / RECORDS / sequence / f"{name}.json",
                 size=(wide, high),

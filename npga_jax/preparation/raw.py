@@ -15,6 +15,7 @@ from npga_jax.data import CaptureConfig, find_sources, probe, survey_nersemble
 
 PLATES = Path("sequences") / "BACKGROUND"
 ALPHA_MAPS = "alpha_maps"
+CLOUDS = "pointclouds"
 _PLATE_NAME = re.compile(r"image_(.+)\.(jpg|jpeg|png)", re.IGNORECASE)
 
 
@@ -130,7 +131,8 @@ def link_raw(raw: RawCapture, output: Path) -> None:
     for sequence in raw.sequences:
         for path in sorted((raw.folder / "sequences" / sequence).iterdir()):
             # What is made comes beside what is the user's own.
-            sources += sorted(path.iterdir()) if path.name == ALPHA_MAPS else [path]
+            is_made = path.name in (ALPHA_MAPS, CLOUDS)
+            sources += sorted(path.iterdir()) if is_made else [path]
     try:
         for source in sources:
             target = output / source.relative_to(raw.folder)

@@ -128,7 +128,7 @@ def test_frames_without_a_person_are_named(raw):
     video = raw / "sequences/FREE/images" / f"cam_{CAMERAS[1]}.mp4"
     empty = np.broadcast_to(np.uint8(BACKGROUND), (3, HEIGHT, WIDTH, 3))
     write_video(video, np.ascontiguousarray(empty), 24)
-    result = prepare(raw)
+    result = prepare(raw, "--steps", "mattes")
     assert result.returncode == 0
     named = [x for x in result.stdout.splitlines() if "LOOKS WRONG" in x]
     assert len(named) == 3
@@ -180,6 +180,19 @@ def test_what_is_wrong_is_said_and_nothing_half_is_left(raw, damage, said):
                 raw / "preparation/mattes" / path.parts[-3] / f"{path.stem}.json"
             ).read_text()
         )["frames"]
+
+
+def test_clouds_need_mattes(raw):
+    shutil.rmtree(raw / "sequences/FREE/pointclouds")
+    result = prepare(raw, "--steps", "clouds")
+    assert result.returncode == 2
+    assert "Make them first: leave out --steps" in result.stderr
+
+
+def test_clouds_that_are_there_are_kept(raw):
+    result = prepare(raw)
+    assert result.returncode == 0, result.stderr
+    assert "0 clouds" in result.stdout
 
 
 def test_what_makes_a_frame_look_wrong():

@@ -1,0 +1,103 @@
+"""Point clouds of a whole capture by stereo: a file per frame, resumable."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from npga_jax.core import InputError, Progress
+from npga_jax.data import Capture, Timestep, write_pcd
+from npga_jax.preparation.fusion import fuse
+from npga_jax.preparation.raw import CLOUDS
+from npga_jax.preparation.stereo import View, depth_maps
+
+_FEWEST_CAMERAS = 3
+_FEWEST_POINTS = 500
+_USUAL_SHARE = 0.5
+"""Of the median number of points; fewer look wrong."""
+
+
+class CloudCheck(NamedTuple):
+    """What was found at one moment."""
+
+    num_points: int
+    seconds: float
+
+
+def make_clouds(
+    capture: Capture,
+    output: Path,
+    *,
+    num_points: int,
+    workers: int,
+    progress: bool = True,
+) -> dict[Timestep, CloudCheck]:
+    """Makes the clouds of all frames that have none.
+
+    Args:
+      capture: with mattes; its images are used as they were opened.
+      output: folder of the prepared subject.
+      num_points: of a frame, about.
+      workers: threads.
+      progress: whether to say on stderr how far it is.
+
+    Returns:
+      What was found in the frames that were made. Where nothing was found there is no
+      file.
+
+    Raises:
+      InputError: there are no mattes, or too few cameras, or a file cannot be written.
+    """
+    waiting = [t for t in capture.timesteps if not capture.has_points(t)]
+    if waiting and not capture.has_mattes:
+        raise InputError(
+            f"clouds of {capture.subject} need mattes (alpha_maps), which say where "
+            "the head is. Make them first: leave out --steps."
+        )
+    if waiting and len(capture.cameras) < _FEWEST_CAMERAS:
+        raise InputError(
+            f"clouds need {_FEWEST_CAMERAS} cameras or more; {capture.subject} has "
+            f"{len(capture.cameras)}. Supply pointclouds/frame_NUMBER.pcd instead."
+        )
+    total = len(capture.timesteps)
+    done = total - len(waiting)
+    found: dict[Timestep, CloudCheck] = {}
+    with Progress("clouds", total, unit="frames", start=done, show=progress) as say:
+        for timestep in waiting:
+            began = time.monotonic()
+            views = views_of(capture, timestep)
+            cloud = fuse(views, depth_maps(views, workers=workers), num_points)
+            if len(cloud.xyz) >= _FEWEST_POINTS:
+                folder = output / "sequences" / timestep.sequence / CLOUDS
+                path = folder / f"frame_{timestep.frame_id:05d}.pcd"
+                write_pcd(path, cloud.xyz, cloud.rgb, cloud.normals)
+            found[timestep] = CloudCheck(len(cloud.xyz), time.monotonic() - began)
+            done += 1
+            say(done, f"{timestep.sequence} {len(cloud.xyz):,} points")
+    return found
+
+
+def views_of(capture: Capture, timestep: Timestep) -> list[View]:
+    """What all cameras see at one moment; those without a matte see nobody."""
+    views = []
+    for camera_id in capture.cameras:
+        matte = capture.alpha(timestep, camera_id)
+        image = capture.rgb(timestep, camera_id)
+        if matte is None:
+            matte = np.zeros(image.shape[:2], np.uint8)
+        views.append(View(image, matte, capture.camera(timestep, camera_id)))
+    return views
+
+
+def wrong_clouds(found: Mapping[Timestep, CloudCheck]) -> dict[Timestep, str]:
+    """Frames whose clouds look wrong, and why."""
+    usual = float(np.median([c.num_points for c in found.values()])) if found else 0.0
+    wrong = {}
+    for timestep, check in found.items():
+        if check.num_points < _FEWEST_POINTS:
+            wrong[timestep] = f"{check.num_points} points that views agree on: no cloud"
+        elif check.num_points < _USUAL_SHARE * usual:
+            wrong[timestep] = f"{check.num_points:,} points, usually {usual:,.0f}"
+    return wrong
