@@ -7,7 +7,12 @@ from typing import Literal
 
 from npga_jax.app import cli
 from npga_jax.core import InputError, check_writable
-from npga_jax.data import CaptureConfig, locate_subject, open_nersemble
+from npga_jax.data import (
+    CaptureConfig,
+    NersembleCapture,
+    locate_subject,
+    open_nersemble,
+)
 from npga_jax.preparation import (
     RawCapture,
     check_plates,
@@ -62,15 +67,34 @@ def main(cfg: PrepareConfig) -> None:
     if "mattes" in cfg.steps:
         make_mattes(cfg, raw, output, workers)
     if "clouds" in cfg.steps:
-        opened = dataclasses.replace(
-            cfg.capture, width=min(_STEREO_WIDTH, raw.video_size[0])
+        make_missing_clouds(cfg, raw, output, workers)
+
+
+def make_missing_clouds(
+    cfg: PrepareConfig, raw: RawCapture, output: Path, workers: int
+) -> None:
+    """Makes the clouds that lack, and says what was found."""
+    width = min(_STEREO_WIDTH, raw.video_size[0])
+    opened = dataclasses.replace(cfg.capture, width=width)
+
+    def look(decode: bool) -> NersembleCapture:
+        return open_nersemble(
+            output.parent, output.name, opened, decode=decode, need_driving=False
         )
-        capture = open_nersemble(output.parent, subject, opened, need_driving=False)
-        found = make_clouds(capture, output, num_points=cfg.points, workers=workers)
-        mean = sum(c.seconds for c in found.values()) / max(len(found), 1)
-        print(f"{len(found)} clouds, {mean:.1f} s a frame: {output}")
-        for timestep, why in wrong_clouds(found).items():
-            print(f"LOOKS WRONG  {timestep.sequence} frame {timestep.frame_id}: {why}")
+
+    capture = look(decode=False)
+    own = sum(capture.has_points(t) for t in capture.timesteps)
+    if own:
+        print(f"{own} of {len(capture.timesteps)} frames have clouds: kept")
+    if own == len(capture.timesteps):
+        return
+    found = make_clouds(
+        look(decode=True), output, num_points=cfg.points, workers=workers
+    )
+    mean = sum(c.seconds for c in found.values()) / max(len(found), 1)
+    print(f"{len(found)} clouds, {mean:.1f} s a frame: {output}")
+    for timestep, why in wrong_clouds(found).items():
+        print(f"LOOKS WRONG  {timestep.sequence} frame {timestep.frame_id}: {why}")
 
 
 def make_mattes(
