@@ -15,7 +15,6 @@ from npga_jax.data import (
 )
 from npga_jax.preparation import (
     RawCapture,
-    check_plates,
     draw_mattes,
     find_raw,
     link_raw,
@@ -107,7 +106,6 @@ def make_mattes(
         print(f"{own} of {len(raw.videos)} videos have mattes of your own: kept")
     if not tasks:
         return
-    check_plates(raw)
     found = matte_capture(tasks, workers=min(workers, len(tasks)))
     picture = output / "preparation" / "mattes.png"
     draw_mattes(tasks, picture)

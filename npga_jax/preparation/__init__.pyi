@@ -12,7 +12,6 @@ from .matting import matte_capture as matte_capture
 from .matting import tasks_of as tasks_of
 from .matting import wrong_frames as wrong_frames
 from .raw import RawCapture as RawCapture
-from .raw import check_plates as check_plates
 from .raw import find_raw as find_raw
 from .raw import link_raw as link_raw
 from .stereo import View as View

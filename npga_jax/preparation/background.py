@@ -54,12 +54,13 @@ def fit_background(frame: np.ndarray, plate: np.ndarray, scale: float) -> Backgr
     """
     gain = _exposure(frame, plate)
     plate = plate * gain
-    noise = (frame + plate) / 4000 + 2 * 0.0015**2 + 2 * (0.004 * (plate + 0.02)) ** 2
-    along = ndimage.uniform_filter((frame * plate / noise).sum(-1), 5, mode="nearest")
-    length = ndimage.uniform_filter((plate**2 / noise).sum(-1), 5, mode="nearest")
+    noise = sensor_noise(frame) + sensor_noise(plate)
+    noise += 2 * (0.004 * (plate + 0.02)) ** 2
+    along = box_mean((frame * plate / noise).sum(-1), 5)
+    length = box_mean((plate**2 / noise).sum(-1), 5)
     factor = along / length
     rest = frame - np.minimum(factor, 1.02)[..., None] * plate
-    rest = ndimage.uniform_filter((rest**2 / noise).mean(-1), 3, mode="nearest")
+    rest = box_mean((rest**2 / noise).mean(-1), 3)
     is_plate = (rest < _EXPLAINED) & (factor > _SHADOWS[0]) & (factor < _SHADOWS[1])
     is_plate = ndimage.binary_opening(is_plate, iterations=2)
     width = _SHADOW_WIDTH * frame.shape[0]
@@ -68,9 +69,10 @@ def fit_background(frame: np.ndarray, plate: np.ndarray, scale: float) -> Backgr
         is_plate &= np.abs(factor - shadow) < _ROUGHNESS
         is_plate = ndimage.binary_opening(is_plate)
     color = plate * np.minimum(shadow, 1.02)[..., None]
-    noise = (frame + color) / 4000 + 2 * 0.0015**2 + (0.006 * (color + 0.02)) ** 2
+    noise = sensor_noise(frame) + sensor_noise(color)
+    noise += (0.006 * (color + 0.02)) ** 2
     deviation = ((frame - color) ** 2 / noise).mean(-1)
-    deviation = ndimage.uniform_filter(deviation, 3, mode="nearest")
+    deviation = box_mean(deviation, 3)
     return Background(
         color=color,
         deviation=deviation,
@@ -78,6 +80,16 @@ def fit_background(frame: np.ndarray, plate: np.ndarray, scale: float) -> Backgr
         exposure=float(gain.mean()),
         explained=float(is_plate.mean()),
     )
+
+
+def sensor_noise(linear: np.ndarray) -> np.ndarray:
+    """Variance of a linear level: of photons, and of reading the sensor."""
+    return linear / 4000 + 0.0015**2
+
+
+def box_mean(values: np.ndarray, size: int) -> np.ndarray:
+    """Mean of the square of `size` pixels around each of [H, W]."""
+    return ndimage.uniform_filter(values, size, mode="nearest")
 
 
 def _exposure(frame: np.ndarray, plate: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from npga_jax.preparation.patch_match import DepthMap
-from npga_jax.preparation.stereo import GRID, View
+from npga_jax.preparation.stereo import GRID, View, project
 
 _MOST_COST = 0.5
 _TOLERANCE = 0.0015
@@ -84,20 +84,19 @@ def _seen_by(
     xyz: np.ndarray, view: View, depth: DepthMap
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where a view has points [P, 3] along its own rays, and whether it agrees [P]."""
-    matrix = view.camera.world2cam.astype(np.float64)
-    points = xyz @ matrix[:3, :3].T + matrix[:3, 3]
-    z = np.maximum(points[:, 2], 1e-6)
-    pixels = points @ view.camera.K.astype(np.float64).T / z[:, None]
-    column, row = np.floor(pixels[:, 0] / GRID), np.floor(pixels[:, 1] / GRID)
+    column, row, z = project(xyz, view.camera)
     height, width = depth.depth.shape
-    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    i = np.where(inside, row, 0).astype(int)
-    j = np.where(inside, column, 0).astype(int)
+    inside = (z > 0) & (column >= 0) & (row >= 0)
+    inside &= (column < width * GRID) & (row < height * GRID)
+    i = np.where(inside, row // GRID, 0).astype(int)
+    j = np.where(inside, column // GRID, 0).astype(int)
     there = depth.depth[i, j]
     agrees = inside & (depth.cost[i, j] < _MOST_COST)
     agrees &= (np.abs(there - z) < _TOLERANCE) & (there > 0)
-    moved = points * (there / z)[:, None]
-    return (moved - matrix[:3, 3]) @ matrix[:3, :3], agrees
+    matrix = view.camera.world2cam.astype(np.float64)
+    centre = -matrix[:3, 3] @ matrix[:3, :3]
+    along = np.where(agrees, there / np.where(agrees, z, 1), 1)
+    return centre + along[:, None] * (xyz - centre), agrees
 
 
 def _spread(xyz: np.ndarray, num_points: int) -> np.ndarray:

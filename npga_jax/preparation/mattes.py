@@ -14,7 +14,12 @@ import numpy as np
 import scipy.ndimage
 
 from npga_jax.data import LINEAR_LEVELS
-from npga_jax.preparation.background import Background, fit_background
+from npga_jax.preparation.background import (
+    Background,
+    box_mean,
+    fit_background,
+    sensor_noise,
+)
 
 ndimage: Any = scipy.ndimage  # Types of what it returns are not known.
 
@@ -106,7 +111,7 @@ def _share(frame: np.ndarray, found: Background, scale: float) -> np.ndarray:
             around[band],
         )
         if i < _PASSES - 1:
-            inside = (depth > _RIM) & (_box_mean(share, 3) > _SURE)
+            inside = (depth > _RIM) & (box_mean(share, 3) > _SURE)
             sure = ndimage.binary_opening(inside) | core
     share[(found.deviation < _IN_PLATE) & ~sure] = 0
     return share
@@ -132,7 +137,7 @@ def _mean_share(
       to_person: [B, 2] how far the person's is.
       around: [B] share of the person in the surroundings.
     """
-    noise = luma / 4000 + 0.0015**2 + (_CODING * (luma + 0.02)) ** 2
+    noise = sensor_noise(luma) + (_CODING * (luma + 0.02)) ** 2
     mixed = (1 - _WHOLE) / (len(_LEVELS) - 2) * np.minimum(4 * around * (1 - around), 1)
     scores = np.empty((len(_LEVELS), len(luma)), np.float32)
     for score, level in zip(scores, _LEVELS, strict=True):
@@ -150,8 +155,8 @@ def _surroundings(
     chroma: np.ndarray, to_person: np.ndarray, depth: np.ndarray
 ) -> np.ndarray:
     """[H, W] share of the person around every pixel, by colour and by depth."""
-    along = _box_mean((chroma * to_person).sum(-1), _COLOR_WINDOW)
-    length = _box_mean((to_person**2).sum(-1), _COLOR_WINDOW)
+    along = box_mean((chroma * to_person).sum(-1), _COLOR_WINDOW)
+    length = box_mean((to_person**2).sum(-1), _COLOR_WINDOW)
     by_color = np.clip(along / np.maximum(length, 1e-7), 0, 1)
     by_depth = np.clip(0.5 + depth / _DEPTH, 0, 1)
     trust = length / (length + _CHROMA_NOISE**2)
@@ -165,10 +170,10 @@ def _person_nearby(
     step = 2
     size = max(1, round(_NEIGHBOURHOOD * scale / step))
     weight = sure[::step, ::step].astype(np.float32)
-    total = _box_mean(weight, size) + 1e-6
+    total = box_mean(weight, size) + 1e-6
 
     def mean(values: np.ndarray) -> np.ndarray:
-        return _box_mean(values[::step, ::step] * weight, size) / total
+        return box_mean(values[::step, ::step] * weight, size) / total
 
     channels = [mean(frame[..., c]) for c in range(3)]
     first, second = mean(luma), mean(luma**2)
@@ -197,10 +202,6 @@ def _depth(person: np.ndarray, scale: float) -> np.ndarray:
 def _chroma(color: np.ndarray, luma: np.ndarray) -> np.ndarray:
     """[H, W, 2] red and blue beside the luma."""
     return np.stack([color[..., 0] - luma, color[..., 2] - luma], axis=-1)
-
-
-def _box_mean(values: np.ndarray, size: int) -> np.ndarray:
-    return ndimage.uniform_filter(values, size, mode="nearest")
 
 
 def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:

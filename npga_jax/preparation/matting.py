@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from npga_jax.core import InputError, Progress, write_json
 from npga_jax.data import decode, resize
 from npga_jax.io import write_png, write_video
 from npga_jax.preparation.mattes import Matte, estimate_matte
-from npga_jax.preparation.raw import ALPHA_MAPS, RawCapture, read_plate
+from npga_jax.preparation.raw import ALPHA_MAPS, RawCapture, check_plates, read_plate
 
 RECORDS = Path("preparation") / "mattes"
 """Folder of what was found in each video, below the prepared capture."""
@@ -62,26 +63,33 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
       raw: what was handed out.
       output: folder of the prepared subject.
       width: of the mattes, at most; pixels.
+
+    Raises:
+      InputError: a camera that needs a plate has none.
     """
     wide = min(width, raw.video_size[0]) // 2 * 2
     high = 2 * round(raw.video_size[1] * wide / raw.video_size[0] / 2)
     tasks = []
-    for sequence in raw.sequences:
-        for camera in raw.cameras:
-            name = f"cam_{camera}"
-            task = MatteTask(
+    for sequence, camera in itertools.product(raw.sequences, raw.cameras):
+        name = f"cam_{camera}"
+        matte = output / "sequences" / sequence / ALPHA_MAPS / f"{name}.mp4"
+        record = output / RECORDS / sequence / f"{name}.json"
+        if matte.exists() and not record.exists():
+            continue
+        check_plates(raw, camera)
+        tasks.append(
+            MatteTask(
                 sequence=sequence,
                 camera=camera,
                 source=raw.videos[sequence, camera],
-                plate=raw.plates.get(camera, Path()),
-                output=output / "sequences" / sequence / ALPHA_MAPS / f"{name}.mp4",
-                record=output / RECORDS / sequence / f"{name}.json",
+                plate=raw.plates[camera],
+                output=matte,
+                record=record,
                 size=(wide, high),
                 stride=raw.stride,
                 fps=raw.fps,
             )
-            if not task.output.exists() or task.record.exists():
-                tasks.append(task)
+        )
     return tasks
 
 

@@ -148,6 +148,14 @@ def _random(state):
 
 
 @_compiled
+def _ray(camera, x, y):
+    """Direction at a pixel's centre, of depth one, and its length."""
+    fx, fy, cx, cy = camera
+    rx, ry = (x + 0.5 - cx) * fx, (y + 0.5 - cy) * fy
+    return rx, ry, sqrt(rx * rx + ry * ry + 1)
+
+
+@_compiled
 def _match(
     images, view, others, camera, to_other, near, far,
     depth, normal, cost, grid, sweeps, seed,
@@ -156,7 +164,6 @@ def _match(
     patch = np.empty((2 * _HALF + 1) ** 2, np.float32)
     state = np.empty(1, np.uint64)
     state[0] = np.uint64(seed * 7919 + 1)
-    fx, fy, cx, cy = camera
     first = grid // 2
     for row in range(height):
         for column in range(width):
@@ -164,8 +171,7 @@ def _match(
             if high <= low:
                 continue
             x, y = column * grid + first, row * grid + first
-            rx, ry = (x + 0.5 - cx) * fx, (y + 0.5 - cy) * fy
-            length = sqrt(rx * rx + ry * ry + 1)
+            rx, ry, length = _ray(camera, x, y)
             a = -rx / length + 1.2 * (_random(state) - 0.5)
             b = -ry / length + 1.2 * (_random(state) - 0.5)
             c = -1 / length
@@ -190,8 +196,7 @@ def _match(
                 if high <= low:
                     continue
                 x, y = column * grid + first, row * grid + first
-                rx, ry = (x + 0.5 - cx) * fx, (y + 0.5 - cy) * fy
-                length = sqrt(rx * rx + ry * ry + 1)
+                rx, ry, length = _ray(camera, x, y)
                 best = cost[row, column]
                 for trial in range(4):
                     if trial < 2:  # The planes of two neighbours.
@@ -202,8 +207,7 @@ def _match(
                         if depth[r, q] <= 0:
                             continue
                         a, b, c = normal[r, q, 0], normal[r, q, 1], normal[r, q, 2]
-                        qx = (q * grid + first + 0.5 - cx) * fx
-                        qy = (r * grid + first + 0.5 - cy) * fy
+                        qx, qy, _ = _ray(camera, q * grid + first, r * grid + first)
                         d = depth[r, q] * (a * qx + b * qy + c)
                         d /= a * rx + b * ry + c
                     else:  # Its own, varied: coarsely, then finely.

@@ -66,14 +66,14 @@ def find_raw(root: Path, subject: str, cfg: CaptureConfig) -> RawCapture:
     )
 
 
-def check_plates(raw: RawCapture) -> None:
-    """Refuses a capture whose cameras do not all have a plate.
+def check_plates(raw: RawCapture, camera: str) -> None:
+    """Refuses a camera that has no plate, and names all that have none.
 
     Raises:
-      InputError: some or all plates are missing.
+      InputError: it has none.
     """
     lacking = [c for c in raw.cameras if c not in raw.plates]
-    if not lacking:
+    if camera not in lacking:
         return
     place = raw.folder / PLATES
     if len(lacking) == len(raw.cameras):

@@ -2,12 +2,15 @@
 
 import concurrent.futures
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.ndimage
 
 from npga_jax.data import Camera
 from npga_jax.preparation.patch_match import DepthMap, match_view
+
+ndimage: Any = scipy.ndimage  # Types of what it returns are not known.
 
 GRID = 2
 """Pixels of the images from one depth to the next."""
@@ -97,10 +100,10 @@ def _hull(views: Sequence[View], middle: np.ndarray) -> tuple[np.ndarray, float]
     steps = (np.arange(_VOXELS) + 0.5) * size - _HALF_BOX
     points = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3) + middle
     for view in views:
-        column, row, _ = _project(points, view.camera)
+        column, row, _ = project(points, view.camera)
         height, width = view.matte.shape
         seen = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-        inside = _grown(view.matte > 128, 3)
+        inside = ndimage.maximum_filter(view.matte, 7) > 128
         out = seen.copy()
         out[seen] = ~inside[row[seen].astype(int), column[seen].astype(int)]
         points = points[~out]
@@ -112,7 +115,7 @@ def _ranges(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest depth [h, w] float32 at the grid points of a view."""
     height, width = view.matte.shape
-    column, row, z = _project(hull, view.camera)
+    column, row, z = project(hull, view.camera)
     high, wide = -(-height // _BLOCK), -(-width // _BLOCK)
     i, j = (row // _BLOCK).astype(int), (column // _BLOCK).astype(int)
     seen = (i >= 0) & (j >= 0) & (i < high) & (j < wide)
@@ -120,7 +123,8 @@ def _ranges(
     far = np.zeros((high, wide), np.float32)
     np.minimum.at(near, (i[seen], j[seen]), z[seen])
     np.maximum.at(far, (i[seen], j[seen]), z[seen])
-    near, far = _around(near, np.min) - voxel, _around(far, np.max) + voxel
+    near = ndimage.minimum_filter(near, 3) - voxel
+    far = ndimage.maximum_filter(far, 3) + voxel
     far = np.minimum(far, near + _DEEPEST)
     rows = np.arange(GRID // 2, height, GRID)
     columns = np.arange(GRID // 2, width, GRID)
@@ -129,26 +133,12 @@ def _ranges(
     return near[at], np.where(is_person, far[at], 0).astype(np.float32)
 
 
-def _project(
+def project(
     points: np.ndarray, camera: Camera
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Column, row and depth of points [P, 3]."""
+    """Column, row (whole numbers) and depth of points [P, 3] in the world."""
     matrix = camera.world2cam.astype(np.float64)
     seen = points @ matrix[:3, :3].T + matrix[:3, 3]
     pixels = seen @ camera.K.astype(np.float64).T
     z = np.maximum(seen[:, 2], 1e-6)
     return np.floor(pixels[:, 0] / z), np.floor(pixels[:, 1] / z), seen[:, 2]
-
-
-def _around(values: np.ndarray, of) -> np.ndarray:
-    """The least or largest of each value and its eight neighbours."""
-    padded = np.pad(values, 1, mode="edge")
-    return of(
-        np.lib.stride_tricks.sliding_window_view(padded, (3, 3)), axis=(2, 3)
-    ).astype(np.float32)
-
-
-def _grown(mask: np.ndarray, by: int) -> np.ndarray:
-    for _ in range(by):
-        mask = _around(mask.astype(np.float32), np.max) > 0
-    return mask
