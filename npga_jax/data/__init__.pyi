@@ -21,6 +21,7 @@ from .loader import load_batch as load_batch
 from .loader import plan_step as plan_step
 from .loader import prefetch as prefetch
 from .location import locate_subject as locate_subject
+from .location import prepared_folder as prepared_folder
 from .nersemble import NersembleCapture as NersembleCapture
 from .nersemble import capture_from_survey as capture_from_survey
 from .nersemble import decode_all as decode_all

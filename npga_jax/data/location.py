@@ -1,10 +1,11 @@
 """Finds a subject's data, or says what to do about it."""
 
+import hashlib
 import importlib.resources
 import os
 from pathlib import Path
 
-from npga_jax.core import InputError
+from npga_jax.core import InputError, cache_root
 
 DEMO = "demo"
 _DEMO_SUBJECT = "001"
@@ -15,8 +16,9 @@ Expected below the data root (the NeRSemble v2 layout):
   SUBJECT/calibration/camera_params.json
   SUBJECT/calibration/color_calibration.json                   optional
   SUBJECT/sequences/SEQ/images/cam_SERIAL.mp4
+  SUBJECT/sequences/BACKGROUND/image_SERIAL.jpg                clean plates, or instead:
   SUBJECT/sequences/SEQ/alpha_maps/cam_SERIAL.mp4              your matting
-  SUBJECT/sequences/SEQ/pointclouds/frame_00000.pcd, ...       for Gaussians, tracking
+  SUBJECT/sequences/SEQ/pointclouds/frame_00000.pcd, ...       optional: your stereo's
   SUBJECT/sequences/SEQ/tracking/NAME.npz                      optional: your tracker's
   SUBJECT/sequences/SEQ/segmentation/cam_SERIAL.npz            optional
 NeRSemble is given out by its authors at TU Munich on request: fill in their access
@@ -61,6 +63,23 @@ def locate_subject(subject: str, data_root: Path | None) -> tuple[Path, str]:
         f"subject '{subject}': no folder {root / subject}. {_hint(root, subject)}"
         f"\n{_EXPECTED}"
     )
+
+
+def prepared_folder(folder: Path, cache_dir: Path | None = None) -> Path:
+    """Where mattes, clouds and label maps lie that are not in the capture itself.
+
+    Files of the capture come before those that were made.
+
+    Args:
+      folder: The subject's folder; two copies do not share files.
+      cache_dir: The user's choice; None for $NPGA_CACHE, else ~/.cache/npga_jax.
+
+    Returns:
+      The folder that holds sequences/SEQ/..., as the capture does. It need not exist.
+    """
+    folder = folder.resolve()
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    return cache_root(cache_dir) / "prepared" / f"{folder.name}-{digest}"
 
 
 def _hint(root: Path, subject: str) -> str:

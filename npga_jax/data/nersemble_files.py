@@ -41,21 +41,51 @@ class Findings:
             return None
 
 
-def find_sources(folder: Path, sequence: str, kind: video.Kind) -> dict[str, Path]:
-    """Lists the files of a kind by camera; the suffix may be in capitals."""
+def find_sources(
+    folder: Path, sequence: str, kind: video.Kind, prepared: Path | None = None
+) -> dict[str, Path]:
+    """Lists the files of a kind by camera; the suffix may be in capitals.
+
+    Args:
+      folder: The subject's.
+      sequence: Its name.
+      kind: Of file.
+      prepared: Folder of what was made of the capture (`prepared_folder`): its files
+        are taken where the capture has none.
+    """
     where, suffix = FILES[kind]
     name = re.compile(rf"cam_(.+){re.escape(suffix)}", re.IGNORECASE)
     found: dict[str, Path] = {}
-    for path in _list_files(folder / "sequences" / sequence / where):
-        if match := name.fullmatch(path.name):
-            found.setdefault(match[1], path)
+    for place in (folder, prepared) if prepared else (folder,):
+        for path in _list_files(place / "sequences" / sequence / where):
+            if match := name.fullmatch(path.name):
+                found.setdefault(match[1], path)
     return found
 
 
 def find_clouds(
+    folder: Path,
+    sequences: tuple[str, ...],
+    findings: Findings,
+    prepared: Path | None = None,
+) -> dict[tuple[str, int], Path]:
+    """Lists the point clouds by sequence and frame, with or without leading zeros.
+
+    Args:
+      folder: The subject's.
+      sequences: Their names.
+      findings: Gets notes and problems.
+      prepared: See `find_sources`.
+    """
+    clouds = _clouds_in(folder, sequences, findings)
+    if prepared:
+        clouds = _clouds_in(prepared, sequences, findings) | clouds
+    return clouds
+
+
+def _clouds_in(
     folder: Path, sequences: tuple[str, ...], findings: Findings
 ) -> dict[tuple[str, int], Path]:
-    """Lists the point clouds by sequence and frame, with or without leading zeros."""
     clouds: dict[tuple[str, int], Path] = {}
     for sequence in sequences:
         others = []

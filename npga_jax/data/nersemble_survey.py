@@ -20,6 +20,7 @@ from npga_jax.data.calibration import (
 )
 from npga_jax.data.capture import Camera, Timestep
 from npga_jax.data.driving import DrivingFile
+from npga_jax.data.location import prepared_folder
 from npga_jax.data.nersemble_codes import (
     choose_code_files,
     find_code_files,
@@ -131,7 +132,8 @@ def survey_nersemble(
         )
         if camera:
             survey.views[camera_id] = camera
-    survey.clouds = find_clouds(survey.folder, survey.sequences, survey)
+    prepared = prepared_folder(survey.folder, cfg.cache_dir)
+    survey.clouds = find_clouds(survey.folder, survey.sequences, survey, prepared)
     _list_entries(survey, cfg)
     _measure_entries(survey)
     _find_timesteps(survey)
@@ -186,12 +188,13 @@ def _list_entries(survey: Survey, cfg: CaptureConfig) -> None:
     cache = video_cache.cache_folder(
         cfg.cache_dir, survey.subject, survey.folder, survey.size[0], survey.stride
     )
+    prepared = prepared_folder(survey.folder, cfg.cache_dir)
     for kind in FILES:
         if kind == "alpha" and not cfg.mattes:
             continue
         lacking: dict[str, list[str]] = {}
         for sequence in survey.sequences:
-            sources = find_sources(survey.folder, sequence, kind)
+            sources = find_sources(survey.folder, sequence, kind, prepared)
             lacking[sequence] = [c for c in survey.cameras if c not in sources]
             for camera in [c for c in survey.cameras if c in sources]:
                 survey.entries[sequence, camera, kind] = video_cache.Entry(
