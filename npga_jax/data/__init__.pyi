@@ -33,6 +33,7 @@ from .nersemble_survey import Survey as Survey
 from .nersemble_survey import survey_nersemble as survey_nersemble
 from .opening import open_capture as open_capture
 from .pcd import write_pcd as write_pcd
+from .point_labels import visible_points as visible_points
 from .point_labels import vote_labels as vote_labels
 from .segmentation import FACE as FACE
 from .segmentation import INNER_MOUTH as INNER_MOUTH

@@ -4,6 +4,7 @@ from .mesh_files import write_mesh as write_mesh
 from .mesh_picture import error_colors as error_colors
 from .mesh_picture import portrait_camera as portrait_camera
 from .mesh_picture import render_mesh as render_mesh
+from .mesh_picture import visible_faces as visible_faces
 from .pictures import write_png as write_png
 from .splat_ply import write_ply as write_ply
 from .video import write_video as write_video

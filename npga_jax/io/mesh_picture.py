@@ -60,25 +60,11 @@ def render_mesh(
     Returns:
       Picture. Normals and colours are interpolated in perspective.
     """
-    vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces)
-    if not np.isfinite(vertices).all():
-        raise ValueError("some vertices are not finite.")
-    in_camera = vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
-    depth = np.full(width * height, np.inf, np.float32)
-    face_of = np.full(width * height, -1, np.int64)
-    weights = np.zeros((width * height, 3), np.float32)
-    faces = faces[(in_camera[faces, 2] > _NEAR).all(1)]
-    for hit in _fragments(in_camera, faces, K, width, height):
-        is_nearer = hit.depth < depth[hit.pixel]
-        # Of several fragments of one pixel the last that is written stays.
-        order = np.flatnonzero(is_nearer)
-        order = order[np.argsort(-hit.depth[order], kind="stable")]
-        pixel = hit.pixel[order]
-        depth[pixel] = hit.depth[order]
-        face_of[pixel] = hit.face[order]
-        weights[pixel] = hit.weights[order]
-    mask = face_of >= 0
-    corners, weights = faces[face_of[mask]], weights[mask]
+    faces = np.asarray(faces)
+    in_camera = _in_camera(vertices, viewmat)
+    seen = _nearest_faces(in_camera, faces, K, width, height)
+    depth, mask = seen.depth, seen.face >= 0
+    corners, weights = faces[seen.face[mask]], seen.weights[mask]
 
     def interpolate(per_vertex: np.ndarray) -> np.ndarray:
         return np.einsum("pk,pkc->pc", weights, per_vertex[corners])
@@ -100,6 +86,26 @@ def render_mesh(
     depth[~mask] = 0
     shape = (height, width)
     return Picture(rgb.reshape(*shape, 3), depth.reshape(shape), mask.reshape(shape))
+
+
+def visible_faces(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    *,
+    viewmat: np.ndarray,
+    K: np.ndarray,
+    width: int,
+    height: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which triangle each pixel shows; arguments as of `render_mesh`.
+
+    Returns:
+      [H, W] int64 row of `faces`, -1 where there is no mesh; [H, W] float32 camera z,
+      infinite there.
+    """
+    in_camera = _in_camera(vertices, viewmat)
+    seen = _nearest_faces(in_camera, np.asarray(faces), K, width, height)
+    return seen.face.reshape(height, width), seen.depth.reshape(height, width)
 
 
 def portrait_camera(
@@ -154,6 +160,40 @@ class _Fragments(NamedTuple):
     face: np.ndarray  # [M]
     depth: np.ndarray  # [M] camera z, float32
     weights: np.ndarray  # [M, 3] of the corners, in perspective; float32
+
+
+class _Nearest(NamedTuple):
+    """What is in front at each pixel."""
+
+    face: np.ndarray  # [N] row of the faces, -1 for none
+    depth: np.ndarray  # [N] float32, infinite for none
+    weights: np.ndarray  # [N, 3] float32 of the corners, in perspective
+
+
+def _in_camera(vertices: np.ndarray, viewmat: np.ndarray) -> np.ndarray:
+    vertices = np.asarray(vertices, np.float64)
+    if not np.isfinite(vertices).all():
+        raise ValueError("some vertices are not finite.")
+    return vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
+
+
+def _nearest_faces(
+    in_camera: np.ndarray, faces: np.ndarray, K: np.ndarray, width: int, height: int
+) -> _Nearest:
+    depth = np.full(width * height, np.inf, np.float32)
+    face_of = np.full(width * height, -1, np.int64)
+    weights = np.zeros((width * height, 3), np.float32)
+    before = np.flatnonzero((in_camera[faces, 2] > _NEAR).all(1))
+    for hit in _fragments(in_camera, faces[before], K, width, height):
+        is_nearer = hit.depth < depth[hit.pixel]
+        # Of several fragments of one pixel the last that is written stays.
+        order = np.flatnonzero(is_nearer)
+        order = order[np.argsort(-hit.depth[order], kind="stable")]
+        pixel = hit.pixel[order]
+        depth[pixel] = hit.depth[order]
+        face_of[pixel] = before[hit.face[order]]
+        weights[pixel] = hit.weights[order]
+    return _Nearest(face_of, depth, weights)
 
 
 def _brightness(normal: np.ndarray) -> np.ndarray:

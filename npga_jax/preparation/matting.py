@@ -3,23 +3,26 @@
 import concurrent.futures
 import dataclasses
 import itertools
-import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from npga_jax.core import InputError, Progress, write_json
+from npga_jax.core import Progress
 from npga_jax.data import decode, resize
-from npga_jax.io import write_png, write_video
+from npga_jax.io import write_video
 from npga_jax.preparation.mattes import Matte, estimate_matte
 from npga_jax.preparation.raw import ALPHA_MAPS, RawCapture, check_plates, read_plate
-
-RECORDS = Path("preparation") / "mattes"
-"""Folder of what was found in each video, below the prepared capture."""
+from npga_jax.preparation.records import (
+    draw_sheet,
+    read_record,
+    record_path,
+    shrink,
+    stamps,
+    write_record,
+)
 
 _VERSION = 1
 """Of the method; mattes of another are made again."""
@@ -28,7 +31,6 @@ _LEAST_EXPLAINED = 0.25
 _FARTHEST_EXPOSURE = 0.15
 _JUMP = 0.25
 """Of the person's area against the video's median."""
-_TILE_WIDTH = 160
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
     for sequence, camera in itertools.product(raw.sequences, raw.cameras):
         name = f"cam_{camera}"
         matte = output / "sequences" / sequence / ALPHA_MAPS / f"{name}.mp4"
-        record = output / RECORDS / sequence / f"{name}.json"
+        record = record_path(output, "mattes", sequence, camera)
         if matte.exists() and not record.exists():
             continue
         check_plates(raw, camera)
@@ -174,20 +176,17 @@ def matte_video(task: MatteTask) -> list[FrameCheck]:
         )
         for i, m in enumerate(mattes)
     ]
-    write_png(task.record.with_suffix(".png"), tiles[len(tiles) // 2])
-    made_of, frames_found = _made_of(task), [c._asdict() for c in checks]
-    write_json(task.record, {"made_of": made_of, "frames": frames_found})
+    found = [c._asdict() for c in checks]
+    write_record(task.record, _made_of(task), found, tiles[len(tiles) // 2])
     return checks
 
 
 def checks_of(task: MatteTask) -> list[FrameCheck] | None:
     """What an earlier run found in a video; None if it is to be made (again)."""
+    found = read_record(task.record, _made_of(task), task.output)
     try:
-        record = json.loads(task.record.read_text())
-        if record["made_of"] != _made_of(task) or not task.output.exists():
-            return None
-        return [FrameCheck(**frame) for frame in record["frames"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return None if found is None else [FrameCheck(**frame) for frame in found]
+    except TypeError:
         return None
 
 
@@ -217,48 +216,25 @@ def wrong_frames(checks: Sequence[FrameCheck]) -> dict[int, str]:
 
 def draw_mattes(tasks: Sequence[MatteTask], path: Path) -> None:
     """Writes the middle frames of all videos over a checker: a row per sequence."""
-    rows: dict[str, list[np.ndarray]] = {}
+    rows: dict[str, list[Path]] = {}
     for task in tasks:
-        try:
-            with Image.open(task.record.with_suffix(".png")) as tile:
-                rows.setdefault(task.sequence, []).append(np.asarray(tile))
-        except OSError:
-            continue
-    if not rows:
-        return
-    lines = [np.concatenate(row, axis=1) for row in rows.values()]
-    widest = max(line.shape[1] for line in lines)
-    write_png(
-        path,
-        np.concatenate(
-            [np.pad(x, ((0, 0), (0, widest - x.shape[1]), (0, 0))) for x in lines]
-        ),
-    )
+        rows.setdefault(task.sequence, []).append(task.record)
+    draw_sheet(rows, path)
 
 
 def _made_of(task: MatteTask) -> dict[str, Any]:
     """What decides how a video of mattes looks."""
-    stamps = {}
-    for name, path in (("source", task.source), ("plate", task.plate)):
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}).") from error
-        stamps[name] = [stat.st_size, stat.st_mtime_ns]
     return {
         "version": _VERSION,
         "size": list(task.size),
         "stride": task.stride,
-        **stamps,
+        **stamps({"source": task.source, "plate": task.plate}),
     }
 
 
 def _over_checker(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """The person before a checker board, small: [h, _TILE_WIDTH, 3] uint8."""
-    height = round(image.shape[0] * _TILE_WIDTH / image.shape[1])
-    size = (_TILE_WIDTH, height)
-    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
-    matte = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BOX))
+    small, matte = shrink(image), shrink(alpha)
     rows, columns = np.indices(small.shape[:2]) // 8
     board = np.where((rows + columns) % 2, 225, 90)[..., None]
     share = matte[..., None] / 255

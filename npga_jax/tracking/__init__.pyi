@@ -13,3 +13,8 @@ from .schedule import fit_scan as fit_scan
 from .solver import Observations as Observations
 from .solver import PriorWeights as PriorWeights
 from .solver import Unknowns as Unknowns
+from .template import HeadTemplate as HeadTemplate
+from .template import fill_openings as fill_openings
+from .template import fit_template as fit_template
+from .template import packaged_template as packaged_template
+from .template import pose_template as pose_template

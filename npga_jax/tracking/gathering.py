@@ -14,8 +14,9 @@ from npga_jax.tracking.alignment import (
     facing_cameras,
     similarity_from_matrix,
 )
-from npga_jax.tracking.clouds import SkinPoints, drawn, skin_points
+from npga_jax.tracking.clouds import FaceRegion, SkinPoints, drawn, skin_points
 from npga_jax.tracking.options import TrackingOptions
+from npga_jax.tracking.template import packaged_template
 
 _MEAN_HEAD_RESOLUTION = 96
 _FEWEST_POINTS = 200
@@ -68,6 +69,7 @@ def gather_frames(
         model, codes, posed=False, resolution=_MEAN_HEAD_RESOLUTION, with_color=False
     ).vertices.astype(np.float64)
     poses = _FirstPoses(capture, head)
+    region = FaceRegion(packaged_template())
     frames, without = [], []
     for timestep in capture.timesteps:
         if timestep.sequence not in sequences:
@@ -77,8 +79,14 @@ def gather_frames(
             without.append(timestep)
             continue
         points = drawn(skin, options.points, rng)
-        judged = drawn(skin, _MOST_JUDGED, judging_rng).xyz
         pose = poses.find(timestep, points.xyz)
+        if not skin.is_labelled:
+            skin = region.of(skin, pose)
+            if len(skin.xyz) < _FEWEST_POINTS:
+                without.append(timestep)
+                continue
+            points = drawn(skin, options.points, rng)
+        judged = drawn(skin, _MOST_JUDGED, judging_rng).xyz
         frames.append(Frame(timestep, points, judged, len(skin.xyz), pose))
     if not frames:
         raise InputError(

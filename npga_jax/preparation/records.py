@@ -1,0 +1,94 @@
+"""What made files rest on: a record and a small picture beside each."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from npga_jax.core import InputError, write_json
+from npga_jax.io import write_png
+
+FOLDER = Path("preparation")
+"""Below the prepared capture."""
+TILE_WIDTH = 160
+
+
+def record_path(output: Path, kind: str, sequence: str, camera: str) -> Path:
+    """The record of one camera's file in one sequence; its picture ends in .png."""
+    return output / FOLDER / kind / sequence / f"cam_{camera}.json"
+
+
+def stamps(paths: Mapping[str, Path]) -> dict[str, Any]:
+    """Size and time of change of files, which tell whether they are the same.
+
+    Raises:
+      InputError: one cannot be read.
+    """
+    found = {}
+    for name, path in paths.items():
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}).") from error
+        found[name] = [stat.st_size, stat.st_mtime_ns]
+    return found
+
+
+def read_record(
+    record: Path, made_of: Mapping[str, Any], made: Path
+) -> list[dict[str, Any]] | None:
+    """What was found when a file was made; None if it is to be made (again).
+
+    Args:
+      record: of `record_path`.
+      made_of: what decides how the file looks.
+      made: the file.
+    """
+    try:
+        stored = json.loads(record.read_text())
+        if stored["made_of"] != made_of or not made.exists():
+            return None
+        return list(stored["frames"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_record(
+    record: Path,
+    made_of: Mapping[str, Any],
+    frames: Sequence[Mapping[str, Any]],
+    picture: np.ndarray,
+) -> None:
+    """Writes a record, once the file is whole, and its picture [h, w, 3] uint8."""
+    write_png(record.with_suffix(".png"), picture)
+    write_json(record, {"made_of": made_of, "frames": list(frames)})
+
+
+def shrink(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, 3] or [H, W] uint8 at the width of pictures."""
+    height = round(image.shape[0] * TILE_WIDTH / image.shape[1])
+    picture = Image.fromarray(image)
+    return np.asarray(picture.resize((TILE_WIDTH, height), Image.Resampling.BOX))
+
+
+def draw_sheet(rows: Mapping[str, Iterable[Path]], path: Path) -> None:
+    """Writes the pictures beside some records to one: a row per sequence."""
+    lines = []
+    for records in rows.values():
+        tiles = []
+        for record in records:
+            try:
+                with Image.open(record.with_suffix(".png")) as tile:
+                    tiles.append(np.asarray(tile))
+            except OSError:
+                continue
+        if tiles:
+            lines.append(np.concatenate(tiles, axis=1))
+    if not lines:
+        return
+    widest = max(line.shape[1] for line in lines)
+    padded = [np.pad(x, ((0, 0), (0, widest - x.shape[1]), (0, 0))) for x in lines]
+    write_png(path, np.concatenate(padded))
