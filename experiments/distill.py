@@ -54,7 +54,9 @@ def main(cfg: DistillConfig) -> None:
 
     capture = open_capture(cfg.subject, cfg.data_root, cfg.capture, decode=False)
     split = holdout_split(
-        capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
+        capture,
+        capture.settings.held_out_sequence,
+        capture.settings.held_out_camera,
     )
     held_out = expression_codes(capture, split.self_reenactment)
     began = time.perf_counter()
