@@ -16,6 +16,7 @@ from .driving import TRACKED as TRACKED
 from .driving import DrivingFile as DrivingFile
 from .driving import list_driving_files as list_driving_files
 from .driving import load_driving as load_driving
+from .layouts import layout_of as layout_of
 from .loader import frame_weights as frame_weights
 from .loader import load_batch as load_batch
 from .loader import plan_step as plan_step

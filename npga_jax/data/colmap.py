@@ -206,5 +206,7 @@ def _binary_pictures(path: Path) -> list[_Picture]:
         name = data[at + 64 : end].decode("utf-8")
         (num_points,) = struct.unpack_from("<Q", data, end + 1)
         at = end + 9 + 24 * num_points
+        if at > len(data):
+            raise ValueError(f"it ends after {len(data)} bytes")
         found.append(_Picture(name, camera, _pose(numbers[:4], numbers[4:])))
     return found

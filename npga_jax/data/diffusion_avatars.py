@@ -120,6 +120,8 @@ def _read_rig(folder: Path) -> tuple[Rig, tuple[int, int]]:
     params = read_json(result, "DiffusionAvatars' calibration").get("params_result")
     settings = read_json(config, "DiffusionAvatars' calibration settings")
     try:
+        if not isinstance(params, dict):
+            raise TypeError("'params_result' is no object")
         refuse_distortion(result, params)
         serials = [str(s) for s in settings["serials"]]
         size = int(settings["image_size"]["w"]), int(settings["image_size"]["h"])
@@ -161,14 +163,14 @@ def _find_views(
             images[match[1]] = path
     mattes, labels = moment / "alpha_map", moment / "facer_segmentation_masks"
     mattes = mattes if mattes.is_dir() else None
-    labels = labels if labels.is_dir() else None
+    maps = {p.name: p for p in labels.iterdir()} if labels.is_dir() else {}
     return {
         camera: ImageView(
             images[camera],
             *lens,
             size,
             mattes and mattes / f"cam_{camera}.png",
-            labels and labels / f"segmentation_cam_{camera}.png",
+            maps.get(f"segmentation_cam_{camera}.png"),
             colors.get(camera),
         )
         for camera, lens in rig.items()

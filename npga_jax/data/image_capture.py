@@ -16,6 +16,7 @@ from npga_jax.data.capture import Camera, Capture, Driving, PointCloud, Timestep
 from npga_jax.data.decoding import Kind, probe, resize
 from npga_jax.data.driving import DrivingFile
 from npga_jax.data.image_set import ImageView, ViewKey
+from npga_jax.data.mattes import has_white_corners, is_on_white, take_off_white
 from npga_jax.data.pcd import read_pcd
 
 _MAX_PIXELS = 1 << 27
@@ -66,10 +67,16 @@ class ImageCapture(Capture):
                 "image again."
             )
         image = resize(image, "rgb", self.width, self.height)
-        if view.color is None:
+        if view.color is not None:
+            levels = (image / np.float32(255)) @ view.color[:, :3] + view.color[:, 3]
+            image = np.rint(255 * np.clip(levels, 0, 1)).astype(np.uint8)
+        # Colours beside an alpha channel are the person's own.
+        if view.matte in (None, view.path) or not has_white_corners(image):
             return image
-        levels = (image / np.float32(255)) @ view.color[:, :3] + view.color[:, 3]
-        return np.rint(255 * np.clip(levels, 0, 1)).astype(np.uint8)
+        matte = self.alpha(timestep, camera_id)
+        if matte is None or not is_on_white(image, matte):
+            return image
+        return take_off_white(image, matte)
 
     def alpha(self, timestep: Timestep, camera_id: str) -> np.ndarray | None:
         """[H, W] uint8, or None if mattes are not used."""

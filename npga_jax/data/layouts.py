@@ -73,6 +73,11 @@ def recognised(folder: Path) -> tuple[Layout, ...]:
     return tuple(layout for layout in get_args(Layout) if signs[layout](folder))
 
 
+def is_subject(folder: Path) -> bool:
+    """Whether a folder is a subject's itself, and not one around some."""
+    return any(x != "vhap" or _is_vhap(folder) for x in recognised(folder))
+
+
 def vhap_exports(folder: Path) -> tuple[Path, ...]:
     """The folder itself if VHAP has exported to it, else the exports in it."""
     if _is_vhap(folder):

@@ -57,6 +57,7 @@ def find_vhap(folder: Path, cfg: CaptureConfig) -> ImageSet:
     """
     exports, notes = _choose_exports(folder)
     frames = [f for export in exports for f in _read_export(export)]
+    frames.sort(key=lambda entry: entry[0].number_of("camera_index"))
     sequences = _name_sequences(folder, frames)
     tested = [sequences[i] for i, (_, role) in enumerate(frames) if role == "test"]
     views: dict[ViewKey, ImageView] = {}
