@@ -35,6 +35,7 @@ from .opening import open_located as open_located
 from .opening import sequence_names as sequence_names
 from .opening import sequences_to_track as sequences_to_track
 from .opening import tracking_output as tracking_output
+from .opening import widest as widest
 from .pcd import write_pcd as write_pcd
 from .point_labels import vote_labels as vote_labels
 from .segmentation import FACE as FACE

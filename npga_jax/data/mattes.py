@@ -62,9 +62,10 @@ def say_wrong_levels(levels: Sequence[MatteLevels], *, is_whole: bool) -> str:
 
 
 def has_white_corners(rgb: np.ndarray) -> bool:
-    """Whether the upper corners of an image [H, W, 3] uint8, where nobody is, are white.
+    """Whether the upper corners of an image, where nobody is, are white.
 
-    It tells at once that an image is not on white.
+    Args:
+      rgb: [H, W, 3] uint8. If not, it is not on white, whatever its matte.
     """
     high, wide = (max(1, n // 20) for n in rgb.shape[:2])
     return bool(min(rgb[:high, :wide].mean(), rgb[:high, -wide:].mean()) >= _WHITE)

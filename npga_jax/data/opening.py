@@ -4,19 +4,22 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from npga_jax.core import InputError
 from npga_jax.data.capture import Capture
 from npga_jax.data.code_files import find_code_files
 from npga_jax.data.colmap import find_colmap
+from npga_jax.data.decoding import probe
 from npga_jax.data.diffusion_avatars import find_diffusion_avatars
 from npga_jax.data.driving import TRACKED, tracked_folder
 from npga_jax.data.findings import Findings
+from npga_jax.data.image_capture import picture_header
 from npga_jax.data.image_opening import open_images, used_sequences
 from npga_jax.data.image_set import ImageSet
 from npga_jax.data.layouts import layout_of
 from npga_jax.data.location import locate_subject
 from npga_jax.data.nerfstudio import find_nerfstudio
 from npga_jax.data.nersemble import open_nersemble
-from npga_jax.data.nersemble_files import find_sequences
+from npga_jax.data.nersemble_files import find_sequences, find_sources
 from npga_jax.data.settings import CaptureConfig
 from npga_jax.data.vhap import find_vhap
 
@@ -103,6 +106,26 @@ def sequence_names(folder: Path, cfg: CaptureConfig) -> tuple[str, ...]:
       InputError: if the layout is not known, or its cameras cannot be read.
     """
     return _names(folder, cfg)[0]
+
+
+def widest(folder: Path, cfg: CaptureConfig) -> int:
+    """The width in pixels of a capture's images as they are: `cfg.width` may be that.
+
+    Args:
+      folder: The subject's.
+      cfg: What to use of it; its width does not count.
+
+    Raises:
+      InputError: there is no image, or it cannot be read.
+    """
+    layout = layout_of(folder, cfg)
+    if layout != "nersemble":
+        views = _READERS[layout](folder, cfg).views
+        return picture_header(next(iter(views.values())).path)[0][0]
+    for sequence in sequence_names(folder, cfg):
+        for path in find_sources(folder, sequence, "rgb").values():
+            return probe(path, "rgb").width
+    raise InputError(f"{folder} has no videos, images/cam_*.mp4 of a sequence.")
 
 
 def sequences_to_track(folder: Path, cfg: CaptureConfig) -> tuple[str, ...]:
