@@ -230,6 +230,11 @@ def plan_shots(cfg: ReenactConfig, opened: Any, codes: Any) -> list:
         poses = follow_motion(reference.world_from_head, codes.world_from_head)
     elif cfg.pose == "target":
         held_out = [v.timestep for v in opened.split.self_reenactment]
+        if not held_out:
+            raise InputError(
+                "--pose target takes the poses of the held-out sequence, and the "
+                "avatar's capture has none; give another --pose."
+            )
         order = there_and_back(len(held_out), len(expr))
         poses = [opened.capture.driving(held_out[i]).world_from_head for i in order]
     else:
