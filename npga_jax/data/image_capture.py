@@ -1,10 +1,11 @@
 """A capture whose views are image files, whatever the layout they lie in.
 
-Images are read and resized when they are asked for: a training step reads a few.
+Images are read and resized when they are asked for: a training step reads a few. As
+they take longer than a step on a GPU does, the first gigabyte of them is kept.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from npga_jax.data.pcd import read_pcd
 
 _MAX_PIXELS = 1 << 27
 """Of an image file: more than any camera has."""
+_MOST_KEPT = 1 << 30
+"""Bytes. What comes later is read each time: steps draw at random, so that to replace
+what is kept would gain nothing."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +40,7 @@ class ImageCapture(Capture):
     """Label maps that were made of this capture, by sequence and camera: a row for each
     frame of the layout, in order."""
     rows: Mapping[tuple[str, int], int]  # of those, by sequence and frame
+    kept: dict[tuple[Path, Kind], np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def driving_name(self) -> str:
@@ -56,8 +61,11 @@ class ImageCapture(Capture):
         )
 
     def rgb(self, timestep: Timestep, camera_id: str) -> np.ndarray:
-        """[H, W, 3] uint8."""
+        """[H, W, 3] uint8; it may not be written to."""
         view = self._view(timestep, camera_id)
+        return self._keep((view.path, "rgb"), lambda: self._read_rgb(view))
+
+    def _read_rgb(self, view: ImageView) -> np.ndarray:
         image = read_picture(view.path, "rgb")
         height, width = image.shape[:2]
         if not is_same_aspect((width, height), view.size):
@@ -71,9 +79,11 @@ class ImageCapture(Capture):
             levels = (image / np.float32(255)) @ view.color[:, :3] + view.color[:, 3]
             image = np.rint(255 * np.clip(levels, 0, 1)).astype(np.uint8)
         # Colours beside an alpha channel are the person's own.
-        if view.matte in (None, view.path) or not has_white_corners(image):
+        if view.matte is None or view.matte == view.path:
             return image
-        matte = self.alpha(timestep, camera_id)
+        if not has_white_corners(image):
+            return image
+        matte = self._read_alpha(view.matte) if self.has_mattes else None
         if matte is None or not is_on_white(image, matte):
             return image
         return take_off_white(image, matte)
@@ -83,7 +93,24 @@ class ImageCapture(Capture):
         matte = self._view(timestep, camera_id).matte
         if matte is None or not self.has_mattes:
             return None
-        return resize(read_picture(matte, "alpha"), "alpha", self.width, self.height)
+        return self._read_alpha(matte)
+
+    def _read_alpha(self, path: Path) -> np.ndarray:
+        def read() -> np.ndarray:
+            return resize(read_picture(path, "alpha"), "alpha", self.width, self.height)
+
+        return self._keep((path, "alpha"), read)
+
+    def _keep(
+        self, key: tuple[Path, Kind], read: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        found = self.kept.get(key)
+        if found is None:
+            found = read()
+            found.flags.writeable = False
+            if (len(self.kept) + 1) * 3 * self.width * self.height <= _MOST_KEPT:
+                self.kept[key] = found
+        return found
 
     def labels(self, timestep: Timestep, camera_id: str) -> np.ndarray | None:
         """[H, W] uint8 in facer numbering, or None without a map."""
