@@ -22,6 +22,7 @@ from npga_jax.data.opening import open_capture
 from npga_jax.data.settings import CaptureConfig
 from npga_jax.training.settings import PRESETS
 from tests.data import layouts
+from tests.synthetic_capture import write_pcd
 
 STEPS = int(os.environ.get("NPGA_LAYOUT_STEPS", "300"))
 IS_WHOLE = STEPS >= 1000
@@ -90,3 +91,30 @@ def test_every_layout_trains_alike(tmp_path):
     for split in ("self_reenactment", "novel_view"):
         values = [scores[split] for scores in found.values()]
         assert max(values) - min(values) < TOLERANCE, found
+
+
+def test_one_moment_trains_with_no_sequence_held_out(tiny_run, tmp_path):
+    source, cfg = tiny_run.capture, tiny_run.config
+    folder, cache = tmp_path / "studio", tmp_path / "cache"
+    layouts.write_moment(folder, source, source.timesteps[1])
+    place = prepared_folder(folder, cache) / "sequences/moment/pointclouds"
+    cloud = source.points(source.timesteps[1])
+    write_pcd(place / "frame_00000.pcd", cloud.xyz, cloud.rgb, cloud.normals)
+    capture = dataclasses.replace(
+        cfg.capture, width=16, driving="still", cache_dir=cache
+    )
+    cfg = dataclasses.replace(
+        cfg,
+        subject="studio",
+        data_root=tmp_path,
+        output=tmp_path / "run",
+        steps=2,
+        capture=capture,
+        forward=dataclasses.replace(cfg.forward, source="auto"),
+    )
+    run = npga_jax.train(cfg)
+    assert run.config.capture.held_out_sequence == ""
+    result = evaluate_run(run, lpips_vgg_images=0, videos=False)
+    assert result["novel_view"]["full"]["num_images"] == 1
+    assert result["self_reenactment"]["full"]["psnr"] is None
+    assert result["protocol"]["self_reenactment"] == "No sequence is held out."

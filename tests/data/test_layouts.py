@@ -467,3 +467,73 @@ def test_check_data_lists_every_layout(roots, cfg, tmp_path, name):
     result = run_script("experiments/check_data.py", *command)
     assert result.returncode == 0, result.stderr
     assert "cameras      3" in result.stdout and "no contact sheet" in result.stdout
+
+
+def test_alpha_channel_is_the_matte(roots, source, cfg, tmp_path):
+    folder = tmp_path / "studio"
+    shutil.copytree(roots["nerfstudio"], folder)
+    content = json.loads((folder / "transforms.json").read_text())
+    for frame in content["frames"]:
+        with (
+            Image.open(folder / frame["file_path"]) as image,
+            Image.open(folder / frame.pop("mask_path")) as mask,
+        ):
+            image.putalpha(mask)
+            image.save(folder / frame["file_path"])
+    (folder / "transforms.json").write_text(json.dumps(content))
+    capture = opened(folder, cfg)
+    (t,) = capture.timesteps
+    own = source.timesteps[1]
+    for camera in source.cameras:
+        np.testing.assert_array_equal(
+            capture.alpha(t, camera), source.alpha(own, camera)
+        )
+        np.testing.assert_array_equal(capture.rgb(t, camera), source.rgb(own, camera))
+    assert not opened(folder, cfg, mattes=False).has_mattes
+
+
+def test_mattes_are_for_all_images_or_none(roots, cfg, tmp_path):
+    folder = tmp_path / "studio"
+    shutil.copytree(roots["nerfstudio"], folder)
+    content = json.loads((folder / "transforms.json").read_text())
+    del content["frames"][0]["mask_path"]
+    (folder / "transforms.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="1 of 3 images have no matte"):
+        opened(folder, cfg)
+    assert opened(folder, cfg, mattes=False).has_mattes is False
+
+
+def test_released_colors_are_corrected(roots, source, cfg, tmp_path):
+    """Rows of colours times a matrix, plus an offset, before they are clipped."""
+    folder = tmp_path / "074"
+    shutil.copytree(roots["diffusion-avatars"], folder)
+    camera = source.cameras[0]
+    place = folder / f"sequences/{EYES}/annotations/color_correction"
+    place.mkdir()
+    A = np.array([[0.5, 0.1, 0, 0.1], [0, 0.6, 0, 0], [0.2, 0, 0.4, 0]])
+    np.save(place / f"{camera}.npy", A)
+    before = opened(roots["diffusion-avatars"], cfg, driving="flame")
+    after = opened(folder, cfg, driving="flame")
+    t = after.timesteps[0]
+    expected = before.rgb(t, camera) / 255 @ A[:, :3] + A[:, 3]
+    difference = after.rgb(t, camera) / 255 - np.clip(expected, 0, 1)
+    assert np.abs(difference).max() < 0.003
+
+
+def test_hints_know_all_layouts(roots, cfg):
+    root = roots["nerfstudio"].parent
+    with pytest.raises(InputError, match=r"Subjects there: 074, .*studio"):
+        open_capture("123", root, cfg, progress=False)
+    with pytest.raises(InputError, match=r"is a subject itself: .* --subject studio"):
+        open_capture("123", root / "studio", cfg, progress=False)
+
+
+def test_moments_in_several_frames_are_refused(roots, cfg, tmp_path):
+    folder = tmp_path / "studio"
+    shutil.copytree(roots["nerfstudio"], folder)
+    content = json.loads((folder / "transforms.json").read_text())
+    for number, frame in enumerate(content["frames"]):
+        frame["time"] = 0.5 * number
+    (folder / "transforms.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is of 3 moments; expected one"):
+        opened(folder, cfg)
