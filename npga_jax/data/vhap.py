@@ -58,19 +58,20 @@ def find_vhap(folder: Path, cfg: CaptureConfig) -> ImageSet:
     exports, notes = _choose_exports(folder)
     frames = [f for export in exports for f in _read_export(export)]
     frames.sort(key=lambda entry: entry[0].number_of("camera_index"))
-    sequences = _name_sequences(folder, frames)
+    images = [frame.file("file_path") for frame, _ in frames]
+    sequences = _name_sequences(folder, frames, images)
     tested = [sequences[i] for i, (_, role) in enumerate(frames) if role == "test"]
     views: dict[ViewKey, ImageView] = {}
     params: dict[tuple[str, int], Path] = {}
+    poses: dict[str, np.ndarray] = {}
     offset = 0.0
     validated = ""
-    for (frame, role), sequence in zip(frames, sequences, strict=True):
-        image = frame.file("file_path")
+    for (frame, role), image, sequence in zip(frames, images, sequences, strict=True):
         match = _IMAGE_NAME.fullmatch(image.stem)
         number = int(match[1]) if match else int(frame.number_of("timestep_index"))
         camera = str(frame.values.get("camera_id") or frame.get("camera_index"))
         key = (sequence, number, camera)
-        view = _view(frame, image, cfg)
+        view = _view(frame, image, cfg, poses)
         first = views.setdefault(key, view)
         if first.path != view.path:
             raise InputError(
@@ -80,7 +81,8 @@ def find_vhap(folder: Path, cfg: CaptureConfig) -> ImageSet:
             )
         offset = max(offset, abs(2 * view.K[1, 2] - view.size[1]))
         validated = camera if role == "val" else validated
-        if "flame_param_path" in frame.values:
+        is_new = (sequence, number) not in params
+        if is_new and "flame_param_path" in frame.values:
             params[sequence, number] = frame.file("flame_param_path")
     edge, other = ("bottom", "top") if cfg.principal_point == "bottom" else (
         "top", "bottom")  # fmt: skip
@@ -138,13 +140,14 @@ def _read_export(export: Path) -> list[tuple[Frame, str]]:
     return found
 
 
-def _name_sequences(folder: Path, frames: Sequence[tuple[Frame, str]]) -> list[str]:
+def _name_sequences(
+    folder: Path, frames: Sequence[tuple[Frame, str]], images: Sequence[Path]
+) -> list[str]:
     """The sequence of each frame, by the export that its image lies in."""
     names: dict[Path, str] = {}
     taken: dict[str, Path] = {}
     found, moments = [], {}
-    for frame, role in frames:
-        path = frame.file("file_path")
+    for (frame, role), path in zip(frames, images, strict=True):
         place = names.get(path.parent)
         if place is None:
             export = path.parent.parent.resolve()
@@ -171,7 +174,13 @@ def _name_sequences(folder: Path, frames: Sequence[tuple[Frame, str]]) -> list[s
     ]
 
 
-def _view(frame: Frame, image: Path, cfg: CaptureConfig) -> ImageView:
+def _view(
+    frame: Frame, image: Path, cfg: CaptureConfig, poses: dict[str, np.ndarray]
+) -> ImageView:
+    """An image and its camera; `poses` holds those that came before, by their text."""
+    text = str(frame.get("transform_matrix"))
+    if text not in poses:
+        poses[text] = world_to_camera(frame)
     size = image_size(frame)
     cy = frame.number_of("cy")
     if cfg.principal_point == "bottom":
@@ -179,7 +188,7 @@ def _view(frame: Frame, image: Path, cfg: CaptureConfig) -> ImageView:
     K = intrinsics(*focal_lengths(frame, size), frame.number_of("cx"), cy)
     has_mask = frame.values.get("fg_mask_path") is not None
     matte = frame.file("fg_mask_path") if has_mask else None
-    return ImageView(image, K, world_to_camera(frame), size, matte)
+    return ImageView(image, K, poses[text], size, matte)
 
 
 def _read_codes(
