@@ -11,7 +11,7 @@ from true_surface import check_sequence, load_truth, true_surface
 
 from npga_jax.app import cli
 from npga_jax.core import InputError, write_json
-from npga_jax.data import CaptureConfig, PointCloud, find_sources, open_nersemble
+from npga_jax.data import CaptureConfig, PointCloud, find_sources, open_located
 
 ndimage: Any = scipy.ndimage  # Types of what it returns are not known.
 
@@ -114,9 +114,7 @@ def open_both(cfg: EvaluatePreparationConfig) -> tuple[Any, Any]:
         width = container.streams.video[0].width
     capture = CaptureConfig(width=width)
     ours, theirs = (
-        open_nersemble(
-            path.parent, path.name, capture, need_driving=False, decode=False
-        )
+        open_located(path.parent, path.name, capture, need_driving=False, decode=False)
         for path in (cfg.prepared, cfg.truth)
     )
     return ours, theirs

@@ -89,7 +89,7 @@ def main(cfg: EvaluateTransferConfig) -> None:
             "head model: track both with experiments/track.py."
         )
     split = holdout_split(
-        target, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
+        target, target.settings.held_out_sequence, target.settings.held_out_camera
     )
     training = [v.timestep for v in split.train]
     fitted = codes_of(cfg, target, training)

@@ -19,7 +19,9 @@ from npga_jax.data import (
     Timestep,
     capture_from_survey,
     decode_all,
+    layout_of,
     locate_subject,
+    open_located,
     sequences_to_track,
     survey_nersemble,
     video_cache,
@@ -50,6 +52,12 @@ class CheckConfig:
 def main(cfg: CheckConfig) -> None:
     root, name = locate_subject(cfg.subject, cfg.data_root)
     untracked = sequences_to_track(root / name, cfg.capture)
+    if layout_of(root / name, cfg.capture) != "nersemble":
+        # Other layouts are read as a whole: the first problem ends that.
+        capture = open_located(root, name, cfg.capture, need_driving=not untracked)
+        print_capture(capture, untracked)
+        write_contact_sheet(cfg, capture)
+        return
     survey = survey_nersemble(root, name, cfg.capture, need_driving=not untracked)
     if cfg.decode and not survey.problems:
         survey = decode_all(survey, root, cfg.capture)
@@ -61,7 +69,11 @@ def main(cfg: CheckConfig) -> None:
             f"{count} problem{plural} with subject {cfg.subject}, listed above, to "
             "be mended before training."
         )
-    capture = capture_from_survey(survey)
+    write_contact_sheet(cfg, capture_from_survey(survey))
+
+
+def write_contact_sheet(cfg: CheckConfig, capture: Capture) -> None:
+    """Writes contact_sheet.png, if there is a cloud to draw."""
     output = cfg.output or Path("check_data") / cfg.subject
     path = output / "contact_sheet.png"
     sheet = draw_contact_sheet(capture)
@@ -70,6 +82,54 @@ def main(cfg: CheckConfig) -> None:
     else:
         write_png(path, np.asarray(sheet))
         print(f"\nwrote {path}: look whether the points lie on the head")
+
+
+def print_capture(capture: Capture, untracked: Collection[str] = ()) -> None:
+    """Prints what was found in a capture that is opened already.
+
+    Args:
+      capture: It.
+      untracked: Sequences that training would have tracked.
+    """
+    print(f"subject      {capture.subject} in {capture.root}")
+    print(f"cameras      {len(capture.cameras)}: {', '.join(capture.cameras)}")
+    print(
+        f"images       used at {capture.width}x{capture.height}, {capture.fps:g} a "
+        f"second, {'with' if capture.has_mattes else 'without'} mattes"
+    )
+    if capture.expr_dim:
+        print(
+            f"codes        {capture.expr_dim} of model '{capture.driving_model}' "
+            f"(--capture.driving {capture.driving_name})"
+        )
+    print_untracked(untracked)
+    held_out = capture.settings
+    print(
+        f"held out     {held_out.held_out_sequence or 'no sequence'}, camera "
+        f"{held_out.held_out_camera}"
+    )
+    print(f"sequences    {len(capture.sequences)}")
+    print(f"  {'name':<32}{'frames':>7}{'codes':>7}{'points':>7}{'labels':>8}")
+    for sequence in capture.sequences:
+        own = [t for t in capture.timesteps if t.sequence == sequence]
+        labels = sum(capture.has_labels(t, c) for t in own for c in capture.cameras)
+        print(
+            f"  {sequence:<32}{len(own):>7}"
+            f"{sum(capture.has_driving(t) for t in own):>7}"
+            f"{sum(capture.has_points(t) for t in own):>7}{labels:>8}"
+        )
+    if capture.notes:
+        print("\nnotes")
+        for note in capture.notes:
+            print(f"  - {note}")
+
+
+def print_untracked(untracked: Collection[str]) -> None:
+    if untracked:
+        print(
+            f"no codes     in {', '.join(untracked)}: experiments/train.py tracks the "
+            "head there first, as experiments/track.py does"
+        )
 
 
 def print_survey(survey: Survey, untracked: Collection[str] = ()) -> None:
@@ -91,11 +151,7 @@ def print_survey(survey: Survey, untracked: Collection[str] = ()) -> None:
     track = next(iter(survey.tracks.values()), None)
     if track:
         print(f"codes        {len(track.expr_names)} of model '{track.model}'")
-    if untracked:
-        print(
-            f"no codes     in {', '.join(untracked)}: experiments/train.py tracks the "
-            "head there first, as experiments/track.py does"
-        )
+    print_untracked(untracked)
     used = collections.Counter(t.sequence for t in survey.timesteps)
     kinds = collections.Counter((s, kind) for s, _, kind in survey.entries)
     clouds = collections.Counter(

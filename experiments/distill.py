@@ -54,8 +54,15 @@ def main(cfg: DistillConfig) -> None:
 
     capture = open_capture(cfg.subject, cfg.data_root, cfg.capture, decode=False)
     split = holdout_split(
-        capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
+        capture,
+        capture.settings.held_out_sequence,
+        capture.settings.held_out_camera,
     )
+    if not split.self_reenactment:
+        raise InputError(
+            f"F is measured on a sequence that is held out, and subject {cfg.subject} "
+            "has none; name one with --capture.held-out-sequence."
+        )
     held_out = expression_codes(capture, split.self_reenactment)
     began = time.perf_counter()
     _, params, person, codes, path, was_cached = distill(capture, run_cfg)

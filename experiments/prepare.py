@@ -7,12 +7,7 @@ from typing import Literal
 
 from npga_jax.app import cli
 from npga_jax.core import InputError, check_writable
-from npga_jax.data import (
-    CaptureConfig,
-    NersembleCapture,
-    locate_subject,
-    open_nersemble,
-)
+from npga_jax.data import Capture, CaptureConfig, locate_subject, open_located
 from npga_jax.preparation import (
     RawCapture,
     draw_mattes,
@@ -76,8 +71,8 @@ def make_missing_clouds(
     width = min(_STEREO_WIDTH, raw.video_size[0])
     opened = dataclasses.replace(cfg.capture, width=width)
 
-    def look(decode: bool) -> NersembleCapture:
-        return open_nersemble(
+    def look(decode: bool) -> Capture:
+        return open_located(
             output.parent, output.name, opened, decode=decode, need_driving=False
         )
 

@@ -125,34 +125,44 @@ def check_options(cfg: ReenactConfig) -> None:
 
 def open_driver(cfg: ReenactConfig, opened: Any) -> Driver:
     """The codes that drive, and the video that they are of where it is known."""
-    from npga_jax.app import driver_name, load_codes
+    from npga_jax.app import check_codes, driver_name, load_codes
 
     avatar, config = opened.avatar, opened.config
     if cfg.driving is not None and not cfg.driver_subject:
         codes = load_codes(cfg.driving, avatar)
         return Driver(driver_name(cfg.driving), codes, None)
-    from npga_jax.data import find_sequence, list_driving_files, locate_subject
+    from npga_jax.data import (
+        find_sequence,
+        list_driving_files,
+        locate_subject,
+        sequence_names,
+    )
 
     data_root = cfg.data_root or config.data_root
     root, subject = locate_subject(cfg.driver_subject, data_root)
     folder = root / subject
-    names = sorted(p.name for p in (folder / "sequences").glob("*") if p.is_dir())
-    sequence = find_sequence(tuple(names), cfg.sequence)
-    path = cfg.driving
-    if path is None:
-        wanted = config.capture.driving
-        path = list_driving_files(folder, sequence, cfg.cache_dir).get(wanted)
-        if path is None:
+    names = sequence_names(folder, CaptureConfig(cache_dir=cfg.cache_dir))
+    sequence = find_sequence(names, cfg.sequence)
+    wanted = config.capture.driving
+    there = list_driving_files(folder, sequence, cfg.cache_dir)
+    path = cfg.driving or there.get(wanted)
+    pictures = CaptureConfig(width=avatar.camera.width, cache_dir=cfg.cache_dir)
+    if path is None:  # Other layouts bring codes that are no files.
+        pictures = dataclasses.replace(pictures, driving=wanted)
+    capture = open_pictures(root, subject, pictures)
+    timesteps = {t.frame_id: t for t in capture.timesteps if t.sequence == sequence}
+    if path is not None:
+        codes = load_codes(path, avatar)
+    else:
+        codes = codes_of(capture, list(timesteps.values()))
+        if codes is None:
             raise InputError(
                 f"{sequence} of subject {cfg.driver_subject} has no codes "
                 f"{wanted}.npz, which the avatar was trained on; make them with "
                 f"experiments/track.py --subject {cfg.driver_subject}, or give a file "
                 "with --driving."
             )
-    codes = load_codes(path, avatar)
-    width = avatar.camera.width
-    capture = open_pictures(root, subject, sequence, width, cfg.cache_dir)
-    timesteps = {t.frame_id: t for t in capture.timesteps if t.sequence == sequence}
+        check_codes(codes, avatar, f"{sequence} of {cfg.driver_subject}")
     rows = [i for i, frame in enumerate(codes.frame_id) if int(frame) in timesteps]
     if not rows:
         raise InputError(
@@ -172,18 +182,32 @@ def open_driver(cfg: ReenactConfig, opened: Any) -> Driver:
     )
 
 
-def open_pictures(
-    root: Path, subject: str, sequence: str, width: int, cache_dir: Path | None
-) -> Any:
-    """The driver's capture, as wide as the avatar's if its videos are that wide."""
-    from npga_jax.data import open_nersemble, probe
+def open_pictures(root: Path, subject: str, cfg: CaptureConfig) -> Any:
+    """The driver's capture, as wide as `cfg` says if its images are that wide."""
+    from npga_jax.data import open_located, widest
 
-    videos = sorted((root / subject / "sequences" / sequence / "images").glob("*.mp4"))
-    if videos:
-        width = min(width, probe(videos[0], "rgb").width)
-    cfg = CaptureConfig(width=width, cache_dir=cache_dir)
-    return open_nersemble(
+    width = min(cfg.width, widest(root / subject, cfg))
+    cfg = dataclasses.replace(cfg, width=width)
+    return open_located(
         root, subject, cfg, progress=False, decode=False, need_driving=False
+    )
+
+
+def codes_of(capture: Any, timesteps: list) -> Any:
+    """The codes of a capture's timesteps as a driving file; None if there are none."""
+    from npga_jax.data import DrivingFile
+
+    coded = [t for t in timesteps if capture.has_driving(t)]
+    if not coded:
+        return None
+    driving = [capture.driving(t) for t in coded]
+    return DrivingFile(
+        frame_id=np.array([t.frame_id for t in coded]),
+        expr=np.stack([d.expr for d in driving]),
+        world_from_head=np.stack([d.world_from_head for d in driving]),
+        expr_names=capture.expr_names,
+        model=capture.driving_model,
+        head_unit="m",
     )
 
 
@@ -206,6 +230,11 @@ def plan_shots(cfg: ReenactConfig, opened: Any, codes: Any) -> list:
         poses = follow_motion(reference.world_from_head, codes.world_from_head)
     elif cfg.pose == "target":
         held_out = [v.timestep for v in opened.split.self_reenactment]
+        if not held_out:
+            raise InputError(
+                "--pose target takes the poses of the held-out sequence, and the "
+                "avatar's capture has none; give another --pose."
+            )
         order = there_and_back(len(held_out), len(expr))
         poses = [opened.capture.driving(held_out[i]).world_from_head for i in order]
     else:

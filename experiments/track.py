@@ -33,16 +33,19 @@ class TrackConfig:
 def main(cfg: TrackConfig) -> None:
     runtime.configure()
     from npga_jax.core import InputError
-    from npga_jax.data import locate_subject, match_sequences, tracking_output
+    from npga_jax.data import (
+        locate_subject,
+        match_sequences,
+        sequence_names,
+        tracking_output,
+    )
     from npga_jax.tracking import summary, track_subject
 
     root, subject = locate_subject(cfg.subject, cfg.data_root)
     output = cfg.output or tracking_output(root / subject, cfg.capture)
-    names = tuple(
-        sorted(p.name for p in (root / subject / "sequences").glob("*") if p.is_dir())
-    )
     chosen = None
     if cfg.sequences:
+        names = sequence_names(root / subject, cfg.capture)
         chosen = tuple(
             dict.fromkeys(n for s in cfg.sequences for n in match_sequences(names, s))
         )

@@ -11,6 +11,7 @@ from .reenactment import smooth_codes as smooth_codes
 from .reenactment import there_and_back as there_and_back
 from .shots import Shot as Shot
 from .shots import check_camera as check_camera
+from .shots import check_codes as check_codes
 from .shots import check_sizes as check_sizes
 from .shots import driver_name as driver_name
 from .shots import load_codes as load_codes

@@ -8,7 +8,7 @@ from npga_jax.data import (
     TRACKED,
     Capture,
     holdout_split,
-    open_nersemble,
+    open_located,
     tracking_output,
 )
 from npga_jax.distillation import Person, open_person
@@ -49,10 +49,11 @@ def make_codes(
 ) -> None:
     """Runs the head tracker, for the sake of sequences that lack its codes."""
     # Tracking is slow: what is wrong with the capture or the split is said before.
-    capture = open_nersemble(
+    capture = open_located(
         root, name, cfg.capture, progress=False, decode=False, need_driving=False
     )
-    holdout_split(capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera)
+    held_out = capture.settings
+    holdout_split(capture, held_out.held_out_sequence, held_out.held_out_camera)
     output = tracking_output(root / name, cfg.capture)
     count = len(sequences)
     print(

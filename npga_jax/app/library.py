@@ -61,7 +61,7 @@ def open_capture(
     data_root: str | Path | None = None,
     cfg: CaptureConfig | None = None,
 ) -> Capture:
-    """Opens a capture in NeRSemble's layout, decoding its videos into the cache.
+    """Opens a capture of any layout that is read, decoding its videos into the cache.
 
     Args:
       subject: name of its folder, or "demo" for the packaged one.

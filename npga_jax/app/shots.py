@@ -77,10 +77,25 @@ def load_codes(path: Path, avatar: Avatar) -> DrivingFile:
       InputError: the file is damaged, or its codes are of another length.
     """
     codes = load_driving(path)
+    check_codes(codes, avatar, str(path))
+    return codes
+
+
+def check_codes(codes: DrivingFile, avatar: Avatar, where: str) -> None:
+    """Makes sure that codes can drive an avatar; warns if they are of another model.
+
+    Args:
+      codes: Of anybody.
+      avatar: To be driven.
+      where: They are from, for the message.
+
+    Raises:
+      InputError: they are of another length.
+    """
     wanted = len(avatar.driving_names)
     if codes.expr.shape[1] != wanted:
         raise InputError(
-            f"{path}: codes of length {codes.expr.shape[1]} of model "
+            f"{where}: codes of length {codes.expr.shape[1]} of model "
             f"'{codes.model}'; this avatar was trained on length {wanted} of model "
             f"'{avatar.driving_model}'. Track driver and person with the same model."
         )
@@ -90,7 +105,6 @@ def load_codes(path: Path, avatar: Avatar) -> DrivingFile:
             f"on '{avatar.driving_model}'",
             file=sys.stderr,
         )
-    return codes
 
 
 def driver_name(path: Path) -> str:

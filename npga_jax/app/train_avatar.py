@@ -128,6 +128,8 @@ def train(
     began = time.perf_counter()
     if capture is None:
         capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
+        # They say what is held out where the layout has other names.
+        cfg = dataclasses.replace(cfg, capture=capture.settings)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )

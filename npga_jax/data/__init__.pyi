@@ -16,6 +16,7 @@ from .driving import TRACKED as TRACKED
 from .driving import DrivingFile as DrivingFile
 from .driving import list_driving_files as list_driving_files
 from .driving import load_driving as load_driving
+from .layouts import layout_of as layout_of
 from .loader import frame_weights as frame_weights
 from .loader import load_batch as load_batch
 from .loader import plan_step as plan_step
@@ -26,12 +27,15 @@ from .nersemble import NersembleCapture as NersembleCapture
 from .nersemble import capture_from_survey as capture_from_survey
 from .nersemble import decode_all as decode_all
 from .nersemble import open_nersemble as open_nersemble
-from .nersemble_codes import sequences_to_track as sequences_to_track
-from .nersemble_codes import tracking_output as tracking_output
 from .nersemble_files import find_sources as find_sources
 from .nersemble_survey import Survey as Survey
 from .nersemble_survey import survey_nersemble as survey_nersemble
 from .opening import open_capture as open_capture
+from .opening import open_located as open_located
+from .opening import sequence_names as sequence_names
+from .opening import sequences_to_track as sequences_to_track
+from .opening import tracking_output as tracking_output
+from .opening import widest as widest
 from .pcd import write_pcd as write_pcd
 from .point_labels import visible_points as visible_points
 from .point_labels import vote_labels as vote_labels

@@ -52,7 +52,7 @@ def load_calibration(path: Path) -> Calibration:
             f"{path} must have 'world_2_cam' (a 4x4 matrix per serial) and "
             f"'intrinsics'; it has {', '.join(map(repr, content)) or 'nothing'}."
         )
-    _refuse_distortion(path, content)
+    refuse_distortion(path, content)
     world2cam = {s: _read_pose(path, s, poses[s]) for s in poses}
     stated = _read_size(path, content)
     if isinstance(intrinsics, dict):
@@ -212,8 +212,12 @@ def _read_size(path: Path, content: dict[str, Any]) -> tuple[int, int] | None:
     )
 
 
-def _refuse_distortion(path: Path, content: dict[str, Any]) -> None:
-    """Refuses lens models that would be passed over, wherever they are written."""
+def refuse_distortion(path: Path, content: dict[str, Any]) -> None:
+    """Refuses lens models that would be passed over, wherever they are written.
+
+    Raises:
+      InputError: a camera is no pinhole.
+    """
     for key, value in content.items():
         if key == "world_2_cam":
             continue
@@ -224,7 +228,7 @@ def _refuse_distortion(path: Path, content: dict[str, Any]) -> None:
                 "they are), then state zeros."
             )
         if isinstance(value, dict):
-            _refuse_distortion(path, value)
+            refuse_distortion(path, value)
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -242,11 +246,27 @@ def _numbers(value: Any) -> Iterator[float]:
 
 def _read_pose(path: Path, serial: str, value: Any) -> np.ndarray:
     pose = _read_matrix(path, f"'world_2_cam' of {serial}", value, (4, 4))
-    what = f"{path}: 'world_2_cam' of {serial}"
     wanted = (
         "expected a rotation and a translation that take world points to the camera "
         "(OpenCV axes, metres, last row 0 0 0 1)."
     )
+    check_pose(f"{path}: 'world_2_cam' of {serial}", pose, wanted)
+    return pose
+
+
+def check_pose(what: str, pose: np.ndarray, wanted: str) -> None:
+    """Makes sure that a matrix is a rotation with a translation.
+
+    Args:
+      what: It is, for the message.
+      pose: Should be [4, 4].
+      wanted: What was expected, for the message.
+
+    Raises:
+      InputError: it is not.
+    """
+    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+        raise InputError(f"{what} is no finite 4x4 matrix; {wanted}")
     if not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-6):
         raise InputError(f"{what} has the last row {pose[3].tolist()}; {wanted}")
     R = pose[:3, :3]
@@ -260,4 +280,3 @@ def _read_pose(path: Path, serial: str, value: Any) -> np.ndarray:
         )
     if det < 0:
         raise InputError(f"{what} is mirrored (determinant {det:.4g}); {wanted}")
-    return pose

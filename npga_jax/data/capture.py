@@ -135,7 +135,10 @@ class Capture(abc.ABC):
 
     @abc.abstractmethod
     def rgb(self, timestep: Timestep, camera_id: str) -> np.ndarray:
-        """[H, W, 3] uint8, colour-calibrated, with the background still in it."""
+        """[H, W, 3] uint8, colour-calibrated; at the person's rim its own colour.
+
+        The background is still in it, or white where the images came without.
+        """
 
     @abc.abstractmethod
     def alpha(self, timestep: Timestep, camera_id: str) -> np.ndarray | None:

@@ -53,6 +53,19 @@ def load_driving(path: Path) -> DrivingFile:
         max_bytes=_MAX_BYTES,
         names=(*REQUIRED_KEYS, "expr_names"),
     )
+    return driving_from_arrays(path, arrays)
+
+
+def driving_from_arrays(path: Path, arrays: dict[str, np.ndarray]) -> DrivingFile:
+    """Checks the arrays of a driving file, or of another that was made into one.
+
+    Args:
+      path: Where they are from, for messages.
+      arrays: By key; see the module.
+
+    Raises:
+      InputError: see `load_driving`.
+    """
     missing = [key for key in REQUIRED_KEYS if key not in arrays]
     if missing:
         raise InputError(

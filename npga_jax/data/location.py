@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from npga_jax.core import InputError, cache_root
+from npga_jax.data.layouts import is_subject, recognised
 
 DEMO = "demo"
 _DEMO_SUBJECT = "001"
@@ -21,6 +22,8 @@ Expected below the data root (the NeRSemble v2 layout):
   SUBJECT/sequences/SEQ/pointclouds/frame_00000.pcd, ...       optional: your stereo's
   SUBJECT/sequences/SEQ/tracking/NAME.npz                      optional: your tracker's
   SUBJECT/sequences/SEQ/segmentation/cam_SERIAL.npz            optional
+Or a SUBJECT that VHAP exported (transforms_train.json), nerfstudio's or COLMAP's folder
+of one moment, or one of DiffusionAvatars' release: docs/own-data.md.
 NeRSemble is given out by its authors at TU Munich on request: fill in their access
 form, then download with their `nersemble-data` toolkit (v2).
 Without any data, `--subject demo` runs on a small packaged capture."""
@@ -86,7 +89,7 @@ def _hint(root: Path, subject: str) -> str:
     """Guesses what went wrong."""
     if not root.is_dir():
         return f"The data root {root} itself does not exist."
-    if (root / "sequences").is_dir():
+    if is_subject(root):
         return (
             f"{root} is a subject itself: pass --data-root {root.parent} "
             f"--subject {root.name}."
@@ -109,6 +112,6 @@ def _subjects_in(root: Path) -> list[str]:
             for layout in _LAYOUTS
             if (root / layout).is_dir()
             for folder in (root / layout).iterdir()
-            if (folder / "sequences").is_dir()
+            if folder.is_dir() and recognised(folder)
         }
     )

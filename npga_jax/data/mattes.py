@@ -1,4 +1,7 @@
-"""Whether mattes are what they should be: 255 on the person, 0 on the background."""
+"""Whether mattes are what they should be: 255 on the person, 0 on the background.
+
+And what it takes where images were put on white with them before they were handed out.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,6 +10,11 @@ import numpy as np
 
 _FAINT = 128
 _ALMOST_BLACK = 8
+_BARE = 2
+"""Levels up to which a matte says that nothing of the person is there."""
+_WHITE = 250
+_LEAST_BARE = 0.01
+"""Share of an image that must be bare for its background to be known."""
 
 
 class MatteLevels(NamedTuple):
@@ -51,3 +59,40 @@ def say_wrong_levels(levels: Sequence[MatteLevels], *, is_whole: bool) -> str:
             f"{centre:.0f} on average"
         )
     return ""
+
+
+def has_white_corners(rgb: np.ndarray) -> bool:
+    """Whether the upper corners of an image, where nobody is, are white.
+
+    Args:
+      rgb: [H, W, 3] uint8. If not, it is not on white, whatever its matte.
+    """
+    high, wide = (max(1, n // 20) for n in rgb.shape[:2])
+    return bool(min(rgb[:high, :wide].mean(), rgb[:high, -wide:].mean()) >= _WHITE)
+
+
+def is_on_white(rgb: np.ndarray, matte: np.ndarray) -> bool:
+    """Whether an image [H, W, 3] uint8 is white where its matte [H, W] shows nobody."""
+    bare = rgb[matte <= _BARE]
+    if len(bare) < _LEAST_BARE * matte.size:
+        return False
+    return bool(np.quantile(bare, 0.05) >= _WHITE)
+
+
+def take_off_white(rgb: np.ndarray, matte: np.ndarray) -> np.ndarray:
+    """The person's own colours of an image that was put on white.
+
+    Such an image holds `matte * rgb + (1 - matte)` already: whoever puts it on white
+    again would thin its rim twice. Putting the result on white gives the image back.
+
+    Args:
+      rgb: [H, W, 3] uint8 on white.
+      matte: [H, W] uint8.
+
+    Returns:
+      [H, W, 3] uint8; white where nothing of the person is.
+    """
+    share = np.maximum(matte, 1)[..., None] / np.float32(255)
+    colors = 255 - (255 - rgb.astype(np.float32)) / share
+    colors[matte == 0] = 255
+    return np.rint(np.clip(colors, 0, 255)).astype(np.uint8)

@@ -11,6 +11,7 @@ from npga_jax.data import decoding as video
 from npga_jax.data import video_cache
 from npga_jax.data.capture import Camera, Capture, Driving, PointCloud, Timestep
 from npga_jax.data.driving import DrivingFile
+from npga_jax.data.mattes import has_white_corners, is_on_white, take_off_white
 from npga_jax.data.nersemble_survey import EntryKey, Survey, survey_nersemble
 from npga_jax.data.pcd import read_pcd
 from npga_jax.data.settings import CaptureConfig
@@ -38,14 +39,19 @@ class NersembleCapture(Capture):
         return self.views[camera_id]
 
     def rgb(self, timestep: Timestep, camera_id: str) -> np.ndarray:
-        """[H, W, 3] uint8, background still in it."""
+        """[H, W, 3] uint8, background still in it unless the videos are on white."""
         image = self._frame(timestep, camera_id, "rgb")
         if image is None:
             raise InputError(
                 f"subject {self.subject} has no video of camera {camera_id} in "
                 f"{timestep.sequence}."
             )
-        return image
+        if not self.has_mattes or not has_white_corners(image):
+            return image
+        matte = self._frame(timestep, camera_id, "alpha")
+        if matte is None or not is_on_white(image, matte):
+            return image
+        return take_off_white(image, matte)
 
     def alpha(self, timestep: Timestep, camera_id: str) -> np.ndarray | None:
         """[H, W] uint8, or None without a matte."""

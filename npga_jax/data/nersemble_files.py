@@ -1,14 +1,12 @@
 """Which files a capture in the NeRSemble layout has, and which of them it lacks."""
 
-import dataclasses
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
-from npga_jax.core import InputError
 from npga_jax.data import decoding as video
 from npga_jax.data.capture import match_sequences
+from npga_jax.data.findings import Findings, count_things
 
 _SEQUENCE_NAME = re.compile(r"((EXP|EMO|SEN)-\d+|FREE|HAIR|GLASSES)(-.*)?")
 _BACKGROUND = "BACKGROUND"
@@ -21,24 +19,6 @@ FILES: dict[video.Kind, tuple[str, str]] = {
 """Folder and suffix of each kind of file that is there per camera."""
 
 _CLOUD_NAME = re.compile(r"frame_(\d+)\.pcd", re.IGNORECASE)
-
-T = TypeVar("T")
-
-
-@dataclasses.dataclass(eq=False, kw_only=True)
-class Findings:
-    """Sentences for people: what is only worth knowing, and what must be mended."""
-
-    notes: list[str] = dataclasses.field(default_factory=list)
-    problems: list[str] = dataclasses.field(default_factory=list)
-
-    def attempt(self, function: Callable[..., T], *args: object) -> T | None:
-        """Calls a function; an InputError becomes a problem, and the result None."""
-        try:
-            return function(*args)
-        except InputError as error:
-            self.problems.append(str(error))
-            return None
 
 
 def find_sources(
@@ -229,8 +209,3 @@ def report_lacking(
 def _list_files(folder: Path) -> list[Path]:
     there = folder.iterdir() if folder.is_dir() else ()
     return sorted(p for p in there if p.is_file() and not p.name.startswith("."))
-
-
-def count_things(things: Collection[object], noun: str) -> str:
-    """'1 camera', '2 cameras'."""
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

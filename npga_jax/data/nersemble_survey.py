@@ -19,17 +19,16 @@ from npga_jax.data.calibration import (
     make_camera,
 )
 from npga_jax.data.capture import Camera, Timestep
-from npga_jax.data.driving import DrivingFile
-from npga_jax.data.location import prepared_folder
-from npga_jax.data.nersemble_codes import (
+from npga_jax.data.code_files import (
     choose_code_files,
     find_code_files,
     load_tracks,
 )
+from npga_jax.data.driving import DrivingFile
+from npga_jax.data.findings import Findings, count_things
+from npga_jax.data.location import prepared_folder
 from npga_jax.data.nersemble_files import (
     FILES,
-    Findings,
-    count_things,
     find_cameras,
     find_clouds,
     find_sequences,
@@ -37,7 +36,7 @@ from npga_jax.data.nersemble_files import (
     report_lacking,
 )
 from npga_jax.data.pcd import read_pcd, unused_fields
-from npga_jax.data.settings import CaptureConfig
+from npga_jax.data.settings import CaptureConfig, say_wrong_settings
 from npga_jax.data.world import normal_sign, say_wrong_world
 
 _TARGET_FPS = 24.0
@@ -98,18 +97,8 @@ def survey_nersemble(
     if not folder.is_dir() and (root / "nvs" / subject).is_dir():
         folder = root / "nvs" / subject
     survey = Survey(subject=subject, folder=folder.resolve(), need_driving=need_driving)
-    if cfg.width < 1 or cfg.frame_stride < 0:
-        survey.problems.append(
-            f"--capture.width {cfg.width} and --capture.frame-stride "
-            f"{cfg.frame_stride}: expected a width of at least 1 and a stride of at "
-            "least 0."
-        )
-        return survey
-    if "/" in cfg.driving or cfg.driving.endswith(".npz"):
-        survey.problems.append(
-            f"--capture.driving {cfg.driving}: expected the name alone, without folder "
-            f"and .npz, like --capture.driving {Path(cfg.driving).stem}."
-        )
+    if wrong := say_wrong_settings(cfg):
+        survey.problems.append(wrong)
         return survey
     survey.sequences = find_sequences(survey.folder, cfg.ignore_sequences, survey)
     survey.calibration = survey.attempt(

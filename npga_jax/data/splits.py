@@ -31,14 +31,14 @@ def holdout_split(capture: Capture, sequence: str, camera: str) -> Split:
 
     Args:
       capture: The capture.
-      sequence: Name or prefix of the sequence that is never trained on.
+      sequence: Name or prefix of the sequence that is never trained on; "" for none.
       camera: The camera that is never trained on.
 
     Raises:
       InputError: if the capture has no such sequence or camera, or if nothing is
         left to train on.
     """
-    held_out = find_sequence(capture.sequences, sequence)
+    held_out = find_sequence(capture.sequences, sequence) if sequence else ""
     if camera not in capture.cameras:
         raise InputError(
             f"there is no camera '{camera}' in this capture; it has "
@@ -50,8 +50,8 @@ def holdout_split(capture: Capture, sequence: str, camera: str) -> Split:
     if not seen or not others:
         what = "camera" if seen else "sequence"
         raise InputError(
-            f"nothing is left to train on: with sequence {held_out} and camera "
-            f"{camera} held out, subject {capture.subject} has no other {what}. "
+            f"nothing is left to train on: with sequence {held_out or 'none'} and "
+            f"camera {camera} held out, subject {capture.subject} has no other {what}. "
             "Supply more, or hold out something else with "
             "--capture.held-out-sequence and --capture.held-out-camera."
         )

@@ -18,7 +18,11 @@ _MIN_AGREEMENT = 0.7
 
 
 def say_wrong_world(
-    cameras: Sequence[Camera], cloud: PointCloud | None, heads: np.ndarray
+    cameras: Sequence[Camera],
+    cloud: PointCloud | None,
+    heads: np.ndarray,
+    *,
+    poses: str = "'world_2_cam' in camera_params.json",
 ) -> str:
     """Says what is not in metres of one world.
 
@@ -26,6 +30,7 @@ def say_wrong_world(
       cameras: The rig.
       cloud: Of one frame, if there is one.
       heads: [T, 3] positions of heads, world; may be empty.
+      poses: Where the cameras' poses are from, for messages.
 
     Returns:
       A sentence, or "" if nothing is wrong or nothing can be told.
@@ -49,15 +54,15 @@ def say_wrong_world(
     if not _CAMERA_DISTANCE[0] <= distance <= _CAMERA_DISTANCE[1]:
         return (
             f"the cameras are not in metres of the world that the person is in: they "
-            f"are {distance:.4g} from it. Divide the translations of 'world_2_cam' in "
-            f"camera_params.json by {_factor(distance / _TYPICAL_DISTANCE)} (or "
+            f"are {distance:.4g} from it. Divide the translations of "
+            f"{poses} by {_factor(distance / _TYPICAL_DISTANCE)} (or "
             "else say where the person is in the cameras' world)."
         )
     unseen = [c.camera_id for c in cameras if not _is_before(c, middle)]
     if 2 * len(unseen) > len(cameras):
         return (
-            f"the person is behind or beside {', '.join(unseen)}: 'world_2_cam' in "
-            "camera_params.json must take world points to the camera (not the other "
+            f"the person is behind or beside {', '.join(unseen)}: {poses} "
+            "must take world points to the camera (not the other "
             "way), with OpenCV axes (x right, y down, z forward; OpenGL's differ)."
         )
     if cloud is not None and len(heads):

@@ -39,9 +39,11 @@ def describe_protocol(
             f"timesteps of the training sequences ({', '.join(seen)})."
         ),
         "self_reenactment": (
-            f"Sequence {unseen or 'none'}, never trained on, from all {num_cameras} "
+            f"Sequence {unseen}, never trained on, from all {num_cameras} "
             f"cameras (the held-out one too), driven by the expression codes and head "
             f"poses of {driven_by or 'its own driving file'}."
+            if unseen
+            else "No sequence is held out."
         ),
         "zero_expression": (
             "self_reenactment_zero_expression is the same with each expression code "

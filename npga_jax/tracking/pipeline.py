@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.core import check_ranges, check_writable, neutral_first
-from npga_jax.data import Capture, CaptureConfig, Timestep, open_nersemble
+from npga_jax.data import Capture, CaptureConfig, Timestep, open_located
 from npga_jax.nphm import (
     MILLIMETRES_PER_UNIT,
     TRACKING_BOX,
@@ -80,9 +80,7 @@ def track_subject(
     """
     check_ranges(options, "tracking.")
     loaded = open_prior(prior)
-    capture = open_nersemble(
-        root, subject, capture_cfg, decode=False, need_driving=False
-    )
+    capture = open_located(root, subject, capture_cfg, decode=False, need_driving=False)
     for note in capture.notes:
         print(f"note: {note}", file=sys.stderr)
     wanted = capture.sequences if sequences is None else sequences

@@ -8,11 +8,17 @@ from typing import Any
 
 from npga_jax.core import InputError
 
-VERSION = 2
-"""Of the settings. 1: up to commit 7576d97, which wrote no version."""
+VERSION = 3
+"""Of the settings. 1: up to commit 7576d97, which wrote no version; 2: before other
+layouts than NeRSemble's were read."""
 
 ADDED: dict[int, dict[str, Any]] = {
     2: {"method": None, "capture.mattes": True},
+    3: {
+        "capture.layout": "nersemble",
+        "capture.principal_point": "bottom",
+        "capture.world_unit": 1.0,
+    },
 }
 """By the version that brought them: options, and what was done before."""
 

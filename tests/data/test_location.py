@@ -82,7 +82,7 @@ def test_paths_are_not_subjects(name, tmp_path):
 
 def test_empty_capture_is_an_error(tmp_path):
     (tmp_path / "074").mkdir()
-    with pytest.raises(InputError, match="no sequence with videos"):
+    with pytest.raises(InputError, match="in no layout that is read"):
         open_capture("074", Path(tmp_path), CaptureConfig(), progress=False)
 
 

@@ -31,6 +31,12 @@ def test_held_out_things_are_never_trained_on(capture):
     assert {v.timestep.sequence for v in split.self_reenactment} == {"EXP-2-eyes"}
 
 
+def test_no_sequence_need_be_held_out(capture):
+    split = holdout_split(capture, "", FRONT)
+    assert len(split.train) == len(capture.timesteps)
+    assert not split.self_reenactment and split.novel_view
+
+
 def test_unknown_names_list_those_there_are(capture):
     with pytest.raises(InputError, match=r"no sequence 'SEN-01'.*EXP-2-eyes, FREE"):
         holdout_split(capture, "SEN-01", FRONT)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npga_jax.data import CaptureConfig, open_nersemble
+from npga_jax.data import CaptureConfig, open_located
 from npga_jax.preparation.matting import FrameCheck, wrong_frames
 from tests.scripts import run_script
 from tests.synthetic_capture import BACKGROUND, write_capture, write_video
@@ -65,7 +65,7 @@ def mattes_in(folder):
 
 def open_prepared(root, subject, cache):
     cfg = CaptureConfig(width=WIDTH, cache_dir=cache)
-    return open_nersemble(root, subject, cfg, progress=False, need_driving=False)
+    return open_located(root, subject, cfg, progress=False, need_driving=False)
 
 
 def test_a_prepared_capture_has_the_true_mattes(raw, truth, tmp_path):

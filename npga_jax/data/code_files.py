@@ -14,7 +14,7 @@ from npga_jax.data.driving import (
     load_driving,
     tracked_folder,
 )
-from npga_jax.data.nersemble_files import Findings, find_sequences
+from npga_jax.data.findings import Findings
 from npga_jax.data.settings import CaptureConfig
 
 CodeFiles = Mapping[str, Mapping[str, Path]]
@@ -26,43 +26,6 @@ def find_code_files(
 ) -> dict[str, dict[str, Path]]:
     """Lists the driving files of every sequence, in the capture and in the cache."""
     return {s: list_driving_files(folder, s, cache_dir) for s in sequences}
-
-
-def sequences_to_track(folder: Path, cfg: CaptureConfig) -> tuple[str, ...]:
-    """Lists the sequences whose codes the head tracker must make before training.
-
-    These are the ones that lack the tracker's file, where that file is asked for or no
-    sequence has any other. Codes of another tracker are never mixed with ours.
-
-    Args:
-      folder: The subject's folder.
-      cfg: What to use of it.
-    """
-    sequences = find_sequences(folder, cfg.ignore_sequences, Findings())
-    files = find_code_files(folder, sequences, cfg.cache_dir)
-    others = {name for found in files.values() for name in found} - {TRACKED}
-    if cfg.driving != TRACKED and (cfg.driving or others):
-        return ()
-    return tuple(s for s in sequences if TRACKED not in files[s])
-
-
-def tracking_output(folder: Path, cfg: CaptureConfig) -> Path:
-    """Where the head tracker must write what is lacking.
-
-    Its files share one identity, which it takes from those that are there. So this is
-    the capture itself if some lie there, else the cache: captures may be read-only.
-
-    Args:
-      folder: The subject's folder.
-      cfg: What to use of it.
-    """
-    in_capture = folder / "sequences"
-    sequences = find_sequences(folder, cfg.ignore_sequences, Findings())
-    if any(
-        (in_capture / s / "tracking" / f"{TRACKED}.npz").is_file() for s in sequences
-    ):
-        return in_capture
-    return tracked_folder(folder, cfg.cache_dir)
 
 
 def choose_code_files(

@@ -8,8 +8,8 @@ import pytest
 from npga_jax.core.errors import InputError
 from npga_jax.data.driving import tracked_folder
 from npga_jax.data.nersemble import open_nersemble
-from npga_jax.data.nersemble_codes import sequences_to_track
 from npga_jax.data.nersemble_survey import survey_nersemble
+from npga_jax.data.opening import sequences_to_track
 from tests.synthetic_capture import SEQUENCES, write_driving
 
 EYES, FREE = SEQUENCES
