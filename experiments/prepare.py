@@ -1,33 +1,20 @@
 """Prepares a raw capture: `python experiments/prepare.py --subject 074`."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Literal
 
 from npga_jax.app import cli
-from npga_jax.core import InputError, check_writable
-from npga_jax.data import Capture, CaptureConfig, locate_subject, open_located
-from npga_jax.preparation import (
-    RawCapture,
-    draw_mattes,
-    find_raw,
-    link_raw,
-    make_clouds,
-    matte_capture,
-    tasks_of,
-    wrong_clouds,
-    wrong_frames,
-)
+from npga_jax.core import InputError, check_writable, runtime
+from npga_jax.data import CaptureConfig, locate_subject
 
 _LEAST_WIDTH = 16
-_STEREO_WIDTH = 275
-"""Of the images that clouds are made from: finer ones gave no better points."""
+_STEPS = ("mattes", "clouds", "codes", "labels")
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-    """Make mattes (from clean plates) and point clouds (by stereo) of a raw capture."""
+    """Make mattes (from clean plates), clouds (by stereo), codes and label maps."""
 
     subject: str
     """Folder of the subject."""
@@ -35,9 +22,11 @@ class PrepareConfig:
     """Folder that holds the subjects; default: $NPGA_DATA."""
     output: Path | None = None
     """Data root of the prepared capture, where raw files appear as links; default: the
-    capture itself."""
-    steps: tuple[Literal["mattes", "clouds"], ...] = ("mattes", "clouds")
+    cache, where training finds what was made of this capture."""
+    steps: tuple[Literal["mattes", "clouds", "codes", "labels"], ...] = _STEPS
     """What to make; what is there already is kept."""
+    prior: Path | None = None
+    """Head model: .npz, or MonoNPHM's checkpoint; default: the packaged one."""
     width: int = 550
     """Width of the mattes in pixels, at most that of the videos."""
     points: int = 20_000
@@ -52,63 +41,48 @@ def main(cfg: PrepareConfig) -> None:
                                ("points", cfg.points, 1000)):  # fmt: skip
         if value < least:
             raise InputError(f"--{name} {value}: expected at least {least}.")
-    root, subject = locate_subject(cfg.subject, cfg.data_root)
-    raw = find_raw(root, subject, cfg.capture)
-    output = cfg.output / subject if cfg.output else raw.folder
-    check_writable(output)
-    link_raw(raw, output)
-    workers = cfg.workers or os.cpu_count() or 1
-    if "mattes" in cfg.steps:
-        make_mattes(cfg, raw, output, workers)
-    if "clouds" in cfg.steps:
-        make_missing_clouds(cfg, raw, output, workers)
-
-
-def make_missing_clouds(
-    cfg: PrepareConfig, raw: RawCapture, output: Path, workers: int
-) -> None:
-    """Makes the clouds that lack, and says what was found."""
-    width = min(_STEREO_WIDTH, raw.video_size[0])
-    opened = dataclasses.replace(cfg.capture, width=width)
-
-    def look(decode: bool) -> Capture:
-        return open_located(
-            output.parent, output.name, opened, decode=decode, need_driving=False
-        )
-
-    capture = look(decode=False)
-    own = sum(capture.has_points(t) for t in capture.timesteps)
-    if own:
-        print(f"{own} of {len(capture.timesteps)} frames have clouds: kept")
-    if own == len(capture.timesteps):
-        return
-    found = make_clouds(
-        look(decode=True), output, num_points=cfg.points, workers=workers
+    runtime.configure()
+    from npga_jax.app import (
+        in_cache,
+        make_labels,
+        make_mattes,
+        make_missing_clouds,
+        make_missing_codes,
     )
-    mean = sum(c.seconds for c in found.values()) / max(len(found), 1)
-    print(f"{len(found)} clouds, {mean:.1f} s a frame: {output}")
-    for timestep, why in wrong_clouds(found).items():
-        print(f"LOOKS WRONG  {timestep.sequence} frame {timestep.frame_id}: {why}")
+
+    root, subject = locate_subject(cfg.subject, cfg.data_root)
+    job = in_cache(
+        root,
+        subject,
+        cfg.capture,
+        prior=cfg.prior,
+        matte_width=cfg.width,
+        points=cfg.points,
+        workers=cfg.workers,
+    )
+    if cfg.output:
+        job = linked(job, cfg.output)
+    check_writable(job.output)
+    if "mattes" in cfg.steps:
+        make_mattes(job)
+    if "clouds" in cfg.steps:
+        make_missing_clouds(job)
+    if "codes" in cfg.steps:
+        make_missing_codes(job)
+    if "labels" in cfg.steps:
+        make_labels(job)
 
 
-def make_mattes(
-    cfg: PrepareConfig, raw: RawCapture, output: Path, workers: int
-) -> None:
-    """Makes the mattes that lack, and says what was found."""
-    tasks = tasks_of(raw, output, cfg.width)
-    own = len(raw.videos) - len(tasks)
-    if own:
-        print(f"{own} of {len(raw.videos)} videos have mattes of your own: kept")
-    if not tasks:
-        return
-    found = matte_capture(tasks, workers=min(workers, len(tasks)))
-    picture = output / "preparation" / "mattes.png"
-    draw_mattes(tasks, picture)
-    count = sum(len(checks) for checks in found.values())
-    print(f"{count} mattes in {len(tasks)} videos: {output}; look at {picture}")
-    for (sequence, camera), checks in sorted(found.items()):
-        for frame_id, why in wrong_frames(checks).items():
-            print(f"LOOKS WRONG  {sequence} camera {camera} frame {frame_id}: {why}")
+def linked(job, output: Path):
+    """The same job in a folder of its own, with links to what was handed out."""
+    from npga_jax.preparation import find_raw, link_raw
+
+    folder = output / job.name
+    check_writable(folder)
+    link_raw(find_raw(job.root, job.name, job.capture), folder)
+    return dataclasses.replace(
+        job, root=output, output=folder, codes=folder / "sequences"
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,14 @@ from .evaluation import evaluate_run as evaluate_run
 from .library import distill as distill
 from .opened import Opened as Opened
 from .opened import open_avatar as open_avatar
+from .preparing import Preparing as Preparing
+from .preparing import in_cache as in_cache
+from .preparing import lacks_labels as lacks_labels
+from .preparing import make_labels as make_labels
+from .preparing import make_mattes as make_mattes
+from .preparing import make_missing_clouds as make_missing_clouds
+from .preparing import make_missing_codes as make_missing_codes
+from .preparing import prepare_missing as prepare_missing
 from .reenactment import follow_motion as follow_motion
 from .reenactment import relative_codes as relative_codes
 from .reenactment import smooth_codes as smooth_codes

@@ -44,20 +44,32 @@ def decide(cfg: TrainConfig, capture: Capture) -> tuple[TrainConfig, Person | No
     return cfg, person
 
 
-def make_codes(
-    cfg: TrainConfig, root: Path, name: str, sequences: tuple[str, ...]
-) -> None:
-    """Runs the head tracker, for the sake of sequences that lack its codes."""
-    # Tracking is slow: what is wrong with the capture or the split is said before.
+def check_before_preparing(cfg: TrainConfig, root: Path, name: str) -> tuple[str, ...]:
+    """Says what is wrong with a capture or its split before hours are spent on it.
+
+    Returns:
+      Its sequences.
+    """
     capture = open_located(
         root, name, cfg.capture, progress=False, decode=False, need_driving=False
     )
     held_out = capture.settings
     holdout_split(capture, held_out.held_out_sequence, held_out.held_out_camera)
+    return capture.sequences
+
+
+def make_codes(
+    cfg: TrainConfig,
+    root: Path,
+    name: str,
+    sequences: tuple[str, ...],
+    untracked: tuple[str, ...],
+) -> None:
+    """Runs the head tracker, for the sake of sequences that lack its codes."""
     output = tracking_output(root / name, cfg.capture)
-    count = len(sequences)
+    count = len(untracked)
     print(
-        f"{count} of {len(capture.sequences)} sequences of subject {cfg.subject} "
+        f"{count} of {len(sequences)} sequences of subject {cfg.subject} "
         f"{'has' if count == 1 else 'have'} no "
         f"{f'{TRACKED}.npz' if cfg.capture.driving else 'driving codes'}: tracking the "
         f"head first; codes go to {output}",
@@ -71,5 +83,5 @@ def make_codes(
         dataclasses.replace(cfg.capture, driving=""),
         prior=cfg.prior,
         output=output,
-        sequences=capture.sequences,
+        sequences=sequences,
     )

@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 
-from npga_jax.app.deciding import decide, make_codes
+from npga_jax.app.deciding import decide
 from npga_jax.app.evaluation import evaluate_run
+from npga_jax.app.preparing import in_cache, open_prepared
 from npga_jax.avatar import Avatar, Method
 from npga_jax.core import (
     CHECKPOINTS,
@@ -121,19 +122,19 @@ def train(
         root, name = locate_subject(cfg.subject, cfg.data_root)
         untracked = sequences_to_track(root / name, cfg.capture)
     runtime.configure(num_cpu_devices=cfg.num_devices)
-    if untracked:
-        began = time.perf_counter()
-        make_codes(cfg, root, name, untracked)
-        stages["tracking"] = time.perf_counter() - began
     began = time.perf_counter()
     if capture is None:
-        capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
+        if cfg.resume and not untracked:
+            capture = open_capture(cfg.subject, cfg.data_root, cfg.capture)
+        else:
+            job = in_cache(root, name, cfg.capture, prior=cfg.prior)
+            capture = open_prepared(cfg, job, untracked, stages)
         # They say what is held out where the layout has other names.
         cfg = dataclasses.replace(cfg, capture=capture.settings)
     split = holdout_split(
         capture, cfg.capture.held_out_sequence, cfg.capture.held_out_camera
     )
-    stages["data"] = time.perf_counter() - began
+    stages["data"] = time.perf_counter() - began - sum(stages.values())
     print(
         f"{len(split.train)} training timesteps x {len(split.train[0].cameras)} "
         f"cameras at {capture.width}x{capture.height}, "

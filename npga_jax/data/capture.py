@@ -129,6 +129,10 @@ class Capture(abc.ABC):
         """Whether there is a label map."""
         return self.labels(timestep, camera_id) is not None
 
+    def map_frames(self, sequence: str) -> tuple[int, ...]:
+        """Frames that a file of label maps has maps of, in their order."""
+        return tuple(t.frame_id for t in self.timesteps if t.sequence == sequence)
+
     @abc.abstractmethod
     def camera(self, timestep: Timestep, camera_id: str) -> Camera:
         """The calibrated camera at this timestep."""

@@ -132,6 +132,10 @@ class ImageCapture(Capture):
         is_own = self._view(timestep, camera_id).labels is not None
         return is_own or (timestep.sequence, camera_id) in self.maps
 
+    def map_frames(self, sequence: str) -> tuple[int, ...]:
+        """Frames that a file of label maps has maps of: all of the layout's."""
+        return tuple(sorted(f for s, f in self.rows if s == sequence))
+
     def has_driving(self, timestep: Timestep) -> bool:
         """Whether there are a code and a pose; always, unless they were not needed."""
         return self._row(timestep) is not None

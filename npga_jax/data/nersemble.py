@@ -26,6 +26,7 @@ class NersembleCapture(Capture):
     clouds: dict[tuple[str, int], Path]  # by sequence and frame
     normal_sign: int  # What normals of clouds are multiplied by: -1 turns them.
     entries: dict[EntryKey, video_cache.Entry]
+    num_frames: dict[str, int]  # of the videos of each sequence
     is_decoded: bool  # All of it; else every read makes sure of its own file.
 
     def camera(self, timestep: Timestep, camera_id: str) -> Camera:
@@ -79,6 +80,10 @@ class NersembleCapture(Capture):
         track = self.tracks[timestep.sequence]
         row = int(np.searchsorted(track.frame_id, timestep.frame_id))
         return Driving(track.expr[row], track.world_from_head[row])
+
+    def map_frames(self, sequence: str) -> tuple[int, ...]:
+        """Frames that a file of label maps has maps of: all of the videos'."""
+        return tuple(range(self.num_frames[sequence]))
 
     def has_points(self, timestep: Timestep) -> bool:
         """Whether there is a file with the frame's point cloud."""
@@ -188,8 +193,18 @@ def capture_from_survey(survey: Survey) -> NersembleCapture:
         clouds=survey.clouds,
         normal_sign=survey.normal_sign,
         entries=survey.entries,
+        num_frames=_num_frames(survey),
         is_decoded=not survey.missing,
     )
+
+
+def _num_frames(survey: Survey) -> dict[str, int]:
+    """The most that a video of each sequence is known to have."""
+    counts = dict.fromkeys(survey.sequences, 0)
+    for (sequence, _, kind), contents in survey.contents.items():
+        if kind == "rgb":
+            counts[sequence] = max(counts[sequence], contents.num_frames)
+    return counts
 
 
 def _raise_problems(survey: Survey) -> None:

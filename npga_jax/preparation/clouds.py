@@ -1,7 +1,7 @@
 """Point clouds of a whole capture by stereo: a file per frame, resumable."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from npga_jax.preparation.fusion import fuse
 from npga_jax.preparation.raw import CLOUDS
 from npga_jax.preparation.stereo import View, depth_maps
 
-_FEWEST_CAMERAS = 3
+FEWEST_CAMERAS = 3
 _FEWEST_POINTS = 500
 _USUAL_SHARE = 0.5
 """Of the median number of points; fewer look wrong."""
@@ -26,19 +26,40 @@ class CloudCheck(NamedTuple):
     seconds: float
 
 
+def frames_without_clouds(
+    capture: Capture, output: Path, sequences: Collection[str]
+) -> list[Timestep]:
+    """The frames without clouds, of those sequences that have none but ours.
+
+    Args:
+      capture: as opened.
+      output: folder of the prepared subject.
+      sequences: which to look at.
+    """
+    lacking: list[Timestep] = []
+    for sequence in sequences:
+        frames = [t for t in capture.timesteps if t.sequence == sequence]
+        there = [t for t in frames if capture.has_points(t)]
+        if all(_path_of(output, t).exists() for t in there):
+            lacking += [t for t in frames if t not in there]
+    return lacking
+
+
 def make_clouds(
     capture: Capture,
     output: Path,
+    timesteps: Sequence[Timestep],
     *,
     num_points: int,
     workers: int,
     progress: bool = True,
 ) -> dict[Timestep, CloudCheck]:
-    """Makes the clouds of all frames that have none.
+    """Makes the clouds of some frames.
 
     Args:
       capture: with mattes; its images are used as they were opened.
       output: folder of the prepared subject.
+      timesteps: the frames.
       num_points: of a frame, about.
       workers: threads.
       progress: whether to say on stderr how far it is.
@@ -50,33 +71,37 @@ def make_clouds(
     Raises:
       InputError: there are no mattes, or too few cameras, or a file cannot be written.
     """
-    waiting = [t for t in capture.timesteps if not capture.has_points(t)]
-    if waiting and not capture.has_mattes:
+    if timesteps and not capture.has_mattes:
         raise InputError(
             f"clouds of {capture.subject} need mattes (alpha_maps), which say where "
             "the head is. Make them first: leave out --steps."
         )
-    if waiting and len(capture.cameras) < _FEWEST_CAMERAS:
+    if timesteps and len(capture.cameras) < FEWEST_CAMERAS:
         raise InputError(
-            f"clouds need {_FEWEST_CAMERAS} cameras or more; {capture.subject} has "
+            f"clouds need {FEWEST_CAMERAS} cameras or more; {capture.subject} has "
             f"{len(capture.cameras)}. Supply pointclouds/frame_NUMBER.pcd instead."
         )
     total = len(capture.timesteps)
-    done = total - len(waiting)
+    done = total - len(timesteps)
     found: dict[Timestep, CloudCheck] = {}
     with Progress("clouds", total, unit="frames", start=done, show=progress) as say:
-        for timestep in waiting:
+        for timestep in timesteps:
             began = time.monotonic()
             views = views_of(capture, timestep)
             cloud = fuse(views, depth_maps(views, workers=workers), num_points)
             if len(cloud.xyz) >= _FEWEST_POINTS:
-                folder = output / "sequences" / timestep.sequence / CLOUDS
-                path = folder / f"frame_{timestep.frame_id:05d}.pcd"
-                write_pcd(path, cloud.xyz, cloud.rgb, cloud.normals)
+                write_pcd(
+                    _path_of(output, timestep), cloud.xyz, cloud.rgb, cloud.normals
+                )
             found[timestep] = CloudCheck(len(cloud.xyz), time.monotonic() - began)
             done += 1
             say(done, f"{timestep.sequence} {len(cloud.xyz):,} points")
     return found
+
+
+def _path_of(output: Path, timestep: Timestep) -> Path:
+    folder = output / "sequences" / timestep.sequence / CLOUDS
+    return folder / f"frame_{timestep.frame_id:05d}.pcd"
 
 
 def views_of(capture: Capture, timestep: Timestep) -> list[View]:

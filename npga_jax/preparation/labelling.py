@@ -15,6 +15,7 @@ from npga_jax.preparation.labels import (
     learn_hair,
     place_head,
 )
+from npga_jax.preparation.raw import LABELS
 from npga_jax.preparation.records import (
     draw_sheet,
     read_record,
@@ -32,7 +33,6 @@ from npga_jax.tracking import (
     pose_template,
 )
 
-LABELS = "segmentation"
 _KIND = "labels"
 _VERSION = 1
 """Of the method; maps of another are made again."""
@@ -70,7 +70,8 @@ def files_to_label(capture: Capture, output: Path) -> dict[str, list[str]]:
             if not record.exists() and capture.has_labels(timesteps[0], camera_id):
                 continue
             made = _file_of(output, sequence, camera_id)
-            if read_record(record, _made_of(capture, sequence), made) is None:
+            made_of = _made_of(capture, sequence)
+            if read_record(record, made_of, made) is None:
                 lacking.setdefault(sequence, []).append(camera_id)
     return lacking
 
@@ -212,7 +213,6 @@ def _made_of(capture: Capture, sequence: str) -> dict[str, Any]:
     codes = capture.driving_paths.get(sequence)
     return {
         "version": _VERSION,
-        "size": [capture.width, capture.height],
         "stride": capture.frame_stride,
         **stamps({"codes": codes} if codes else {}),
     }

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npga_jax.core import Progress
-from npga_jax.data import decode, resize
+from npga_jax.data import decode, find_sources, resize
 from npga_jax.io import write_video
 from npga_jax.preparation.mattes import Matte, estimate_matte
 from npga_jax.preparation.raw import ALPHA_MAPS, RawCapture, check_plates, read_plate
@@ -46,6 +46,7 @@ class MatteTask:
     size: tuple[int, int]  # (W, H) of the matte, both even
     stride: int
     fps: float
+    num_frames: int  # as stated
 
 
 class FrameCheck(NamedTuple):
@@ -71,12 +72,13 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
     """
     wide = min(width, raw.video_size[0]) // 2 * 2
     high = 2 * round(raw.video_size[1] * wide / raw.video_size[0] / 2)
+    own = {s: find_sources(raw.folder, s, "alpha") for s in raw.sequences}
     tasks = []
     for sequence, camera in itertools.product(raw.sequences, raw.cameras):
         name = f"cam_{camera}"
         matte = output / "sequences" / sequence / ALPHA_MAPS / f"{name}.mp4"
         record = record_path(output, "mattes", sequence, camera)
-        if matte.exists() and not record.exists():
+        if camera in own[sequence] and not record.exists():
             continue
         check_plates(raw, camera)
         tasks.append(
@@ -90,6 +92,7 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
                 size=(wide, high),
                 stride=raw.stride,
                 fps=raw.fps,
+                num_frames=raw.num_frames[sequence, camera],
             )
         )
     return tasks

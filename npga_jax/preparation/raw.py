@@ -16,6 +16,8 @@ from npga_jax.data import CaptureConfig, find_sources, probe, survey_nersemble
 PLATES = Path("sequences") / "BACKGROUND"
 ALPHA_MAPS = "alpha_maps"
 CLOUDS = "pointclouds"
+LABELS = "segmentation"
+CODES = "tracking"
 _PLATE_NAME = re.compile(r"image_(.+)\.(jpg|jpeg|png)", re.IGNORECASE)
 
 
@@ -27,6 +29,7 @@ class RawCapture:
     sequences: tuple[str, ...]
     cameras: tuple[str, ...]
     videos: Mapping[tuple[str, str], Path]  # by sequence and camera
+    num_frames: Mapping[tuple[str, str], int]  # of them, as stated
     plates: Mapping[str, Path]  # by camera; not all need have one
     video_size: tuple[int, int]  # (W, H)
     fps: float
@@ -59,6 +62,7 @@ def find_raw(root: Path, subject: str, cfg: CaptureConfig) -> RawCapture:
         sequences=survey.sequences,
         cameras=survey.cameras,
         videos=videos,
+        num_frames={(s, c): survey.num_frames((s, c, "rgb")) for s, c in videos},
         plates=_find_plates(survey.folder / PLATES),
         video_size=survey.video_size,
         fps=survey.video_fps,
@@ -131,7 +135,7 @@ def link_raw(raw: RawCapture, output: Path) -> None:
     for sequence in raw.sequences:
         for path in sorted((raw.folder / "sequences" / sequence).iterdir()):
             # What is made comes beside what is the user's own.
-            is_made = path.name in (ALPHA_MAPS, CLOUDS)
+            is_made = path.name in (ALPHA_MAPS, CLOUDS, LABELS, CODES)
             sources += sorted(path.iterdir()) if is_made else [path]
     try:
         for source in sources:
