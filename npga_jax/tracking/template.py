@@ -39,7 +39,7 @@ _LIP_REACH = 0.03
 _LIP_FALLOFF = 0.06
 """NPHM units from it over which its shift is shared."""
 _SMOOTHING = 1e-6
-"""Of the thin plate through the anchors."""
+"""Of the motions between anchors."""
 
 
 class HeadTemplate(NamedTuple):
@@ -87,7 +87,9 @@ def fit_template(
     mean, own = np.asarray(predict_anchors(model.params, model.cfg, both), np.float64)
     # Pairs of mirror points may coincide on the plane of symmetry.
     mean, first = np.unique(mean, axis=0, return_index=True)
-    warp = RBFInterpolator(mean, own[first] - mean, smoothing=_SMOOTHING)
+    warp = RBFInterpolator(
+        mean, own[first] - mean, kernel="linear", degree=0, smoothing=_SMOOTHING
+    )
     moved = template.vertices + warp(template.vertices)
     codes = _codes(model, geo, np.zeros(model.cfg.lat_dim_exp))
     moved = _align_lips(moved, template.rims[-1], model, codes)

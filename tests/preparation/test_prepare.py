@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npga_jax.data import CaptureConfig, open_located
+from npga_jax.data import CaptureConfig, open_located, prepared_folder
 from npga_jax.preparation.matting import FrameCheck, wrong_frames
 from tests.scripts import run_script
 from tests.synthetic_capture import BACKGROUND, write_capture, write_video
@@ -49,14 +49,25 @@ def write_plate(path, width=WIDTH, height=HEIGHT):
     Image.fromarray(color).save(path, quality=95)
 
 
-def prepare(raw, *options):
+CACHE = "cache"
+
+
+def prepare(raw, *options, steps=("mattes", "clouds")):
     return run_script(
         "experiments/prepare.py",
         f"--subject={raw.name}",
         f"--data-root={raw.parent}",
+        f"--capture.cache-dir={raw.parent.parent / CACHE}",
         "--workers=1",
         *options,
+        "--steps",
+        *steps,
     )
+
+
+def made_of(raw):
+    """Where what is made of a capture goes."""
+    return prepared_folder(raw, raw.parent.parent / CACHE)
 
 
 def mattes_in(folder):
@@ -68,14 +79,16 @@ def open_prepared(root, subject, cache):
     return open_located(root, subject, cfg, progress=False, need_driving=False)
 
 
-def test_a_prepared_capture_has_the_true_mattes(raw, truth, tmp_path):
-    output = tmp_path / "prepared"
-    result = prepare(raw, f"--output={output}")
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_prepared_capture_has_the_true_mattes(raw, truth, tmp_path, elsewhere):
+    output = tmp_path / "prepared" if elsewhere else None
+    result = prepare(raw, *([f"--output={output}"] if output else []))
     assert result.returncode == 0, result.stderr
     assert "12 mattes in 4 videos" in result.stdout
+    assert "mattes: about" in result.stderr  # What the disk will be asked for.
     assert "LOOKS WRONG" not in result.stdout
     assert not list(raw.rglob("alpha_maps"))  # What was handed out stays as it was.
-    made = open_prepared(output, raw.name, tmp_path / "cache")
+    made = open_prepared(output or raw.parent, raw.name, raw.parent.parent / CACHE)
     true = open_prepared(truth.root, truth.subject, tmp_path / "cache")
     assert made.has_mattes and len(made.timesteps) == len(true.timesteps)
     for timestep in made.timesteps:
@@ -86,24 +99,25 @@ def test_a_prepared_capture_has_the_true_mattes(raw, truth, tmp_path):
             np.testing.assert_array_equal(
                 made.rgb(timestep, camera), true.rgb(timestep, camera)
             )
-    with Image.open(output / raw.name / "preparation" / "mattes.png") as sheet:
+    folder = output / raw.name if output else made_of(raw)
+    with Image.open(folder / "preparation" / "mattes.png") as sheet:
         assert sheet.width == len(CAMERAS) * 160
 
 
 def test_what_is_there_is_not_made_again(raw):
     assert prepare(raw).returncode == 0
-    before = {p: p.stat().st_mtime_ns for p in mattes_in(raw)}
+    before = {p: p.stat().st_mtime_ns for p in mattes_in(made_of(raw))}
     assert len(before) == 4
-    mattes_in(raw)[0].unlink()
+    mattes_in(made_of(raw))[0].unlink()
     assert prepare(raw).returncode == 0
-    after = {p: p.stat().st_mtime_ns for p in mattes_in(raw)}
+    after = {p: p.stat().st_mtime_ns for p in mattes_in(made_of(raw))}
     changed = [p for p in before if before[p] != after[p]]
-    assert changed == mattes_in(raw)[:1]
+    assert changed == mattes_in(made_of(raw))[:1]
     # Another plate, another matte.
     camera = CAMERAS[0]
     write_plate(raw / "sequences/BACKGROUND" / f"image_{camera}.jpg")
     assert prepare(raw).returncode == 0
-    again = {p: p.stat().st_mtime_ns for p in mattes_in(raw)}
+    again = {p: p.stat().st_mtime_ns for p in mattes_in(made_of(raw))}
     changed = [p for p in after if after[p] != again[p]]
     assert {p.stem for p in changed} == {f"cam_{camera}"}
 
@@ -115,20 +129,24 @@ def test_mattes_of_ones_own_are_kept(raw, truth, tmp_path, elsewhere):
     target.parent.mkdir(parents=True)
     shutil.copyfile(own, target)
     before = target.read_bytes()
-    output = tmp_path / "prepared" if elsewhere else raw.parent
-    result = prepare(raw, f"--output={output}")
+    output = tmp_path / "prepared"
+    result = prepare(raw, *([f"--output={output}"] if elsewhere else []))
     assert "1 of 4 videos have mattes of your own: kept" in result.stdout
-    made = output / raw.name
-    assert (made / target.relative_to(raw)).read_bytes() == before
-    assert len(mattes_in(made)) == 4
-    assert len(mattes_in(raw)) == (1 if elsewhere else 4)
+    assert target.read_bytes() == before
+    assert len(mattes_in(raw)) == 1
+    made = output / raw.name if elsewhere else made_of(raw)
+    assert len(mattes_in(made)) == (4 if elsewhere else 3)
+    opened = open_prepared(
+        output if elsewhere else raw.parent, raw.name, raw.parent.parent / CACHE
+    )
+    assert opened.has_mattes
 
 
 def test_frames_without_a_person_are_named(raw):
     video = raw / "sequences/FREE/images" / f"cam_{CAMERAS[1]}.mp4"
     empty = np.broadcast_to(np.uint8(BACKGROUND), (3, HEIGHT, WIDTH, 3))
     write_video(video, np.ascontiguousarray(empty), 24)
-    result = prepare(raw, "--steps", "mattes")
+    result = prepare(raw, steps=("mattes",))
     assert result.returncode == 0
     named = [x for x in result.stdout.splitlines() if "LOOKS WRONG" in x]
     assert len(named) == 3
@@ -172,19 +190,16 @@ def test_what_is_wrong_is_said_and_nothing_half_is_left(raw, damage, said):
     result = prepare(raw)
     assert result.returncode == 2
     assert said in result.stderr and "Traceback" not in result.stderr
-    assert not list(raw.rglob("*.part"))
+    assert not list(raw.parent.parent.rglob("*.part"))
     # What was finished before is whole.
-    for path in mattes_in(raw):
-        assert json.loads(
-            (
-                raw / "preparation/mattes" / path.parts[-3] / f"{path.stem}.json"
-            ).read_text()
-        )["frames"]
+    for path in mattes_in(made_of(raw)):
+        records = made_of(raw) / "preparation/mattes" / path.parts[-3]
+        assert json.loads((records / f"{path.stem}.json").read_text())["frames"]
 
 
 def test_clouds_need_mattes(raw):
     shutil.rmtree(raw / "sequences/FREE/pointclouds")
-    result = prepare(raw, "--steps", "clouds")
+    result = prepare(raw, steps=("clouds",))
     assert result.returncode == 2
     assert "Make them first: leave out --steps" in result.stderr
 

@@ -6,7 +6,12 @@ import pytest
 from npga_jax.core.errors import InputError
 from npga_jax.data import Camera, Timestep
 from npga_jax.data.pcd import read_pcd
-from npga_jax.preparation.clouds import CloudCheck, make_clouds, wrong_clouds
+from npga_jax.preparation.clouds import (
+    CloudCheck,
+    frames_without_clouds,
+    make_clouds,
+    wrong_clouds,
+)
 from npga_jax.preparation.fusion import fuse
 from npga_jax.preparation.stereo import View, depth_maps, middle_of, neighbours_of
 
@@ -143,8 +148,9 @@ class Rig:
 
 
 def test_a_file_per_frame_is_written(views, cloud, tmp_path):
+    rig = Rig(views)
     found = make_clouds(
-        Rig(views), tmp_path, num_points=2000, workers=2, progress=False
+        rig, tmp_path, rig.timesteps, num_points=2000, workers=2, progress=False
     )
     written = read_pcd(tmp_path / "sequences/FREE/pointclouds/frame_00006.pcd")
     np.testing.assert_allclose(written.xyz, cloud.xyz, atol=1e-6)
@@ -153,12 +159,33 @@ def test_a_file_per_frame_is_written(views, cloud, tmp_path):
     assert [c.num_points for c in found.values()] == [len(cloud.xyz)]
 
 
+def test_sequences_with_clouds_of_ones_own_are_left_alone(tmp_path):
+    class Clouds:
+        timesteps = tuple(
+            Timestep(i, s, i % 2) for i, s in enumerate(("A", "A", "B", "B", "C", "C"))
+        )
+        there = frozenset({("A", 0), ("B", 0)})
+
+        def has_points(self, timestep):
+            return (timestep.sequence, timestep.frame_id) in self.there
+
+    ours = tmp_path / "sequences/B/pointclouds/frame_00000.pcd"
+    ours.parent.mkdir(parents=True)
+    ours.touch()  # An earlier run ended here.
+    lacking = frames_without_clouds(Clouds(), tmp_path, ("A", "B", "C"))
+    assert [(t.sequence, t.frame_id) for t in lacking] == [
+        ("B", 1),
+        ("C", 0),
+        ("C", 1),
+    ]
+
+
 def test_what_cannot_be_made_is_refused(views, tmp_path):
     options = {"num_points": 2000, "workers": 1, "progress": False}
     with pytest.raises(InputError, match="need mattes"):
-        make_clouds(Rig(views, has_mattes=False), tmp_path, **options)
+        make_clouds(Rig(views, has_mattes=False), tmp_path, Rig.timesteps, **options)
     with pytest.raises(InputError, match="need 3 cameras or more; ball has 2"):
-        make_clouds(Rig(views[:2]), tmp_path, **options)
+        make_clouds(Rig(views[:2]), tmp_path, Rig.timesteps, **options)
     assert not list(tmp_path.iterdir())
 
 
