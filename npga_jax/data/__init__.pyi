@@ -23,10 +23,8 @@ from .loader import plan_step as plan_step
 from .loader import prefetch as prefetch
 from .location import locate_subject as locate_subject
 from .location import prepared_folder as prepared_folder
-from .nersemble import NersembleCapture as NersembleCapture
 from .nersemble import capture_from_survey as capture_from_survey
 from .nersemble import decode_all as decode_all
-from .nersemble import open_nersemble as open_nersemble
 from .nersemble_files import find_sources as find_sources
 from .nersemble_survey import Survey as Survey
 from .nersemble_survey import survey_nersemble as survey_nersemble

@@ -146,9 +146,7 @@ def check_world(capture: ImageCapture, out: Findings) -> int:
     heads = np.empty((0, 3))
     if capture.has_driving(first):
         heads = capture.tracks[first.sequence].world_from_head[:, :3, 3]
-    wrong = say_wrong_world(
-        cameras, cloud, heads, poses="the cameras' poses (--capture.world-unit)"
-    )
+    wrong = say_wrong_world(cameras, cloud, heads, poses="the cameras' poses")
     if wrong:
         out.problems.append(f"{capture.root}: {wrong}")
     if cloud is None:

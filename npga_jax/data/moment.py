@@ -38,6 +38,11 @@ def moment_set(
     Raises:
       InputError: the cameras cannot be in metres then.
     """
+    if not 0 < unit < np.inf:
+        raise InputError(
+            f"--capture.world-unit {unit}: expected the metres of one unit of the "
+            "world, more than 0."
+        )
     scaled = {}
     for camera, view in views.items():
         pose = view.world2cam.copy()

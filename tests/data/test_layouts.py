@@ -265,6 +265,8 @@ def test_worlds_of_any_scale_are_asked_for(source, cfg, tmp_path):
     layouts.write_colmap(folder, source, first, binary=True, unit=0.01)
     with pytest.raises(InputError, match=r"100 m from .*perhaps.*world-unit 0\.01\."):
         opened(folder, cfg)
+    with pytest.raises(InputError, match="world-unit -1: expected the metres"):
+        opened(folder, cfg, world_unit=-1)
     capture = opened(folder, cfg, world_unit=0.01)
     for camera in source.cameras:
         np.testing.assert_allclose(

@@ -15,6 +15,7 @@ from npga_jax.data.splits import holdout_split
 from npga_jax.training.artefact import make_avatar
 from npga_jax.training.building import default_method
 from npga_jax.training.settings import TrainConfig
+from tests.data import layouts
 from tests.synthetic_capture import write_capture, write_driving
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -46,14 +47,18 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def script(monkeypatch, world):
-    root, _, _ = world
+    return make_script(monkeypatch, world[0], "074", driving="blendshapes")
+
+
+def make_script(monkeypatch, root, subject, *, driving):
+    """The script, with an avatar of a subject."""
     monkeypatch.syspath_prepend(EXPERIMENTS)
     monkeypatch.setattr("npga_jax.core.runtime.configure", lambda **_: None)
     import reenact
 
-    used = CaptureConfig(width=32, driving="blendshapes", cache_dir=root / "cache")
-    cfg = TrainConfig(subject="074", data_root=root, capture=used)
-    capture = open_capture("074", root, used, progress=False, decode=False)
+    used = CaptureConfig(width=32, driving=driving, cache_dir=root / "cache")
+    cfg = TrainConfig(subject=subject, data_root=root, capture=used)
+    capture = open_capture(subject, root, used, progress=False, decode=False)
     avatar = make_avatar(
         *(cfg, default_method(cfg), None, None, capture),
         holdout_split(capture, "FREE", "222200037"),
@@ -193,3 +198,18 @@ def test_missing_codes_say_how_to_make_them(script, world, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "FREE of subject 105 has no codes blendshapes.npz" in error
     assert "experiments/track.py --subject 105" in error
+
+
+def test_drivers_of_other_layouts_bring_their_own_codes(monkeypatch, world, tmp_path):
+    root, target, _ = world
+    used = CaptureConfig(width=32, cache_dir=tmp_path / "cache")
+    source = open_capture("074", root, used, progress=False)
+    union = layouts.write_vhap(tmp_path / "exports", source)
+    script = make_script(monkeypatch, union.parent, union.name, driving="flame")
+    driver = f"--driver-subject={union.name}"
+    frames = drive(script, tmp_path / "a.mp4", driver=driver)
+    codes = np.stack(script.notes.expr)
+    np.testing.assert_allclose(codes[:, :3], target.expr["FREE"], atol=1e-6)
+    assert codes.shape == (4, 15)
+    # The driver's ball on white.
+    assert frames[0][20:24, :28].min() > 240 and frames[0][40:50, 12:20].min() < 230
