@@ -169,15 +169,22 @@ def prepare_missing(job: Preparing, untracked: Collection[str]) -> dict[str, flo
 
 def _lacks_mattes(job: Preparing) -> bool:
     """Whether there are clean plates, and videos without mattes."""
-    if layout_of(job.root / job.name, job.capture) != "nersemble":
+    if not _has_plates_layout(job):
         return False
     raw = find_raw(job.root, job.name, job.capture)
     tasks = tasks_of(raw, job.output, job.matte_width) if raw.plates else []
     return any(checks_of(task) is None for task in tasks)
 
 
+def _has_plates_layout(job: Preparing) -> bool:
+    return layout_of(job.root / job.name, job.capture) == "nersemble"
+
+
 def make_mattes(job: Preparing) -> None:
     """Makes the mattes that lack, and says what was found."""
+    if not _has_plates_layout(job):
+        print("mattes are made for videos in NeRSemble's layout only: none made here")
+        return
     raw = find_raw(job.root, job.name, job.capture)
     tasks = tasks_of(raw, job.output, job.matte_width)
     own = len(raw.videos) - len(tasks)

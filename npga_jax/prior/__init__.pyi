@@ -4,7 +4,7 @@ from .ict import NARROW_FACE_VERTICES as NARROW_FACE_VERTICES
 from .ict import ict_scans as ict_scans
 from .ict import load_ict as load_ict
 from .ict import to_nphm as to_nphm
-from .ict_template import ict_template as ict_template
+from .head_template import ict_template as ict_template
 from .scans import compact_mesh as compact_mesh
 from .settings import PriorConfig as PriorConfig
 from .settings import defaults_from_argv as defaults_from_argv
