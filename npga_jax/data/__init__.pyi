@@ -32,7 +32,11 @@ from .nersemble_files import find_sources as find_sources
 from .nersemble_survey import Survey as Survey
 from .nersemble_survey import survey_nersemble as survey_nersemble
 from .opening import open_capture as open_capture
+from .mattes import MatteLevels as MatteLevels
+from .mattes import matte_levels as matte_levels
 from .pcd import write_pcd as write_pcd
+from .point_labels import project as project
+from .point_labels import visible_points as visible_points
 from .point_labels import vote_labels as vote_labels
 from .segmentation import FACE as FACE
 from .segmentation import INNER_MOUTH as INNER_MOUTH

@@ -1,0 +1,210 @@
+"""How well points, mattes and images agree, camera by camera.
+
+A score is between 0 and 1 and comes with the chance error that so many samples have.
+Points lie on the person, so that a true calibration puts them onto the mattes; it need
+not cover the mattes, as clouds may be of the face alone, and so that counts little.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from npga_jax.data import PointCloud, project, visible_points
+from npga_jax.diagnosis.view import View
+
+_POINTS_PER_CELL = 6
+"""Of the cells that a matte would have: few are then empty by chance."""
+_OUTSIDE = 0.5
+"""What a point beside the image counts against one on the background."""
+_COVERING = 0.25
+"""What covering the matte counts against being on it: the exponent."""
+_MIN_CONTRAST = 0.02
+"""Standard deviation of a cloud's colours, of 1, below which they tell nothing."""
+_MIN_VISIBLE = 20
+_FAINT = 128
+
+
+class Match(NamedTuple):
+    """How one camera agrees with points. NaN is what cannot be told."""
+
+    inside: float  # share of the points that are in the image
+    on: float  # share of them that are on the matte; those beside the image weigh half
+    covered: float  # share of the matte that has points
+    color: float  # correlation of the colours of points and image
+    count: float  # samples that are independent of one another, about
+
+    @property
+    def score(self) -> float:
+        """From 0 to 1: of mattes and colours what there is, else `inside`."""
+        known = [
+            value
+            for value in (self.on * self.covered**_COVERING, max(self.color, 0.0))
+            if not np.isnan(value)
+        ]
+        return float(np.mean(known)) if known else self.inside
+
+    @property
+    def error(self) -> float:
+        """Standard deviation that chance gives the score."""
+        score = min(max(self.score, 0.05), 0.95)
+        return float(np.sqrt(score * (1 - score) / max(self.count, 1.0)))
+
+
+def match_view(view: View, cloud: PointCloud) -> Match:
+    """Compares a view with points in the world."""
+    camera = view.camera
+    pixels, depth = project(camera, cloud.xyz)
+    size = np.array([camera.width, camera.height])
+    inside = (depth > 0) & (pixels >= 0).all(1) & (pixels < size).all(1)
+    share = float(inside.mean())
+    on = covered = np.nan
+    count = float(len(cloud.xyz))
+    if view.matte is not None:
+        on, covered, count = _match_matte(view.matte, pixels[inside], len(pixels))
+    color = np.nan
+    if view.image is not None:
+        color = _match_color(view, cloud)
+    return Match(share, on, covered, color, count)
+
+
+def match_hull(views: Sequence[View], tolerance: int) -> list[Match]:
+    """Compares each matte with what the mattes of the other cameras leave of space.
+
+    Args:
+      views: With mattes.
+      tolerance: How many cameras may say that nobody is where the others say so.
+
+    Returns:
+      A match for each view, of mattes alone.
+    """
+    nothing = [Match(0.0, 0.0, 0.0, np.nan, 1.0) for _ in views]
+    place = meet(views)
+    if place is None:
+        return nothing
+    middle, radius = place
+    steps = np.linspace(-radius, radius, 28)
+    grid = middle + np.stack(np.meshgrid(*[steps] * 3), axis=-1).reshape(-1, 3)
+    denied = np.stack([_denies(view, grid) for view in views])
+    total = denied.sum(0)
+    matches = []
+    for view, no in zip(views, denied, strict=True):
+        hull = grid[total - no <= tolerance]
+        if not len(hull):
+            return nothing
+        match = match_view(view._replace(image=None), PointCloud(hull, hull, None))
+        # Points within a hull are many; what is independent is its outline.
+        matches.append(match._replace(count=match.count / 2))
+    return matches
+
+
+def meet(views: Sequence[View]) -> tuple[np.ndarray, float] | None:
+    """Where the person is by the mattes alone.
+
+    Returns:
+      The point nearest to the rays through the mattes' middles [3], and the radius of
+      a ball that holds the person (median over cameras); None if there is none, since
+      it would be behind most cameras or far from the rays.
+    """
+    return _nearest(views, _middle_of_matte)
+
+
+def axes_meet(views: Sequence[View]) -> tuple[np.ndarray, float] | None:
+    """As `meet`, with optical axes for the mattes' middles."""
+    return _nearest(
+        views,
+        lambda v: (np.array([v.camera.width, v.camera.height]) / 2, v.camera.width / 2),
+    )
+
+
+def distance_from_rays(views: Sequence[View], point: np.ndarray) -> float:
+    """How far the optical axes pass by a point, as a share of the distance to it."""
+    apart = []
+    for view in views:
+        matrix = view.camera.world2cam
+        local = matrix[:3, :3] @ point + matrix[:3, 3]
+        if local[2] <= 0:
+            return np.inf
+        apart.append(np.linalg.norm(local[:2]) / local[2])
+    return float(np.median(apart))
+
+
+def _match_matte(
+    matte: np.ndarray, pixels: np.ndarray, num_points: int
+) -> tuple[float, float, float]:
+    """Shares on the matte and covered, and the number of independent samples."""
+    person = matte >= _FAINT
+    area = int(person.sum())
+    if not area:
+        return 0.0, 0.0, 1.0
+    x, y = pixels.astype(int).T
+    num_outside = num_points - len(pixels)
+    on = person[y, x].sum() / max(len(pixels) + _OUTSIDE * num_outside, 1)
+    cell = max(1, int(np.ceil(np.sqrt(area * _POINTS_PER_CELL / num_points))))
+    rows, columns = -(-matte.shape[0] // cell), -(-matte.shape[1] // cell)
+    padded = np.zeros((rows * cell, columns * cell), bool)
+    padded[: matte.shape[0], : matte.shape[1]] = person
+    wanted = padded.reshape(rows, cell, columns, cell).mean((1, 3)) >= 0.5
+    filled = np.zeros((rows, columns), bool)
+    filled[y // cell, x // cell] = True
+    num_wanted = max(int(wanted.sum()), 1)
+    covered = (filled & wanted).sum() / num_wanted
+    return float(on), float(covered), float(min(num_wanted, num_points))
+
+
+def _match_color(view: View, cloud: PointCloud) -> float:
+    if cloud.rgb.std(0).max() < _MIN_CONTRAST or view.image is None:
+        return np.nan
+    visible, pixels = visible_points(view.camera, cloud.xyz, cloud.normals)
+    if visible.sum() < _MIN_VISIBLE:
+        return 0.0
+    seen = view.image[pixels[visible, 1], pixels[visible, 0]] / 255.0
+    given = cloud.rgb[visible]
+    seen, given = seen - seen.mean(0), given - given.mean(0)
+    norm = np.sqrt((seen**2).sum() * (given**2).sum())
+    return float((seen * given).sum() / norm) if norm > 1e-9 else 0.0
+
+
+def _denies(view: View, points: np.ndarray) -> np.ndarray:
+    """Which points [P] a camera sees on the background or behind itself."""
+    assert view.matte is not None
+    pixels, depth = project(view.camera, points)
+    size = np.array([view.camera.width, view.camera.height])
+    inside = (pixels >= 0).all(1) & (pixels < size).all(1)
+    x, y = np.where(inside[:, None], pixels, 0).astype(int).T
+    return (depth <= 0) | (inside & (view.matte[y, x] < _FAINT))
+
+
+def _nearest(
+    views: Sequence[View], aim: Callable[[View], tuple[np.ndarray, float] | None]
+) -> tuple[np.ndarray, float] | None:
+    """The point nearest to one ray of each camera; `aim` gives pixel and radius."""
+    system, right, rays = np.zeros((3, 3)), np.zeros(3), []
+    for view in views:
+        aimed = aim(view)
+        if aimed is None:
+            continue
+        camera = view.camera
+        rotation = camera.world2cam[:3, :3].astype(np.float64)
+        centre = -rotation.T @ camera.world2cam[:3, 3]
+        ray = np.linalg.solve(camera.K.astype(np.float64), [*aimed[0], 1.0])
+        ray = rotation.T @ (ray / np.linalg.norm(ray))
+        across = np.eye(3) - np.outer(ray, ray)
+        system, right = system + across, right + across @ centre
+        rays.append((centre, ray, aimed[1] / camera.K[0, 0]))
+    if len(rays) < 2 or np.linalg.cond(system) > 1e6:
+        return None
+    middle = np.linalg.solve(system, right)
+    along = np.array([(middle - centre) @ ray for centre, ray, _ in rays])
+    if np.median(along) <= 0:
+        return None
+    radius = np.median([d * width for d, (_, _, width) in zip(along, rays, strict=True)])
+    return middle, float(radius)
+
+
+def _middle_of_matte(view: View) -> tuple[np.ndarray, float] | None:
+    if view.matte is None or not (view.matte >= _FAINT).any():
+        return None
+    y, x = np.nonzero(view.matte >= _FAINT)
+    low, high = np.percentile([x, y], [1, 99], axis=1)
+    return np.array([x.mean(), y.mean()]) + 0.5, 0.65 * float((high - low).max())
