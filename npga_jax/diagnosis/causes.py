@@ -24,8 +24,8 @@ class Cause(NamedTuple):
     undo: Callable[[View], View]
     is_seen_in: Callable[[View], bool] = lambda view: True
     """Whether undoing it changes anything worth telling in a view."""
-    needs: str = ""
-    """"points" or "image": without them it cannot be told."""
+    needs: frozenset[str] = frozenset()
+    """Of "points", "mattes", "colors": without them it cannot be told."""
 
 
 def list_causes() -> list[Cause]:
@@ -71,7 +71,7 @@ def _intrinsics_causes() -> list[Cause]:
             f"is for; {_KS})",
             from_below,
             lambda view: _is_off(view, 1),
-            "points",
+            frozenset({"points"}),
         ),
         Cause(
             "cx of {cameras} is measured from the right edge of the image",
@@ -79,7 +79,7 @@ def _intrinsics_causes() -> list[Cause]:
             f"for; {_KS})",
             from_right,
             lambda view: _is_off(view, 0),
-            "points",
+            frozenset({"points"}),
         ),
         *(_size_cause(factor) for factor in _SIZES),
     ]
@@ -98,7 +98,7 @@ def _size_cause(factor: float) -> Cause:
         f"divide fx, fy, cx and cy of {{cameras}} by {shown}, or multiply the 'width' "
         f"and 'height' that they are stated for by it ({_KS})",
         undo,
-        needs="points",
+        needs=frozenset({"points"}),
     )
 
 
@@ -108,36 +108,30 @@ def _picture_causes() -> list[Cause]:
         "upside down": lambda x: x[::-1, ::-1],
         "mirrored top to bottom": lambda x: x[::-1],
     }
-    kinds = {
-        "images and mattes": ("image", "matte"),
-        "images": ("image",),
-        "mattes": ("matte",),
-    }
-    edits = {
-        "images and mattes": "the videos in images and alpha_maps",
-        "images": "the videos in images",
-        "mattes": "the videos in alpha_maps",
-    }
-    causes = [
+    # Without colours to judge images by, they are taken to be turned with their mattes.
+    kinds = (
+        ("images and mattes", ("image", "matte"), {"mattes"}),
+        ("images", ("image",), {"colors"}),
+        ("mattes", ("matte",), {"mattes", "colors"}),
+    )
+    turned = [
         Cause(
             f"the {kind} of {{cameras}} are {way}",
-            f"write {edits[kind]} of {{cameras}} again, the right way round",
+            f"write the {kind} of {{cameras}} again, the right way round",
             _with_pictures(fields, turn),
-            needs="image" if "image" in fields else "",
+            needs=frozenset(needs),
         )
         for way, turn in ways.items()
-        for kind, fields in kinds.items()
+        for kind, fields, needs in kinds
     ]
-    # Where there are mattes alone to judge by, images are taken to be turned as well.
-    causes.append(
-        Cause(
-            "the mattes of {cameras} are inverted",
-            "write alpha_maps of {cameras} again with 255 on the person and 0 elsewhere"
-            ", or pass --capture.no-mattes to use none at all",
-            _with_pictures(("matte",), lambda x: 255 - x),
-        )
+    inverted = Cause(
+        "the mattes of {cameras} are inverted",
+        "write the mattes (alpha_maps) of {cameras} again with 255 on the person and 0 "
+        "elsewhere, or pass --capture.no-mattes to use none at all",
+        _with_pictures(("matte",), lambda x: 255 - x),
+        needs=frozenset({"mattes"}),
     )
-    return causes
+    return [*turned, inverted]
 
 
 def _with_pose(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[View], View]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npga_jax.data import PointCloud, project, visible_points
-from npga_jax.diagnosis.view import View
+from npga_jax.diagnosis.view import Scene, View
 
 _POINTS_PER_CELL = 6
 """Of the cells that a matte would have: few are then empty by chance."""
@@ -22,6 +22,7 @@ _COVERING = 0.25
 _MIN_CONTRAST = 0.02
 """Standard deviation of a cloud's colours, of 1, below which they tell nothing."""
 _MIN_VISIBLE = 20
+_GRID = 32  # Points along an edge of the space that mattes are compared in.
 _FAINT = 128
 
 
@@ -51,51 +52,67 @@ class Match(NamedTuple):
         return float(np.sqrt(score * (1 - score) / max(self.count, 1.0)))
 
 
+_NOTHING = Match(0.0, 0.0, 0.0, np.nan, 1.0)
+
+
+def known(scene: Scene, matches: Sequence[Match]) -> frozenset[str]:
+    """What there is to judge by, as `Cause.needs` calls it."""
+    there = set()
+    if not np.isnan([m.on for m in matches]).any():
+        there.add("mattes")
+    if not np.isnan([m.color for m in matches]).any():
+        there.add("colors")
+    if scene.cloud is not None and there:
+        there.add("points")
+    return frozenset(there)
+
+
 def match_view(view: View, cloud: PointCloud) -> Match:
     """Compares a view with points in the world."""
-    camera = view.camera
-    pixels, depth = project(camera, cloud.xyz)
-    size = np.array([camera.width, camera.height])
-    inside = (depth > 0) & (pixels >= 0).all(1) & (pixels < size).all(1)
-    share = float(inside.mean())
-    on = covered = np.nan
-    count = float(len(cloud.xyz))
+    pixels, inside, _ = _place(view, cloud.xyz)
+    on = covered = color = np.nan
+    count = float(len(pixels))
     if view.matte is not None:
-        on, covered, count = _match_matte(view.matte, pixels[inside], len(pixels))
-    color = np.nan
+        area = int((view.matte >= _FAINT).sum())
+        cell = max(1, int(np.ceil(np.sqrt(area * _POINTS_PER_CELL / len(pixels)))))
+        num_outside = int((~inside).sum())
+        on, covered, count = _match_matte(view.matte, pixels[inside], num_outside, cell)
     if view.image is not None:
         color = _match_color(view, cloud)
-    return Match(share, on, covered, color, count)
+    return Match(float(inside.mean()), on, covered, color, count)
 
 
-def match_hull(views: Sequence[View], tolerance: int) -> list[Match]:
-    """Compares each matte with what the mattes of the other cameras leave of space.
+def match_scene(scene: Scene, *, tolerance: int = 0) -> list[Match]:
+    """Measures how well a scene agrees: what `measures` says of its views as given."""
+    ways = measures(scene, tolerance=tolerance)
+    return [measure(view) for measure, view in zip(ways, scene.views, strict=True)]
+
+
+def measures(scene: Scene, *, tolerance: int = 0) -> list[Callable[[View], Match]]:
+    """For each camera, what measures views of it against what else the scene has.
 
     Args:
-      views: With mattes.
+      scene: With a cloud; or with mattes, and each is compared with what the mattes of
+        the other cameras leave of space.
       tolerance: How many cameras may say that nobody is where the others say so.
-
-    Returns:
-      A match for each view, of mattes alone.
     """
-    nothing = [Match(0.0, 0.0, 0.0, np.nan, 1.0) for _ in views]
-    place = meet(views)
+    cloud = scene.cloud
+    if cloud is not None:
+        return [lambda view: match_view(view, cloud)] * len(scene.views)
+    place = meet(scene.views)
     if place is None:
-        return nothing
+        return [lambda view: _NOTHING] * len(scene.views)
     middle, radius = place
-    steps = np.linspace(-radius, radius, 28)
+    steps = np.linspace(-radius, radius, _GRID)
     grid = middle + np.stack(np.meshgrid(*[steps] * 3), axis=-1).reshape(-1, 3)
-    denied = np.stack([_denies(view, grid) for view in views])
+    denied = np.stack([_denies(view, grid) for view in scene.views])
     total = denied.sum(0)
-    matches = []
-    for view, no in zip(views, denied, strict=True):
-        hull = grid[total - no <= tolerance]
-        if not len(hull):
-            return nothing
-        match = match_view(view._replace(image=None), PointCloud(hull, hull, None))
-        # Points within a hull are many; what is independent is its outline.
-        matches.append(match._replace(count=match.count / 2))
-    return matches
+    spacing = float(steps[1] - steps[0])
+
+    def against(hull: np.ndarray) -> Callable[[View], Match]:
+        return lambda view: _match_space(view, hull, spacing)
+
+    return [against(grid[total - no <= tolerance]) for no in denied]
 
 
 def meet(views: Sequence[View]) -> tuple[np.ndarray, float] | None:
@@ -130,17 +147,23 @@ def distance_from_rays(views: Sequence[View], point: np.ndarray) -> float:
 
 
 def _match_matte(
-    matte: np.ndarray, pixels: np.ndarray, num_points: int
+    matte: np.ndarray, pixels: np.ndarray, num_outside: int, cell: int
 ) -> tuple[float, float, float]:
-    """Shares on the matte and covered, and the number of independent samples."""
+    """Compares pixels [P, 2] with a matte.
+
+    Args:
+      matte: [H, W].
+      pixels: Inside of it.
+      num_outside: How many more are beside the image.
+      cell: Width of the squares that are covered or not.
+
+    Returns:
+      Shares on the matte and covered, and the number of squares on the matte.
+    """
     person = matte >= _FAINT
-    area = int(person.sum())
-    if not area:
-        return 0.0, 0.0, 1.0
     x, y = pixels.astype(int).T
-    num_outside = num_points - len(pixels)
-    on = person[y, x].sum() / max(len(pixels) + _OUTSIDE * num_outside, 1)
-    cell = max(1, int(np.ceil(np.sqrt(area * _POINTS_PER_CELL / num_points))))
+    weight = len(pixels) + _OUTSIDE * num_outside
+    on = person[y, x].sum() / max(weight, 1.0)
     rows, columns = -(-matte.shape[0] // cell), -(-matte.shape[1] // cell)
     padded = np.zeros((rows * cell, columns * cell), bool)
     padded[: matte.shape[0], : matte.shape[1]] = person
@@ -148,8 +171,20 @@ def _match_matte(
     filled = np.zeros((rows, columns), bool)
     filled[y // cell, x // cell] = True
     num_wanted = max(int(wanted.sum()), 1)
-    covered = (filled & wanted).sum() / num_wanted
-    return float(on), float(covered), float(min(num_wanted, num_points))
+    return float(on), float((filled & wanted).sum() / num_wanted), float(num_wanted)
+
+
+def _match_space(view: View, points: np.ndarray, spacing: float) -> Match:
+    """Compares a matte with points of a grid of space."""
+    assert view.matte is not None
+    if not len(points):
+        return _NOTHING
+    pixels, inside, depth = _place(view, points)
+    pixels_apart = view.camera.K[0, 0] * spacing / max(np.median(depth), 1e-6)
+    cell = int(np.clip(np.ceil(1.3 * pixels_apart), 1, view.camera.width))
+    # Where space is not seen by all cameras it is left over beside the image.
+    on, covered, count = _match_matte(view.matte, pixels[inside], 0, cell)
+    return Match(float(inside.mean()), on, covered, np.nan, count)
 
 
 def _match_color(view: View, cloud: PointCloud) -> float:
@@ -165,12 +200,17 @@ def _match_color(view: View, cloud: PointCloud) -> float:
     return float((seen * given).sum() / norm) if norm > 1e-9 else 0.0
 
 
+def _place(view: View, points: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Points in an image: pixels [P, 2], which are inside of it [P], depths [P]."""
+    pixels, depth = project(view.camera, points)
+    size = np.array([view.camera.width, view.camera.height])
+    return pixels, (depth > 0) & (pixels >= 0).all(1) & (pixels < size).all(1), depth
+
+
 def _denies(view: View, points: np.ndarray) -> np.ndarray:
     """Which points [P] a camera sees on the background or behind itself."""
     assert view.matte is not None
-    pixels, depth = project(view.camera, points)
-    size = np.array([view.camera.width, view.camera.height])
-    inside = (pixels >= 0).all(1) & (pixels < size).all(1)
+    pixels, inside, depth = _place(view, points)
     x, y = np.where(inside[:, None], pixels, 0).astype(int).T
     return (depth <= 0) | (inside & (view.matte[y, x] < _FAINT))
 

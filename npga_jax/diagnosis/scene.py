@@ -1,0 +1,132 @@
+"""Finds out what is wrong with cameras, clouds, mattes and images of one moment."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from npga_jax.diagnosis import units
+from npga_jax.diagnosis.axes import diagnose_axes
+from npga_jax.diagnosis.causes import Cause, list_causes, pose_causes
+from npga_jax.diagnosis.findings import Diagnosis
+from npga_jax.diagnosis.scoring import Match, known, match_scene
+from npga_jax.diagnosis.single import diagnose_single
+from npga_jax.diagnosis.trials import Trial, compare, is_rival, say_change
+from npga_jax.diagnosis.view import Scene
+
+ALL = "all cameras"
+_ROUNDS = 3
+"""How many causes are looked for that come together."""
+_HULL = "the hull of the other mattes"
+
+
+class _Hypothesis(NamedTuple):
+    """A change of all cameras, and of the size of the clouds beside them."""
+
+    causes: tuple[Cause, ...]
+    ratio: float  # what clouds would be multiplied by, or cameras divided by
+
+
+class _Tried(NamedTuple):
+    hypothesis: _Hypothesis
+    scene: Scene  # with it undone
+    matches: list[Match]
+    trial: Trial
+
+
+def diagnose_scene(scene: Scene) -> list[Diagnosis]:
+    """Says what is wrong with one moment.
+
+    With a cloud, its points are compared with mattes and images; without one, mattes
+    with each other; without these, the cameras' axes with where the heads are.
+
+    Args:
+      scene: Of all cameras; what is missing in it is not used.
+
+    Returns:
+      What was found; nothing if all agrees, or nothing can be told.
+    """
+    if len(scene.views) < 2:
+        return []
+    if scene.cloud is None and any(view.matte is None for view in scene.views):
+        return diagnose_axes(scene)
+    found: list[Diagnosis] = []
+    ratio = 1.0
+    for _ in range(_ROUNDS):
+        tried = _try_all(scene, may_rescale=scene.cloud is not None and ratio == 1.0)
+        best = max(tried, key=lambda t: t.trial.after.mean(), default=None)
+        if best is None:
+            break
+        found += _say(scene, best, tried)
+        scene, ratio = best.scene, ratio * best.hypothesis.ratio
+    found += units.diagnose_metres(scene)
+    return found + diagnose_single(scene)
+
+
+def _try_all(scene: Scene, *, may_rescale: bool) -> list[_Tried]:
+    """All hypotheses that hold for the whole rig."""
+    before = match_scene(scene)
+    there = known(scene, before)
+    ratios = units.RATIOS if may_rescale else (1.0,)
+    hypotheses = [
+        _Hypothesis(causes, ratio)
+        for causes in ((), *((cause,) for cause in pose_causes()))
+        for ratio in ratios
+        if causes or ratio != 1.0
+    ]
+    hypotheses += [
+        _Hypothesis((cause,), 1.0)
+        for cause in list_causes()[len(pose_causes()) :]
+        if there and cause.needs <= there and any(map(cause.is_seen_in, scene.views))
+    ]
+    tried = []
+    for hypothesis in hypotheses:
+        changed = _undo(scene, hypothesis)
+        matches = match_scene(changed)
+        trial = compare(before, matches)
+        if trial.holds_for_all:
+            tried.append(_Tried(hypothesis, changed, matches, trial))
+    return tried
+
+
+def _undo(scene: Scene, hypothesis: _Hypothesis) -> Scene:
+    views = scene.views
+    for cause in hypothesis.causes:
+        views = tuple(map(cause.undo, views))
+    return units.rescale(scene._replace(views=views), hypothesis.ratio)
+
+
+def _say(scene: Scene, best: _Tried, tried: Sequence[_Tried]) -> list[Diagnosis]:
+    """Says what a hypothesis consists of."""
+    of = "the cloud's points" if scene.cloud is not None else _HULL
+    evidence = say_change(match_scene(scene), best.matches, of=of)
+    rivals = [
+        t for t in tried if t is not best and is_rival(best.trial, t.trial)
+    ]
+    # Sizes that differ by little look alike: those are told apart by the size of heads.
+    others = [t for t in rivals if t.hypothesis.causes != best.hypothesis.causes]
+    confidence = "certain" if best.trial.is_sure else "likely"
+    if others:
+        confidence = "possible"
+        evidence += "; it would be explained as well if "
+        evidence += ", or ".join(_name(t.hypothesis) for t in others[:3])
+    said = [
+        Diagnosis(
+            cause.what.format(cameras=ALL),
+            confidence,
+            evidence,
+            cause.remedy.format(cameras=ALL),
+        )
+        for cause in best.hypothesis.causes
+    ]
+    if best.hypothesis.ratio != 1.0:
+        said.append(
+            units.say_ratio(scene, best.hypothesis.ratio, confidence, evidence)
+        )
+    return said
+
+
+def _name(hypothesis: _Hypothesis) -> str:
+    words = [cause.what.format(cameras=ALL) for cause in hypothesis.causes]
+    if hypothesis.ratio != 1.0:
+        factor = max(hypothesis.ratio, 1 / hypothesis.ratio)
+        words.append(f"lengths of clouds and cameras differ by {factor:g}")
+    return " and ".join(words)

@@ -1,0 +1,195 @@
+"""Finds out which single cameras do not agree with the others, and why."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npga_jax.diagnosis.causes import list_causes
+from npga_jax.diagnosis.findings import Confidence, Diagnosis
+from npga_jax.diagnosis.scoring import (
+    Match,
+    known,
+    match_scene,
+    match_view,
+    measures,
+)
+from npga_jax.diagnosis.trials import Trial, compare, say_change
+from npga_jax.diagnosis.view import Scene
+
+_MIN_CAMERAS = 3
+"""Of fewer nobody can tell which one is wrong, without a cloud."""
+_ONE_MAY_BE_WRONG = 4
+"""From so many cameras on, the hull of the others outlives one that is wrong."""
+_ODD = 0.6
+"""Of the others' score: below it a camera is a stranger."""
+_UNSEEN = 0.5
+"""Of the others' share of points in the image: below it a camera looks elsewhere."""
+_FAR = 0.15
+"""Score that cameras and cloud which have nothing to do with each other stay below."""
+
+
+def diagnose_single(scene: Scene) -> list[Diagnosis]:
+    """Says which cameras are wrong where most are right.
+
+    Args:
+      scene: After all that concerns the whole rig was undone.
+    """
+    if scene.cloud is None and len(scene.views) < _MIN_CAMERAS:
+        return []
+    tolerance = int(scene.cloud is None and len(scene.views) >= _ONE_MAY_BE_WRONG)
+    before = match_scene(scene, tolerance=tolerance)
+    scores = np.array([m.score for m in before])
+    usual = float(np.median(scores))
+    if usual < _FAR:
+        return [_say_apart(scene, before)]
+    explained, found = _find_causes(scene, before, usual, tolerance)
+    left = [i for i in range(len(scores)) if i not in explained]
+    odd = [i for i in left if scores[i] < _ODD * usual]
+    exchanged, said = _find_exchanged(scene, before, odd, usual)
+    found += said
+    for i in odd:
+        if i not in exchanged:
+            found.append(_say_odd(scene, before, i))
+    return found
+
+
+def _find_causes(
+    scene: Scene, before: Sequence[Match], usual: float, tolerance: int
+) -> tuple[set[int], list[Diagnosis]]:
+    """Finds causes that hold for some cameras each.
+
+    Returns:
+      Which cameras they explain, and what to say.
+    """
+    there = known(scene, before)
+    ways = measures(scene, tolerance=tolerance)
+    best: dict[int, list[tuple[float, int]]] = {}
+    trials: list[Trial] = []
+    changed: list[list[Match]] = []
+    causes = [c for c in list_causes() if c.needs <= there]
+    for number, cause in enumerate(causes):
+        after = list(before)
+        for i, view in enumerate(scene.views):
+            if cause.is_seen_in(view):
+                after[i] = ways[i](cause.undo(view))
+        trials.append(compare(before, after))
+        changed.append(after)
+        for i in range(len(before)):
+            if trials[-1].holds_for(i, usual):
+                best.setdefault(i, []).append((after[i].score, number))
+    groups: dict[int, list[int]] = {}
+    for i, fitting in best.items():
+        groups.setdefault(max(fitting)[1], []).append(i)
+    found = []
+    for number, members in groups.items():
+        rivals = {
+            other
+            for i in members
+            for score, other in best[i]
+            if other != number
+            and changed[number][i].score - score < 2 * trials[number].error[i]
+        }
+        names = ", ".join(scene.views[i].camera.camera_id for i in members)
+        evidence = say_change(
+            [before[i] for i in members],
+            [changed[number][i] for i in members],
+            of="the cloud's points" if scene.cloud is not None else "the others' hull",
+        )
+        confidence: Confidence = "certain"
+        if rivals:
+            confidence = "possible"
+            evidence += "; it would be explained as well if " + ", or ".join(
+                causes[r].what.format(cameras="it") for r in sorted(rivals)[:3]
+            )
+        elif scene.cloud is None:
+            confidence = "likely"
+        cause = causes[number]
+        found.append(
+            Diagnosis(
+                cause.what.format(cameras=names),
+                confidence,
+                evidence,
+                cause.remedy.format(cameras=names)
+                + f", or leave out with --capture.ignore-cameras {names.replace(',', '')}",
+            )
+        )
+    return set(best), found
+
+
+def _find_exchanged(
+    scene: Scene, before: Sequence[Match], odd: Sequence[int], usual: float
+) -> tuple[set[int], list[Diagnosis]]:
+    """Finds pairs of odd cameras that have each other's videos."""
+    done: set[int] = set()
+    found = []
+    for i in odd:
+        for j in odd:
+            if scene.cloud is None or not i < j or {i, j} & done:
+                continue
+            a, b = scene.views[i], scene.views[j]
+            pair = [a._replace(camera=b.camera), b._replace(camera=a.camera)]
+            after = [match_view(view, scene.cloud) for view in pair]
+            trial = compare([before[i], before[j]], after)
+            if not (trial.holds_for(0, usual) and trial.holds_for(1, usual)):
+                continue
+            done |= {i, j}
+            names = f"{a.camera.camera_id} and {b.camera.camera_id}"
+            found.append(
+                Diagnosis(
+                    f"the videos of {names} are exchanged, or their matrices are",
+                    "certain",
+                    say_change([before[i], before[j]], after),
+                    f"exchange the matrices of {names}, or give their files each "
+                    "other's names",
+                )
+            )
+    return done, found
+
+
+def _say_odd(scene: Scene, before: Sequence[Match], i: int) -> Diagnosis:
+    name = scene.views[i].camera.camera_id
+    others = [m for k, m in enumerate(before) if k != i]
+    inside = float(np.median([m.inside for m in others]))
+    remedy = (
+        f"calibrate it again, or leave it out with --capture.ignore-cameras {name}"
+    )
+    if scene.cloud is not None and before[i].inside < _UNSEEN * inside:
+        return Diagnosis(
+            f"camera {name} does not see the cloud",
+            "certain",
+            f"{before[i].inside:.0%} of the points are in its image, {inside:.0%} in "
+            "those of others",
+            remedy,
+        )
+    usual = float(np.median([m.score for m in others]))
+    return Diagnosis(
+        f"camera {name} does not agree with the others",
+        "likely",
+        f"its agreement is {before[i].score:.2f} of 1, that of others {usual:.2f}; "
+        "none of the usual causes explains it",
+        f"compare its video, matte and matrix with the others'; {remedy}",
+    )
+
+
+def _say_apart(scene: Scene, before: Sequence[Match]) -> Diagnosis:
+    names = [
+        view.camera.camera_id
+        for view, match in zip(scene.views, before, strict=True)
+        if match.score < _FAR
+    ]
+    inside = float(np.mean([m.inside for m in before]))
+    if scene.cloud is None:
+        return Diagnosis(
+            "the mattes of all cameras do not show one thing at one place",
+            "likely",
+            "nothing of space is on the person in all of them, and none of the usual "
+            "causes explains it",
+            "look whether mattes and matrices belong to these videos",
+        )
+    return Diagnosis(
+        f"cameras {', '.join(names)} do not see the cloud where the person is",
+        "certain",
+        f"{inside:.0%} of the points are in the images on average, and none of the "
+        "usual causes explains it",
+        "look whether clouds and matrices are of one world and of this capture",
+    )
