@@ -81,6 +81,15 @@ def _intrinsics_causes() -> list[Cause]:
             lambda view: _is_off(view, 0),
             frozenset({"points"}),
         ),
+        Cause(
+            "the principal point of {cameras} is measured from the lower right corner "
+            "of the image",
+            "replace cx by width - cx and cy by height - cy for {cameras} (the size of "
+            f"the images that K is for; {_KS})",
+            lambda view: from_right(from_below(view)),
+            lambda view: _is_off(view, 0) and _is_off(view, 1),
+            frozenset({"points"}),
+        ),
         *(_size_cause(factor) for factor in _SIZES),
     ]
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from npga_jax.diagnosis import units
 from npga_jax.diagnosis.axes import diagnose_axes
 from npga_jax.diagnosis.causes import Cause, list_causes, pose_causes
@@ -52,7 +54,7 @@ def diagnose_scene(scene: Scene) -> list[Diagnosis]:
     ratio = 1.0
     for _ in range(_ROUNDS):
         tried = _try_all(scene, may_rescale=scene.cloud is not None and ratio == 1.0)
-        best = max(tried, key=lambda t: t.trial.after.mean(), default=None)
+        best = max(tried, key=lambda t: np.mean([m.score for m in t.matches]), default=None)
         if best is None:
             break
         found += _say(scene, best, tried)
@@ -99,7 +101,7 @@ def _say(scene: Scene, best: _Tried, tried: Sequence[_Tried]) -> list[Diagnosis]
     of = "the cloud's points" if scene.cloud is not None else _HULL
     evidence = say_change(match_scene(scene), best.matches, of=of)
     rivals = [
-        t for t in tried if t is not best and is_rival(best.trial, t.trial)
+        t for t in tried if t is not best and is_rival(best.matches, t.matches)
     ]
     # Sizes that differ by little look alike: those are told apart by the size of heads.
     others = [t for t in rivals if t.hypothesis.causes != best.hypothesis.causes]

@@ -36,20 +36,19 @@ class Match(NamedTuple):
     count: float  # samples that are independent of one another, about
 
     @property
-    def score(self) -> float:
-        """From 0 to 1: of mattes and colours what there is, else `inside`."""
-        known = [
-            value
-            for value in (self.on * self.covered**_COVERING, max(self.color, 0.0))
-            if not np.isnan(value)
-        ]
-        return float(np.mean(known)) if known else self.inside
+    def parts(self) -> dict[str, float]:
+        """From 0 to 1, how well mattes and colours fit, where there are any.
+
+        Without both it is the share of points in the image.
+        """
+        values = {"matte": self.on * self.covered**_COVERING, "color": self.color}
+        known = {k: max(v, 0.0) for k, v in values.items() if not np.isnan(v)}
+        return known or {"inside": self.inside}
 
     @property
-    def error(self) -> float:
-        """Standard deviation that chance gives the score."""
-        score = min(max(self.score, 0.05), 0.95)
-        return float(np.sqrt(score * (1 - score) / max(self.count, 1.0)))
+    def score(self) -> float:
+        """The mean of all parts."""
+        return float(np.mean(list(self.parts.values())))
 
 
 _NOTHING = Match(0.0, 0.0, 0.0, np.nan, 1.0)

@@ -13,7 +13,7 @@ from npga_jax.diagnosis.scoring import (
     match_view,
     measures,
 )
-from npga_jax.diagnosis.trials import Trial, compare, say_change
+from npga_jax.diagnosis.trials import Trial, compare, is_rival, say_change
 from npga_jax.diagnosis.view import Scene
 
 _MIN_CAMERAS = 3
@@ -22,6 +22,8 @@ _ONE_MAY_BE_WRONG = 4
 """From so many cameras on, the hull of the others outlives one that is wrong."""
 _ODD = 0.6
 """Of the others' score: below it a camera is a stranger."""
+_MAX_EXCHANGED = 6
+"""Of how many that agree least it is asked whether two of them are exchanged."""
 _UNSEEN = 0.5
 """Of the others' share of points in the image: below it a camera looks elsewhere."""
 _FAR = 0.15
@@ -42,19 +44,18 @@ def diagnose_single(scene: Scene) -> list[Diagnosis]:
     usual = float(np.median(scores))
     if usual < _FAR:
         return [_say_apart(scene, before)]
-    explained, found = _find_causes(scene, before, usual, tolerance)
-    left = [i for i in range(len(scores)) if i not in explained]
-    odd = [i for i in left if scores[i] < _ODD * usual]
-    exchanged, said = _find_exchanged(scene, before, odd, usual)
+    explained, found = _find_causes(scene, before, tolerance)
+    left = [int(i) for i in np.argsort(scores) if i not in explained]
+    exchanged, said = _find_exchanged(scene, before, left[:_MAX_EXCHANGED])
     found += said
-    for i in odd:
-        if i not in exchanged:
+    for i in left:
+        if scores[i] < _ODD * usual and i not in exchanged:
             found.append(_say_odd(scene, before, i))
     return found
 
 
 def _find_causes(
-    scene: Scene, before: Sequence[Match], usual: float, tolerance: int
+    scene: Scene, before: Sequence[Match], tolerance: int
 ) -> tuple[set[int], list[Diagnosis]]:
     """Finds causes that hold for some cameras each.
 
@@ -75,31 +76,32 @@ def _find_causes(
         trials.append(compare(before, after))
         changed.append(after)
         for i in range(len(before)):
-            if trials[-1].holds_for(i, usual):
+            if trials[-1].holds_for(i):
                 best.setdefault(i, []).append((after[i].score, number))
     groups: dict[int, list[int]] = {}
     for i, fitting in best.items():
         groups.setdefault(max(fitting)[1], []).append(i)
     found = []
     for number, members in groups.items():
-        rivals = {
-            other
-            for i in members
-            for score, other in best[i]
+        after = [changed[number][i] for i in members]
+        rivals = [
+            causes[other]
+            for other in range(len(causes))
             if other != number
-            and changed[number][i].score - score < 2 * trials[number].error[i]
-        }
+            and all(other in [n for _, n in best[i]] for i in members)
+            and is_rival(after, [changed[other][i] for i in members])
+        ]
         names = ", ".join(scene.views[i].camera.camera_id for i in members)
         evidence = say_change(
             [before[i] for i in members],
-            [changed[number][i] for i in members],
+            after,
             of="the cloud's points" if scene.cloud is not None else "the others' hull",
         )
         confidence: Confidence = "certain"
         if rivals:
             confidence = "possible"
             evidence += "; it would be explained as well if " + ", or ".join(
-                causes[r].what.format(cameras="it") for r in sorted(rivals)[:3]
+                rival.what.format(cameras=names) for rival in rivals[:3]
             )
         elif scene.cloud is None:
             confidence = "likely"
@@ -117,20 +119,20 @@ def _find_causes(
 
 
 def _find_exchanged(
-    scene: Scene, before: Sequence[Match], odd: Sequence[int], usual: float
+    scene: Scene, before: Sequence[Match], doubted: Sequence[int]
 ) -> tuple[set[int], list[Diagnosis]]:
-    """Finds pairs of odd cameras that have each other's videos."""
+    """Finds pairs of doubted cameras that have each other's videos."""
     done: set[int] = set()
     found = []
-    for i in odd:
-        for j in odd:
+    for i in doubted:
+        for j in doubted:
             if scene.cloud is None or not i < j or {i, j} & done:
                 continue
             a, b = scene.views[i], scene.views[j]
             pair = [a._replace(camera=b.camera), b._replace(camera=a.camera)]
             after = [match_view(view, scene.cloud) for view in pair]
             trial = compare([before[i], before[j]], after)
-            if not (trial.holds_for(0, usual) and trial.holds_for(1, usual)):
+            if not (trial.holds_for(0) and trial.holds_for(1)):
                 continue
             done |= {i, j}
             names = f"{a.camera.camera_id} and {b.camera.camera_id}"

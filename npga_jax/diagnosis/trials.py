@@ -10,15 +10,20 @@ from npga_jax.diagnosis.scoring import Match
 _SURE, _FAIR = 6.0, 4.0
 """Standard errors that a mean over cameras improves by."""
 _ONE = 4.0
-"""Standard errors beyond which one camera is better or worse."""
+"""Standard errors beyond which one camera alone is better or worse."""
+_SEEN, _MOST, _FEW = 2.0, 0.5, 0.1
+"""Of a cause of the whole rig: standard errors and share of the cameras that show it,
+and share of those that may speak against it."""
 _MIN_EXPLAINED = 1 / 3
 """Share of what did not agree that has to agree afterwards."""
+_ALIKE = 0.75
+"""Of the others' agreement, what a camera has to reach."""
 _GOOD = 0.5
-"""Score of what agrees on the whole."""
+"""Agreement on the whole that is no chance."""
 
 
 class Trial(NamedTuple):
-    """What becomes of the cameras' scores. Arrays are by camera [C]."""
+    """What becomes of the cameras' agreement. Arrays are by camera [C], from 0 to 1."""
 
     before: np.ndarray
     after: np.ndarray
@@ -26,18 +31,8 @@ class Trial(NamedTuple):
 
     @property
     def gain(self) -> np.ndarray:
-        """By which the scores grow."""
+        """By which the agreement grows."""
         return self.after - self.before
-
-    @property
-    def better(self) -> np.ndarray:
-        """Which cameras agree better than chance would have it [C] bool."""
-        return self.gain > _ONE * self.error
-
-    @property
-    def worse(self) -> np.ndarray:
-        """Which cameras agree less [C] bool."""
-        return self.gain < -_ONE * self.error
 
     @property
     def significance(self) -> float:
@@ -50,34 +45,28 @@ class Trial(NamedTuple):
     @property
     def holds_for_all(self) -> bool:
         """Whether the cause is that of the whole rig."""
-        count = len(self.gain)
         return bool(
             self.significance > _FAIR
             and self._explains(self.before.mean(), self.after.mean())
-            and 2 * self.better.sum() >= count
-            and 10 * self.worse.sum() <= count
+            and (self.gain > _SEEN * self.error).mean() >= _MOST
+            and (self.gain < -_ONE * self.error).mean() <= _FEW
         )
 
     @property
     def is_sure(self) -> bool:
-        """Whether hardly any camera is left that would not be explained."""
-        return bool(
-            self.significance > _SURE
-            and 4 * self.better.sum() >= 3 * len(self.gain)
-            and self.after.mean() > _GOOD
-        )
+        """Whether it is beyond doubt that this, or what does the same, is the cause."""
+        return bool(self.significance > _SURE and self.after.mean() > _GOOD)
 
-    def holds_for(self, camera: int, usual: float) -> bool:
+    def holds_for(self, camera: int) -> bool:
         """Whether the cause is that of one camera, which then is like the others.
 
         Args:
           camera: Its index.
-          usual: The score that the others have.
         """
         return bool(
-            self.better[camera]
+            self.gain[camera] > _ONE * self.error[camera]
             and self._explains(self.before[camera], self.after[camera])
-            and self.after[camera] > 0.75 * usual
+            and self.after[camera] > _ALIKE * np.median(self.before)
         )
 
     @staticmethod
@@ -86,19 +75,28 @@ class Trial(NamedTuple):
 
 
 def compare(before: Sequence[Match], after: Sequence[Match]) -> Trial:
-    """Compares what was measured as given, and with a cause undone."""
-    errors = [np.hypot(x.error, y.error) for x, y in zip(before, after, strict=True)]
-    return Trial(
-        np.array([m.score for m in before]),
-        np.array([m.score for m in after]),
-        np.array(errors),
+    """Compares what was measured as given, and with a cause undone.
+
+    Parts that do not change in any camera tell nothing, and are left out.
+    """
+    old, new = ([m.parts for m in matches] for matches in (before, after))
+    changed = [
+        name for name in old[0] if any(x[name] != y[name] for x, y in zip(old, new))
+    ]
+    names = changed or list(old[0])
+    values = [np.array([[m[n] for n in names] for m in parts]) for parts in (old, new)]
+    counts = [np.array([m.count for m in matches]) for matches in (before, after)]
+    variance = sum(
+        (clipped * (1 - clipped)).sum(1) / np.maximum(count, 1.0)
+        for clipped, count in zip(np.clip(values, 0.05, 0.95), counts, strict=True)
     )
+    error = np.sqrt(variance) / len(names)
+    return Trial(values[0].mean(1), values[1].mean(1), error)
 
 
-def is_rival(best: Trial, other: Trial) -> bool:
+def is_rival(best: Sequence[Match], other: Sequence[Match]) -> bool:
     """Whether another cause explains as much, as far as can be told."""
-    difference = Trial(other.after, best.after, best.error)
-    return difference.significance < _FAIR
+    return compare(other, best).significance < _FAIR
 
 
 def say_change(

@@ -6,7 +6,7 @@ import numpy as np
 
 from npga_jax.data import Camera, Capture, PointCloud, Timestep
 
-MAX_POINTS = 4000
+MAX_POINTS = 3000
 
 
 class View(NamedTuple):
