@@ -1,5 +1,4 @@
 from .files import diagnose_counts as diagnose_counts
-from .files import diagnose_intrinsics as diagnose_intrinsics
 from .files import diagnose_matte_sizes as diagnose_matte_sizes
 from .findings import Diagnosis as Diagnosis
 from .scene import diagnose_scene as diagnose_scene

@@ -11,7 +11,8 @@ from npga_jax.diagnosis.view import View
 _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0]).astype(np.float32)
 _MIN_SHIFT = 0.01
 """Share of an image that a principal point must move by for anything to be told."""
-_SIZES = (2.0, 4.0, 0.5, 0.25)
+SIZES = (2.0, 4.0, 0.5, 0.25)
+"""By which images usually differ from those that intrinsics are for."""
 _POSES = "'world_2_cam' in calibration/camera_params.json"
 _KS = "'intrinsics' in calibration/camera_params.json"
 
@@ -90,11 +91,12 @@ def _intrinsics_causes() -> list[Cause]:
             lambda view: _is_off(view, 0) and _is_off(view, 1),
             frozenset({"points"}),
         ),
-        *(_size_cause(factor) for factor in _SIZES),
+        *(size_cause(factor) for factor in SIZES),
     ]
 
 
-def _size_cause(factor: float) -> Cause:
+def size_cause(factor: float) -> Cause:
+    """That K is for images `factor` times as large as it is taken for."""
     shown = f"{factor:g}" if factor > 1 else f"1/{1 / factor:g}"
 
     def undo(view: View) -> View:
@@ -103,9 +105,10 @@ def _size_cause(factor: float) -> Cause:
         return _with_K(view, {place: K[place] / factor for place in places})
 
     return Cause(
-        f"the intrinsics of {{cameras}} are for images {shown} times as large",
-        f"divide fx, fy, cx and cy of {{cameras}} by {shown}, or multiply the 'width' "
-        f"and 'height' that they are stated for by it ({_KS})",
+        f"the intrinsics of {{cameras}} are for images {shown} times as large as said",
+        f"multiply 'width' and 'height' by {shown} where they are stated in "
+        f"calibration/camera_params.json, else state there the size that the "
+        f"intrinsics are for",
         undo,
         needs=frozenset({"points"}),
     )

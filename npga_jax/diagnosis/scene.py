@@ -9,6 +9,7 @@ from npga_jax.diagnosis import units
 from npga_jax.diagnosis.axes import diagnose_axes
 from npga_jax.diagnosis.causes import Cause, list_causes, pose_causes
 from npga_jax.diagnosis.findings import Diagnosis
+from npga_jax.diagnosis.intrinsics import diagnose_intrinsics
 from npga_jax.diagnosis.scoring import Match, known, match_scene
 from npga_jax.diagnosis.single import diagnose_single
 from npga_jax.diagnosis.trials import Trial, compare, is_rival, say_change
@@ -17,7 +18,6 @@ from npga_jax.diagnosis.view import Scene
 ALL = "all cameras"
 _ROUNDS = 3
 """How many causes are looked for that come together."""
-_HULL = "the hull of the other mattes"
 
 
 class _Hypothesis(NamedTuple):
@@ -49,7 +49,7 @@ def diagnose_scene(scene: Scene) -> list[Diagnosis]:
     if len(scene.views) < 2:
         return []
     if scene.cloud is None and any(view.matte is None for view in scene.views):
-        return diagnose_axes(scene)
+        return diagnose_axes(scene) + diagnose_intrinsics(scene.views)
     found: list[Diagnosis] = []
     ratio = 1.0
     for _ in range(_ROUNDS):
@@ -59,6 +59,8 @@ def diagnose_scene(scene: Scene) -> list[Diagnosis]:
             break
         found += _say(scene, best, tried)
         scene, ratio = best.scene, ratio * best.hypothesis.ratio
+    if scene.cloud is None:
+        found += diagnose_intrinsics(scene.views)
     found += units.diagnose_metres(scene)
     return found + diagnose_single(scene)
 
@@ -98,8 +100,9 @@ def _undo(scene: Scene, hypothesis: _Hypothesis) -> Scene:
 
 def _say(scene: Scene, best: _Tried, tried: Sequence[_Tried]) -> list[Diagnosis]:
     """Says what a hypothesis consists of."""
-    of = "the cloud's points" if scene.cloud is not None else _HULL
-    evidence = say_change(match_scene(scene), best.matches, of=of)
+    evidence = say_change(
+        match_scene(scene), best.matches, of_cloud=scene.cloud is not None
+    )
     rivals = [
         t for t in tried if t is not best and is_rival(best.matches, t.matches)
     ]

@@ -44,18 +44,21 @@ def diagnose_single(scene: Scene) -> list[Diagnosis]:
     usual = float(np.median(scores))
     if usual < _FAR:
         return [_say_apart(scene, before)]
-    explained, found = _find_causes(scene, before, tolerance)
+    odd = [i for i in range(len(scores)) if scores[i] < _ODD * usual]
+    # Mattes alone are a weak witness: a hull fits many a matte.
+    doubted = range(len(scores)) if scene.cloud is not None else odd
+    explained, found = _find_causes(scene, before, doubted, tolerance)
     left = [int(i) for i in np.argsort(scores) if i not in explained]
     exchanged, said = _find_exchanged(scene, before, left[:_MAX_EXCHANGED])
     found += said
-    for i in left:
-        if scores[i] < _ODD * usual and i not in exchanged:
+    for i in odd:
+        if i not in explained and i not in exchanged:
             found.append(_say_odd(scene, before, i))
     return found
 
 
 def _find_causes(
-    scene: Scene, before: Sequence[Match], tolerance: int
+    scene: Scene, before: Sequence[Match], doubted: Sequence[int], tolerance: int
 ) -> tuple[set[int], list[Diagnosis]]:
     """Finds causes that hold for some cameras each.
 
@@ -76,11 +79,12 @@ def _find_causes(
         trials.append(compare(before, after))
         changed.append(after)
         for i in range(len(before)):
-            if trials[-1].holds_for(i):
+            if trials[-1].holds_for(i) and i in doubted:
                 best.setdefault(i, []).append((after[i].score, number))
     groups: dict[int, list[int]] = {}
     for i, fitting in best.items():
         groups.setdefault(max(fitting)[1], []).append(i)
+    explained: set[int] = set()
     found = []
     for number, members in groups.items():
         after = [changed[number][i] for i in members]
@@ -91,11 +95,14 @@ def _find_causes(
             and all(other in [n for _, n in best[i]] for i in members)
             and is_rival(after, [changed[other][i] for i in members])
         ]
+        if rivals and scene.cloud is None:
+            continue
+        explained |= set(members)
         names = ", ".join(scene.views[i].camera.camera_id for i in members)
         evidence = say_change(
             [before[i] for i in members],
             after,
-            of="the cloud's points" if scene.cloud is not None else "the others' hull",
+            of_cloud=scene.cloud is not None,
         )
         confidence: Confidence = "certain"
         if rivals:
@@ -115,7 +122,7 @@ def _find_causes(
                 + f", or leave out with --capture.ignore-cameras {names.replace(',', '')}",
             )
         )
-    return set(best), found
+    return explained, found
 
 
 def _find_exchanged(

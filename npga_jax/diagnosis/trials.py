@@ -100,34 +100,32 @@ def is_rival(best: Sequence[Match], other: Sequence[Match]) -> bool:
 
 
 def say_change(
-    before: Sequence[Match], after: Sequence[Match], *, of: str = "the cloud's points"
+    before: Sequence[Match], after: Sequence[Match], *, of_cloud: bool = True
 ) -> str:
     """Says what was measured, as means over the cameras: a clause.
 
     Args:
       before: As given.
       after: So changed.
-      of: What was compared with the mattes.
+      of_cloud: Whether a cloud was compared with the pictures, else mattes with each
+        other.
     """
 
     def mean(matches: Sequence[Match], name: str) -> float:
         return float(np.mean([getattr(m, name) for m in matches]))
 
+    of = "points of the cloud" if of_cloud else "space that the other mattes leave"
     words = []
     if not np.isnan(mean(before, "on")):
         shares = [f"{mean(m, 'on'):.0%}" for m in (before, after)]
-        words.append(
-            f"as given {shares[0]} of {of} are on the mattes, so changed {shares[1]}"
-        )
+        words.append(f"{of} on the mattes: {shares[0]} as given, {shares[1]} so changed")
     if not np.isnan(mean(before, "color")):
         values = [f"{mean(m, 'color'):.2f}" for m in (before, after)]
         words.append(
-            "colours of cloud and images correlate by "
-            f"{values[0]} as given, by {values[1]} so changed"
+            f"correlation of its colours with the images': {values[0]} as given, "
+            f"{values[1]} so changed"
         )
     if not words:
         shares = [f"{mean(m, 'inside'):.0%}" for m in (before, after)]
-        words.append(
-            f"as given {shares[0]} of {of} are in the images, so changed {shares[1]}"
-        )
+        words.append(f"{of} in the images: {shares[0]} as given, {shares[1]} so changed")
     return "; ".join(words)
