@@ -7,6 +7,7 @@ import numpy as np
 from npga_jax.diagnosis.causes import pose_causes
 from npga_jax.diagnosis.findings import Diagnosis
 from npga_jax.diagnosis.scoring import axes_meet
+from npga_jax.diagnosis.trials import say_rivals
 from npga_jax.diagnosis.view import Scene, View
 
 _ASIDE, _TOWARD = 0.6, 0.3
@@ -36,8 +37,7 @@ def diagnose_axes(scene: Scene) -> list[Diagnosis]:
     )
     others = [c for _, c in fitting if c is not cause]
     if others:
-        evidence += "; it would be explained as well if "
-        evidence += ", or ".join(c.what.format(cameras="all cameras") for c in others)
+        evidence += say_rivals([c.what.format(cameras="all cameras") for c in others])
     return [
         Diagnosis(
             cause.what.format(cameras="all cameras"),
@@ -57,7 +57,9 @@ def _aside(views: Sequence[View], heads: np.ndarray) -> float:
         if place is None:
             return np.inf
         point = place[0]
-    local = [v.camera.world2cam[:3, :3] @ point + v.camera.world2cam[:3, 3] for v in views]
+    local = [
+        v.camera.world2cam[:3, :3] @ point + v.camera.world2cam[:3, 3] for v in views
+    ]
     return float(
         np.median([np.linalg.norm(p[:2]) / p[2] if p[2] > 0 else np.inf for p in local])
     )

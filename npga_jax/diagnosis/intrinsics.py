@@ -13,7 +13,7 @@ _NEAR, _FAR = 0.1, 0.2
 
 
 def diagnose_intrinsics(views: Sequence[View]) -> list[Diagnosis]:
-    """Says so if all principal points would be near the centre of images of another size.
+    """Says so if the principal points fit images of another size.
 
     Without a cloud, nothing else tells the size: mattes fit to any.
     """

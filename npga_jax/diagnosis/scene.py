@@ -12,7 +12,7 @@ from npga_jax.diagnosis.findings import Diagnosis
 from npga_jax.diagnosis.intrinsics import diagnose_intrinsics
 from npga_jax.diagnosis.scoring import Match, known, match_scene
 from npga_jax.diagnosis.single import diagnose_single
-from npga_jax.diagnosis.trials import Trial, compare, is_rival, say_change
+from npga_jax.diagnosis.trials import Trial, compare, is_rival, say_change, say_rivals
 from npga_jax.diagnosis.view import Scene
 
 ALL = "all cameras"
@@ -51,14 +51,15 @@ def diagnose_scene(scene: Scene) -> list[Diagnosis]:
     if scene.cloud is None and any(view.matte is None for view in scene.views):
         return diagnose_axes(scene) + diagnose_intrinsics(scene.views)
     found: list[Diagnosis] = []
-    ratio = 1.0
+    may_rescale = scene.cloud is not None
     for _ in range(_ROUNDS):
-        tried = _try_all(scene, may_rescale=scene.cloud is not None and ratio == 1.0)
-        best = max(tried, key=lambda t: np.mean([m.score for m in t.matches]), default=None)
-        if best is None:
+        tried = _try_all(scene, may_rescale=may_rescale)
+        if not tried:
             break
+        best = _choose(tried)
         found += _say(scene, best, tried)
-        scene, ratio = best.scene, ratio * best.hypothesis.ratio
+        scene = best.scene
+        may_rescale &= best.hypothesis.ratio == 1.0
     if scene.cloud is None:
         found += diagnose_intrinsics(scene.views)
     found += units.diagnose_metres(scene)
@@ -98,21 +99,32 @@ def _undo(scene: Scene, hypothesis: _Hypothesis) -> Scene:
     return units.rescale(scene._replace(views=views), hypothesis.ratio)
 
 
+def _choose(tried: Sequence[_Tried]) -> _Tried:
+    """The one that agrees best; of sizes that look alike, the one of a head."""
+    best = max(tried, key=lambda t: np.mean([m.score for m in t.matches]))
+    alike = [
+        t
+        for t in tried
+        if t.hypothesis.causes == best.hypothesis.causes
+        and is_rival(best.matches, t.matches)
+    ]
+    if best.scene.cloud is None or best.hypothesis.ratio == 1.0:
+        return best
+    return min(alike, key=lambda t: units.unlike_head(t.scene))
+
+
 def _say(scene: Scene, best: _Tried, tried: Sequence[_Tried]) -> list[Diagnosis]:
     """Says what a hypothesis consists of."""
     evidence = say_change(
         match_scene(scene), best.matches, of_cloud=scene.cloud is not None
     )
-    rivals = [
-        t for t in tried if t is not best and is_rival(best.matches, t.matches)
-    ]
-    # Sizes that differ by little look alike: those are told apart by the size of heads.
+    rivals = [t for t in tried if t is not best and is_rival(best.matches, t.matches)]
     others = [t for t in rivals if t.hypothesis.causes != best.hypothesis.causes]
-    confidence = "certain" if best.trial.is_sure else "likely"
+    is_seen = bool(known(scene, best.matches))  # Not only whether it is in the image.
+    confidence = "certain" if best.trial.is_sure and is_seen else "likely"
     if others:
         confidence = "possible"
-        evidence += "; it would be explained as well if "
-        evidence += ", or ".join(_name(t.hypothesis) for t in others[:3])
+        evidence += say_rivals([_name(t.hypothesis) for t in others])
     said = [
         Diagnosis(
             cause.what.format(cameras=ALL),
@@ -123,9 +135,7 @@ def _say(scene: Scene, best: _Tried, tried: Sequence[_Tried]) -> list[Diagnosis]
         for cause in best.hypothesis.causes
     ]
     if best.hypothesis.ratio != 1.0:
-        said.append(
-            units.say_ratio(scene, best.hypothesis.ratio, confidence, evidence)
-        )
+        said.append(units.say_ratio(scene, best.hypothesis.ratio, confidence, evidence))
     return said
 
 

@@ -237,7 +237,9 @@ def _nearest(
     along = np.array([(middle - centre) @ ray for centre, ray, _ in rays])
     if np.median(along) <= 0:
         return None
-    radius = np.median([d * width for d, (_, _, width) in zip(along, rays, strict=True)])
+    radius = np.median(
+        [d * width for d, (_, _, width) in zip(along, rays, strict=True)]
+    )
     return middle, float(radius)
 
 

@@ -1,10 +1,11 @@
 """Finds out which single cameras do not agree with the others, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from npga_jax.diagnosis.causes import list_causes
+from npga_jax.diagnosis.causes import Cause, list_causes
 from npga_jax.diagnosis.findings import Confidence, Diagnosis
 from npga_jax.diagnosis.scoring import (
     Match,
@@ -13,7 +14,7 @@ from npga_jax.diagnosis.scoring import (
     match_view,
     measures,
 )
-from npga_jax.diagnosis.trials import Trial, compare, is_rival, say_change
+from npga_jax.diagnosis.trials import compare, is_rival, say_change, say_rivals
 from npga_jax.diagnosis.view import Scene
 
 _MIN_CAMERAS = 3
@@ -57,72 +58,84 @@ def diagnose_single(scene: Scene) -> list[Diagnosis]:
     return found
 
 
+class _Tried(NamedTuple):
+    """A cause undone in each camera alone."""
+
+    cause: Cause
+    matches: list[Match]
+    holds: list[bool]
+
+
 def _find_causes(
-    scene: Scene, before: Sequence[Match], doubted: Sequence[int], tolerance: int
+    scene: Scene, before: Sequence[Match], doubted: Collection[int], tolerance: int
 ) -> tuple[set[int], list[Diagnosis]]:
     """Finds causes that hold for some cameras each.
 
     Returns:
       Which cameras they explain, and what to say.
     """
-    there = known(scene, before)
     ways = measures(scene, tolerance=tolerance)
-    best: dict[int, list[tuple[float, int]]] = {}
-    trials: list[Trial] = []
-    changed: list[list[Match]] = []
-    causes = [c for c in list_causes() if c.needs <= there]
-    for number, cause in enumerate(causes):
-        after = list(before)
-        for i, view in enumerate(scene.views):
-            if cause.is_seen_in(view):
-                after[i] = ways[i](cause.undo(view))
-        trials.append(compare(before, after))
-        changed.append(after)
-        for i in range(len(before)):
-            if trials[-1].holds_for(i) and i in doubted:
-                best.setdefault(i, []).append((after[i].score, number))
+    tried = []
+    for cause in list_causes():
+        if cause.needs <= known(scene, before):
+            after = [
+                way(cause.undo(view)) if cause.is_seen_in(view) else match
+                for way, view, match in zip(ways, scene.views, before, strict=True)
+            ]
+            trial = compare(before, after)
+            holds = [i in doubted and trial.holds_for(i) for i in range(len(before))]
+            tried.append(_Tried(cause, after, holds))
     groups: dict[int, list[int]] = {}
-    for i, fitting in best.items():
-        groups.setdefault(max(fitting)[1], []).append(i)
+    for i in range(len(before)):
+        fitting = [n for n, t in enumerate(tried) if t.holds[i]]
+        if fitting:
+            best = max(fitting, key=lambda n: tried[n].matches[i].score)
+            groups.setdefault(best, []).append(i)
     explained: set[int] = set()
     found = []
     for number, members in groups.items():
-        after = [changed[number][i] for i in members]
         rivals = [
-            causes[other]
-            for other in range(len(causes))
-            if other != number
-            and all(other in [n for _, n in best[i]] for i in members)
-            and is_rival(after, [changed[other][i] for i in members])
+            t.cause
+            for n, t in enumerate(tried)
+            if n != number
+            and all(t.holds[i] for i in members)
+            and is_rival(_of(tried[number].matches, members), _of(t.matches, members))
         ]
-        if rivals and scene.cloud is None:
-            continue
-        explained |= set(members)
-        names = ", ".join(scene.views[i].camera.camera_id for i in members)
-        evidence = say_change(
-            [before[i] for i in members],
-            after,
-            of_cloud=scene.cloud is not None,
-        )
-        confidence: Confidence = "certain"
-        if rivals:
-            confidence = "possible"
-            evidence += "; it would be explained as well if " + ", or ".join(
-                rival.what.format(cameras=names) for rival in rivals[:3]
-            )
-        elif scene.cloud is None:
-            confidence = "likely"
-        cause = causes[number]
-        found.append(
-            Diagnosis(
-                cause.what.format(cameras=names),
-                confidence,
-                evidence,
-                cause.remedy.format(cameras=names)
-                + f", or leave out with --capture.ignore-cameras {names.replace(',', '')}",
-            )
-        )
+        if scene.cloud is not None or not rivals:
+            explained |= set(members)
+            found.append(_say_cause(scene, before, members, tried[number], rivals))
     return explained, found
+
+
+def _say_cause(
+    scene: Scene,
+    before: Sequence[Match],
+    members: Sequence[int],
+    tried: _Tried,
+    rivals: Sequence[Cause],
+) -> Diagnosis:
+    ids = [scene.views[i].camera.camera_id for i in members]
+    names = ", ".join(ids)
+    confidence: Confidence = "likely" if scene.cloud is None else "certain"
+    evidence = say_change(
+        _of(before, members),
+        _of(tried.matches, members),
+        of_cloud=scene.cloud is not None,
+    )
+    if rivals:
+        confidence = "possible"
+        evidence += say_rivals([c.what.format(cameras=names) for c in rivals])
+    return Diagnosis(
+        tried.cause.what.format(cameras=names),
+        confidence,
+        evidence,
+        f"{tried.cause.remedy.format(cameras=names)}, or leave out with "
+        f"--capture.ignore-cameras {' '.join(ids)}",
+    )
+
+
+def _of(matches: Sequence[Match], members: Sequence[int]) -> list[Match]:
+    return [matches[i] for i in members]
 
 
 def _find_exchanged(
@@ -136,8 +149,10 @@ def _find_exchanged(
             if scene.cloud is None or not i < j or {i, j} & done:
                 continue
             a, b = scene.views[i], scene.views[j]
-            pair = [a._replace(camera=b.camera), b._replace(camera=a.camera)]
-            after = [match_view(view, scene.cloud) for view in pair]
+            after = [
+                match_view(a._replace(matte=b.matte, image=b.image), scene.cloud),
+                match_view(b._replace(matte=a.matte, image=a.image), scene.cloud),
+            ]
             trial = compare([before[i], before[j]], after)
             if not (trial.holds_for(0) and trial.holds_for(1)):
                 continue
@@ -159,9 +174,7 @@ def _say_odd(scene: Scene, before: Sequence[Match], i: int) -> Diagnosis:
     name = scene.views[i].camera.camera_id
     others = [m for k, m in enumerate(before) if k != i]
     inside = float(np.median([m.inside for m in others]))
-    remedy = (
-        f"calibrate it again, or leave it out with --capture.ignore-cameras {name}"
-    )
+    remedy = f"calibrate it again, or leave it out with --capture.ignore-cameras {name}"
     if scene.cloud is not None and before[i].inside < _UNSEEN * inside:
         return Diagnosis(
             f"camera {name} does not see the cloud",

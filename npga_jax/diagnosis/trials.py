@@ -81,7 +81,9 @@ def compare(before: Sequence[Match], after: Sequence[Match]) -> Trial:
     """
     old, new = ([m.parts for m in matches] for matches in (before, after))
     changed = [
-        name for name in old[0] if any(x[name] != y[name] for x, y in zip(old, new))
+        name
+        for name in old[0]
+        if any(x[name] != y[name] for x, y in zip(old, new, strict=True))
     ]
     names = changed or list(old[0])
     values = [np.array([[m[n] for n in names] for m in parts]) for parts in (old, new)]
@@ -118,7 +120,9 @@ def say_change(
     words = []
     if not np.isnan(mean(before, "on")):
         shares = [f"{mean(m, 'on'):.0%}" for m in (before, after)]
-        words.append(f"{of} on the mattes: {shares[0]} as given, {shares[1]} so changed")
+        words.append(
+            f"{of} on the mattes: {shares[0]} as given, {shares[1]} so changed"
+        )
     if not np.isnan(mean(before, "color")):
         values = [f"{mean(m, 'color'):.2f}" for m in (before, after)]
         words.append(
@@ -127,5 +131,12 @@ def say_change(
         )
     if not words:
         shares = [f"{mean(m, 'inside'):.0%}" for m in (before, after)]
-        words.append(f"{of} in the images: {shares[0]} as given, {shares[1]} so changed")
+        words.append(
+            f"{of} in the images: {shares[0]} as given, {shares[1]} so changed"
+        )
     return "; ".join(words)
+
+
+def say_rivals(causes: Sequence[str]) -> str:
+    """Says that other causes would explain it too: what follows the evidence."""
+    return f"; it would be explained as well if {', or '.join(causes[:3])}"

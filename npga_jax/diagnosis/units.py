@@ -102,10 +102,18 @@ def unit(factor: float) -> str:
     return _NAMES.get(round(factor, 6), too)
 
 
+def unlike_head(scene: Scene, ratio: float = 1.0) -> float:
+    """By how much a cloud has another size than a head: 0, or more.
+
+    Args:
+      scene: With a cloud.
+      ratio: What the cloud is multiplied by before.
+    """
+    return abs(float(np.log(max(_radius(scene), 1e-12) * ratio / _HEAD_RADIUS)))
+
+
 def _is_cloud_wrong(scene: Scene, ratio: float) -> bool:
-    radius = max(_radius(scene), 1e-12)
-    after = abs(np.log(radius * ratio / _HEAD_RADIUS))
-    return bool(after < abs(np.log(radius / _HEAD_RADIUS)))
+    return unlike_head(scene, ratio) < unlike_head(scene)
 
 
 def _radius(scene: Scene) -> float:

@@ -37,24 +37,26 @@ def look_at_moment(capture: Capture) -> Scene:
     if moment is None:
         return Scene((), None, np.empty((0, 3)))
     cloud = capture.points(moment)
+    mattes = {c: capture.alpha(moment, c) for c in capture.cameras}
+    # Some alone would not be compared with the others'.
+    has_mattes = all(matte is not None for matte in mattes.values())
+    heads = [
+        capture.driving(t).world_from_head[:3, 3]
+        for t in capture.timesteps
+        if capture.has_driving(t)
+    ]
     return Scene(
         views=tuple(
             View(
                 capture.camera(moment, camera),
-                capture.alpha(moment, camera),
+                mattes[camera] if has_mattes else None,
                 # Without points nothing is known that images could be compared with.
                 capture.rgb(moment, camera) if cloud else None,
             )
             for camera in capture.cameras
         ),
         cloud=None if cloud is None else thin_out(cloud),
-        heads=np.array(
-            [
-                capture.driving(t).world_from_head[:3, 3]
-                for t in capture.timesteps
-                if capture.has_driving(t)
-            ]
-        ).reshape(-1, 3),
+        heads=np.array(heads).reshape(-1, 3),
     )
 
 
