@@ -9,6 +9,7 @@ from .capture import Timestep as Timestep
 from .capture import find_sequence as find_sequence
 from .capture import match_sequences as match_sequences
 from .color import LINEAR_LEVELS as LINEAR_LEVELS
+from .decoding import Kind as Kind
 from .decoding import decode as decode
 from .decoding import probe as probe
 from .decoding import resize as resize

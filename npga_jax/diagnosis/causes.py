@@ -141,7 +141,8 @@ def _picture_causes() -> list[Cause]:
         "write the mattes (alpha_maps) of {cameras} again with 255 on the person and 0 "
         "elsewhere, or pass --capture.no-mattes to use none at all",
         _with_pictures(("matte",), lambda x: 255 - x),
-        needs=frozenset({"mattes"}),
+        _has_two_sides,
+        frozenset({"mattes"}),
     )
     return [*turned, inverted]
 
@@ -171,6 +172,11 @@ def _with_pictures(
         )
 
     return undo
+
+
+def _has_two_sides(view: View) -> bool:
+    """Whether a matte is not of one level: such a one is wrong either way."""
+    return view.matte is not None and 0 < float((view.matte >= 128).mean()) < 1
 
 
 def _is_off(view: View, axis: int) -> bool:

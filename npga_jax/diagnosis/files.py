@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from npga_jax.data import Kind
 from npga_jax.diagnosis.findings import Diagnosis
 
 Size = tuple[int, int]
@@ -50,7 +51,7 @@ def diagnose_matte_sizes(
 
 
 def diagnose_counts(
-    counts: Mapping[tuple[str, str, str], int], folders: Mapping[str, str]
+    counts: Mapping[tuple[str, str, Kind], int], folders: Mapping[Kind, str]
 ) -> list[Diagnosis]:
     """Says why the files of a sequence differ in their number of frames.
 
@@ -63,15 +64,12 @@ def diagnose_counts(
     for sequence in dict.fromkeys(s for s, _, _ in counts):
         here = {(c, k): n for (s, c, k), n in counts.items() if s == sequence}
         longest = max(here.values())
-        short = {key: n for key, n in here.items() if n < longest - 1}
-        if not short:
-            continue
-        kinds = dict.fromkeys(kind for _, kind in short)
-        for kind in kinds:
+        for kind, folder in folders.items():
             of_kind = {c: n for (c, k), n in here.items() if k == kind}
-            fewer = {c: n for (c, k), n in short.items() if k == kind}
-            where = f"{sequence}/{folders[kind]}"
-            found.append(_say_short(where, fewer, len(of_kind), longest))
+            fewer = {c: n for c, n in of_kind.items() if n < longest - 1}
+            if fewer:
+                where = f"{sequence}/{folder}"
+                found.append(_say_short(where, fewer, len(of_kind), longest))
     return found
 
 

@@ -18,6 +18,10 @@ from npga_jax.diagnosis.view import Scene
 ALL = "all cameras"
 _ROUNDS = 3
 """How many causes are looked for that come together."""
+_SEEN = 0.5
+"""Share of the points in the images from which on nothing is wrong with that."""
+_ALIKE = 0.9
+"""Of the best agreement: sizes with more of it are told apart by the size of heads."""
 
 
 class _Hypothesis(NamedTuple):
@@ -70,7 +74,14 @@ def _try_all(scene: Scene, *, may_rescale: bool) -> list[_Tried]:
     """All hypotheses that hold for the whole rig."""
     before = match_scene(scene)
     there = known(scene, before)
-    ratios = units.RATIOS if may_rescale else (1.0,)
+    if not there and np.mean([m.inside for m in before]) > _SEEN:
+        return []
+    ratios = [
+        ratio
+        for ratio in (units.RATIOS if may_rescale else (1.0,))
+        # From far away all is in the image: alone it tells nothing.
+        if there or ratio == 1.0 or units.is_cloud_wrong(scene, ratio)
+    ]
     hypotheses = [
         _Hypothesis(causes, ratio)
         for causes in ((), *((cause,) for cause in pose_causes()))
@@ -101,16 +112,20 @@ def _undo(scene: Scene, hypothesis: _Hypothesis) -> Scene:
 
 def _choose(tried: Sequence[_Tried]) -> _Tried:
     """The one that agrees best; of sizes that look alike, the one of a head."""
-    best = max(tried, key=lambda t: np.mean([m.score for m in t.matches]))
+    best = max(tried, key=_agreement)
+    if best.scene.cloud is None or best.hypothesis.ratio == 1.0:
+        return best
     alike = [
         t
         for t in tried
         if t.hypothesis.causes == best.hypothesis.causes
-        and is_rival(best.matches, t.matches)
+        and _agreement(t) > _ALIKE * _agreement(best)
     ]
-    if best.scene.cloud is None or best.hypothesis.ratio == 1.0:
-        return best
     return min(alike, key=lambda t: units.unlike_head(t.scene))
+
+
+def _agreement(tried: _Tried) -> float:
+    return float(np.mean([m.score for m in tried.matches]))
 
 
 def _say(scene: Scene, best: _Tried, tried: Sequence[_Tried]) -> list[Diagnosis]:

@@ -22,6 +22,8 @@ _COVERING = 0.25
 _MIN_CONTRAST = 0.02
 """Standard deviation of a cloud's colours, of 1, below which they tell nothing."""
 _MIN_VISIBLE = 20
+_PATCHES = 16
+"""Across an image: pixels of one patch have about one colour."""
 _GRID = 32  # Points along an edge of the space that mattes are compared in.
 _FAINT = 128
 
@@ -33,7 +35,8 @@ class Match(NamedTuple):
     on: float  # share of them that are on the matte; those beside the image weigh half
     covered: float  # share of the matte that has points
     color: float  # correlation of the colours of points and image
-    count: float  # samples that are independent of one another, about
+    count: float  # samples of the matte that are independent of one another, about
+    color_count: float = 1.0  # and of the image
 
     @property
     def parts(self) -> dict[str, float]:
@@ -76,9 +79,10 @@ def match_view(view: View, cloud: PointCloud) -> Match:
         cell = max(1, int(np.ceil(np.sqrt(area * _POINTS_PER_CELL / len(pixels)))))
         num_outside = int((~inside).sum())
         on, covered, count = _match_matte(view.matte, pixels[inside], num_outside, cell)
+    color_count = 1.0
     if view.image is not None:
-        color = _match_color(view, cloud)
-    return Match(float(inside.mean()), on, covered, color, count)
+        color, color_count = _match_color(view, cloud)
+    return Match(float(inside.mean()), on, covered, color, count, color_count)
 
 
 def match_scene(scene: Scene, *, tolerance: int = 0) -> list[Match]:
@@ -186,17 +190,24 @@ def _match_space(view: View, points: np.ndarray, spacing: float) -> Match:
     return Match(float(inside.mean()), on, covered, np.nan, count)
 
 
-def _match_color(view: View, cloud: PointCloud) -> float:
+def _match_color(view: View, cloud: PointCloud) -> tuple[float, float]:
+    """Correlates colours; nearby pixels count as one sample.
+
+    Returns:
+      The correlation and the number of samples.
+    """
     if cloud.rgb.std(0).max() < _MIN_CONTRAST or view.image is None:
-        return np.nan
+        return np.nan, 1.0
     visible, pixels = visible_points(view.camera, cloud.xyz, cloud.normals)
     if visible.sum() < _MIN_VISIBLE:
-        return 0.0
+        return 0.0, _MIN_VISIBLE
     seen = view.image[pixels[visible, 1], pixels[visible, 0]] / 255.0
     given = cloud.rgb[visible]
     seen, given = seen - seen.mean(0), given - given.mean(0)
     norm = np.sqrt((seen**2).sum() * (given**2).sum())
-    return float((seen * given).sum() / norm) if norm > 1e-9 else 0.0
+    patches = np.unique(pixels[visible] * _PATCHES // view.camera.width, axis=0)
+    color = float((seen * given).sum() / norm) if norm > 1e-9 else 0.0
+    return color, float(len(patches))
 
 
 def _place(view: View, points: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -54,7 +54,7 @@ def diagnose_single(scene: Scene) -> list[Diagnosis]:
     found += said
     for i in odd:
         if i not in explained and i not in exchanged:
-            found.append(_say_odd(scene, before, i))
+            found += _say_odd(scene, before, i)
     return found
 
 
@@ -75,9 +75,12 @@ def _find_causes(
       Which cameras they explain, and what to say.
     """
     ways = measures(scene, tolerance=tolerance)
+    there = known(scene, before)
+    if "mattes" not in there:
+        there -= {"points"}  # Colours alone do not tell how one camera is off.
     tried = []
     for cause in list_causes():
-        if cause.needs <= known(scene, before):
+        if cause.needs <= there:
             after = [
                 way(cause.undo(view)) if cause.is_seen_in(view) else match
                 for way, view, match in zip(ways, scene.views, before, strict=True)
@@ -116,7 +119,8 @@ def _say_cause(
 ) -> Diagnosis:
     ids = [scene.views[i].camera.camera_id for i in members]
     names = ", ".join(ids)
-    confidence: Confidence = "likely" if scene.cloud is None else "certain"
+    is_seen = known(scene, before) >= {"mattes", "points"}
+    confidence: Confidence = "certain" if is_seen else "likely"
     evidence = say_change(
         _of(before, members),
         _of(tried.matches, members),
@@ -170,27 +174,33 @@ def _find_exchanged(
     return done, found
 
 
-def _say_odd(scene: Scene, before: Sequence[Match], i: int) -> Diagnosis:
+def _say_odd(scene: Scene, before: Sequence[Match], i: int) -> list[Diagnosis]:
     name = scene.views[i].camera.camera_id
     others = [m for k, m in enumerate(before) if k != i]
     inside = float(np.median([m.inside for m in others]))
     remedy = f"calibrate it again, or leave it out with --capture.ignore-cameras {name}"
     if scene.cloud is not None and before[i].inside < _UNSEEN * inside:
-        return Diagnosis(
-            f"camera {name} does not see the cloud",
-            "certain",
-            f"{before[i].inside:.0%} of the points are in its image, {inside:.0%} in "
-            "those of others",
-            remedy,
-        )
+        return [
+            Diagnosis(
+                f"camera {name} does not see the cloud",
+                "certain",
+                f"{before[i].inside:.0%} of the points are in its image, {inside:.0%} "
+                "in those of others",
+                remedy,
+            )
+        ]
+    if "mattes" not in known(scene, before):
+        return []  # Colours alone also differ by light.
     usual = float(np.median([m.score for m in others]))
-    return Diagnosis(
-        f"camera {name} does not agree with the others",
-        "likely",
-        f"its agreement is {before[i].score:.2f} of 1, that of others {usual:.2f}; "
-        "none of the usual causes explains it",
-        f"compare its video, matte and matrix with the others'; {remedy}",
-    )
+    return [
+        Diagnosis(
+            f"camera {name} does not agree with the others",
+            "likely",
+            f"its agreement is {before[i].score:.2f} of 1, that of others {usual:.2f}; "
+            "none of the usual causes explains it",
+            f"compare its video, matte and matrix with the others'; {remedy}",
+        )
+    ]
 
 
 def _say_apart(scene: Scene, before: Sequence[Match]) -> Diagnosis:

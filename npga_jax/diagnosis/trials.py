@@ -87,9 +87,14 @@ def compare(before: Sequence[Match], after: Sequence[Match]) -> Trial:
     ]
     names = changed or list(old[0])
     values = [np.array([[m[n] for n in names] for m in parts]) for parts in (old, new)]
-    counts = [np.array([m.count for m in matches]) for matches in (before, after)]
+    counts = [
+        np.array(
+            [[m.color_count if n == "color" else m.count for n in names] for m in x]
+        )
+        for x in (before, after)
+    ]
     variance = sum(
-        (clipped * (1 - clipped)).sum(1) / np.maximum(count, 1.0)
+        (clipped * (1 - clipped) / np.maximum(count, 1.0)).sum(1)
         for clipped, count in zip(np.clip(values, 0.05, 0.95), counts, strict=True)
     )
     error = np.sqrt(variance) / len(names)

@@ -37,7 +37,7 @@ def rescale(scene: Scene, ratio: float) -> Scene:
     """
     if scene.cloud is None or ratio == 1.0:
         return scene
-    if not _is_cloud_wrong(scene, ratio):
+    if not is_cloud_wrong(scene, ratio):
         return scene._replace(
             views=tuple(_with_lengths(view, 1 / ratio) for view in scene.views)
         )
@@ -56,7 +56,7 @@ def say_ratio(
       confidence: That it is so.
       evidence: For it.
     """
-    if _is_cloud_wrong(scene, ratio):
+    if is_cloud_wrong(scene, ratio):
         what, whose = f"the point clouds are {unit(1 / ratio)}", "all their points"
         divisor = 1 / ratio
     else:
@@ -112,7 +112,8 @@ def unlike_head(scene: Scene, ratio: float = 1.0) -> float:
     return abs(float(np.log(max(_radius(scene), 1e-12) * ratio / _HEAD_RADIUS)))
 
 
-def _is_cloud_wrong(scene: Scene, ratio: float) -> bool:
+def is_cloud_wrong(scene: Scene, ratio: float) -> bool:
+    """Whether a cloud that is made larger by `ratio` is more like a head."""
     return unlike_head(scene, ratio) < unlike_head(scene)
 
 
