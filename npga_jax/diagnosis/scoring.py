@@ -205,7 +205,8 @@ def _match_color(view: View, cloud: PointCloud) -> tuple[float, float]:
     given = cloud.rgb[visible]
     seen, given = seen - seen.mean(0), given - given.mean(0)
     norm = np.sqrt((seen**2).sum() * (given**2).sum())
-    patches = np.unique(pixels[visible] * _PATCHES // view.camera.width, axis=0)
+    column, row = (pixels[visible] * _PATCHES // view.camera.width).T
+    patches = np.unique(row * _PATCHES + column)
     color = float((seen * given).sum() / norm) if norm > 1e-9 else 0.0
     return color, float(len(patches))
 
@@ -213,8 +214,10 @@ def _match_color(view: View, cloud: PointCloud) -> tuple[float, float]:
 def _place(view: View, points: np.ndarray) -> tuple[np.ndarray, ...]:
     """Points in an image: pixels [P, 2], which are inside of it [P], depths [P]."""
     pixels, depth = project(view.camera, points)
-    size = np.array([view.camera.width, view.camera.height])
-    return pixels, (depth > 0) & (pixels >= 0).all(1) & (pixels < size).all(1), depth
+    x, y = pixels.T
+    in_width = (x >= 0) & (x < view.camera.width)
+    in_height = (y >= 0) & (y < view.camera.height)
+    return pixels, (depth > 0) & in_width & in_height, depth
 
 
 def _denies(view: View, points: np.ndarray) -> np.ndarray:
