@@ -10,9 +10,16 @@ from npga_jax.diagnosis.axes import diagnose_axes
 from npga_jax.diagnosis.causes import Cause, list_causes, pose_causes
 from npga_jax.diagnosis.findings import Diagnosis
 from npga_jax.diagnosis.intrinsics import diagnose_intrinsics
-from npga_jax.diagnosis.scoring import Match, known, match_scene
+from npga_jax.diagnosis.scoring import Match, known, match_scene, measures
 from npga_jax.diagnosis.single import diagnose_single
-from npga_jax.diagnosis.trials import Trial, compare, is_rival, say_change, say_rivals
+from npga_jax.diagnosis.trials import (
+    Trial,
+    compare,
+    is_refuted,
+    is_rival,
+    say_change,
+    say_rivals,
+)
 from npga_jax.diagnosis.view import Scene
 
 ALL = "all cameras"
@@ -96,11 +103,26 @@ def _try_all(scene: Scene, *, may_rescale: bool) -> list[_Tried]:
     tried = []
     for hypothesis in hypotheses:
         changed = _undo(scene, hypothesis)
-        matches = match_scene(changed)
+        matches = _match_unless_worse(changed, before)
+        if matches is None:
+            continue
         trial = compare(before, matches)
         if trial.holds_for_all:
             tried.append(_Tried(hypothesis, changed, matches, trial))
     return tried
+
+
+def _match_unless_worse(scene: Scene, before: Sequence[Match]) -> list[Match] | None:
+    """As `match_scene`; None as soon as too many cameras speak against the change."""
+    matches: list[Match] = []
+    num_worse = 0
+    ways = measures(scene)
+    for measure, view, given in zip(ways, scene.views, before, strict=True):
+        matches.append(measure(view))
+        num_worse += compare([given], matches[-1:]).num_worse
+        if is_refuted(num_worse, len(before)):
+            return None
+    return matches
 
 
 def _undo(scene: Scene, hypothesis: _Hypothesis) -> Scene:

@@ -14,7 +14,7 @@ from npga_jax.diagnosis.scoring import (
     match_view,
     measures,
 )
-from npga_jax.diagnosis.trials import compare, is_rival, say_change, say_rivals
+from npga_jax.diagnosis.trials import ALIKE, compare, is_rival, say_change, say_rivals
 from npga_jax.diagnosis.view import Scene
 
 _MIN_CAMERAS = 3
@@ -86,7 +86,13 @@ def _find_causes(
                 for way, view, match in zip(ways, scene.views, before, strict=True)
             ]
             trial = compare(before, after)
-            holds = [i in doubted and trial.holds_for(i) for i in range(len(before))]
+            holds = [
+                i in doubted
+                and trial.holds_for(i)
+                # What does not change has to agree as well.
+                and after[i].score > ALIKE * np.median([m.score for m in before])
+                for i in range(len(before))
+            ]
             tried.append(_Tried(cause, after, holds))
     groups: dict[int, list[int]] = {}
     for i in range(len(before)):

@@ -9,6 +9,8 @@ from npga_jax.diagnosis.scoring import Match
 
 _SURE, _FAIR = 6.0, 4.0
 """Standard errors that a mean over cameras improves by."""
+_TOLD = 3.0
+"""Standard errors by which one cause has to explain more than another."""
 _ONE = 4.0
 """Standard errors beyond which one camera alone is better or worse."""
 _SEEN, _MOST, _FEW = 2.0, 0.5, 0.1
@@ -16,7 +18,7 @@ _SEEN, _MOST, _FEW = 2.0, 0.5, 0.1
 and share of those that may speak against it."""
 _MIN_EXPLAINED = 1 / 3
 """Share of what did not agree that has to agree afterwards."""
-_ALIKE = 0.75
+ALIKE = 0.75
 """Of the others' agreement, what a camera has to reach."""
 _GOOD = 0.5
 """Agreement on the whole that is no chance."""
@@ -36,11 +38,23 @@ class Trial(NamedTuple):
 
     @property
     def significance(self) -> float:
-        """The mean gain in its standard errors: by chance, and between cameras."""
-        count = len(self.gain)
-        spread = self.gain.var(ddof=1) if count > 1 else 0.0
-        error = np.sqrt(((self.error**2).mean() + spread) / count)
-        return float(self.gain.mean() / max(error, 1e-9))
+        """The mean gain in its standard errors: by chance, and between cameras.
+
+        Cameras for which the change is none (a front camera's inverse may be itself)
+        say nothing of how much it differs between the others.
+        """
+        concerned = np.abs(self.gain) > self.error
+        gain, error = self.gain[concerned], self.error[concerned]
+        if not len(gain):
+            return 0.0
+        spread = gain.var(ddof=1) if len(gain) > 1 else 0.0
+        total = np.sqrt(((error**2).mean() + spread) / len(gain))
+        return float(gain.mean() / max(total, 1e-9))
+
+    @property
+    def num_worse(self) -> int:
+        """How many cameras agree less than chance would have it."""
+        return int((self.gain < -_ONE * self.error).sum())
 
     @property
     def holds_for_all(self) -> bool:
@@ -49,7 +63,7 @@ class Trial(NamedTuple):
             self.significance > _FAIR
             and self._explains(self.before.mean(), self.after.mean())
             and (self.gain > _SEEN * self.error).mean() >= _MOST
-            and (self.gain < -_ONE * self.error).mean() <= _FEW
+            and not is_refuted(self.num_worse, len(self.gain))
         )
 
     @property
@@ -66,12 +80,17 @@ class Trial(NamedTuple):
         return bool(
             self.gain[camera] > _ONE * self.error[camera]
             and self._explains(self.before[camera], self.after[camera])
-            and self.after[camera] > _ALIKE * np.median(self.before)
+            and self.after[camera] > ALIKE * np.median(self.before)
         )
 
     @staticmethod
     def _explains(before: float, after: float) -> bool:
         return after - before > _MIN_EXPLAINED * (1 - before)
+
+
+def is_refuted(num_worse: int, num_cameras: int) -> bool:
+    """Whether too many cameras speak against a cause for it to be the whole rig's."""
+    return num_worse > _FEW * num_cameras
 
 
 def compare(before: Sequence[Match], after: Sequence[Match]) -> Trial:
@@ -103,7 +122,7 @@ def compare(before: Sequence[Match], after: Sequence[Match]) -> Trial:
 
 def is_rival(best: Sequence[Match], other: Sequence[Match]) -> bool:
     """Whether another cause explains as much, as far as can be told."""
-    return compare(other, best).significance < _FAIR
+    return compare(other, best).significance < _TOLD
 
 
 def say_change(
