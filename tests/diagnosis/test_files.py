@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from npga_jax.diagnosis.files import diagnose_counts, diagnose_matte_sizes
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "check-data.md").read_text()
 FOLDERS = {"rgb": "images", "alpha": "alpha_maps", "labels": "segmentation"}
 CAMERAS = ("222200037", "222200042", "222200046")
 
@@ -30,6 +33,7 @@ def test_mattes_of_another_shape_are_named():
         "make them of whole frames"
     )
     assert "--capture.no-mattes" in said.remedy
+    assert f"| {said} |" in DOCUMENT
 
 
 def test_mattes_that_are_turned_are_named():
@@ -53,12 +57,14 @@ def test_mattes_of_every_nth_frame_are_named(rgb, alpha, every):
     assert said.confidence == "likely"
     assert said.evidence == f"3 of 3 files have {alpha} frames, others {rgb}"
     assert said.remedy.startswith("make it again from every frame of the videos")
+    assert said.remedy in DOCUMENT
 
 
 def test_mattes_of_another_rate_are_possible():
     (said,) = diagnose_counts(counts(100, 70), FOLDERS)
     assert said.what.startswith("FREE/alpha_maps was made at another frame rate")
     assert said.confidence == "possible"
+    assert f"| {said} |" in DOCUMENT
 
 
 def test_one_short_video_is_named_with_the_ways_out():
@@ -68,3 +74,4 @@ def test_one_short_video_is_named_with_the_ways_out():
     assert said.evidence == "1 of 3 files have 20 frames, others 24"
     assert "--capture.ignore-cameras 222200037" in said.remedy
     assert "--capture.ignore-sequences FREE" in said.remedy
+    assert f"| {said} |" in DOCUMENT

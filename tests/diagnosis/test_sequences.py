@@ -14,6 +14,8 @@ from npga_jax.diagnosis.sequences import diagnose_held_out
 from npga_jax.diagnosis.whole import diagnose
 from tests.synthetic_capture import SyntheticCapture, write_capture, write_driving
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "check-data.md").read_text()
+
 
 @pytest.fixture
 def written_here(tmp_path: Path) -> SyntheticCapture:
@@ -39,6 +41,7 @@ def test_a_sequence_under_two_names_is_named(written_here):
     assert said.what == "EMO-1-shout is the held-out sequence FREE under another name"
     assert said.confidence == "certain" and "0.0 levels" in said.evidence
     assert said.remedy.endswith("--capture.ignore-sequences EMO-1-shout")
+    assert str(said).split(":")[0] in DOCUMENT
     ignored = open_here(written_here, ignore_sequences=("EMO-1-shout",))
     assert diagnose_held_out(ignored) == []
 
@@ -54,6 +57,7 @@ def test_a_cut_of_the_held_out_sequence_is_named_by_its_codes(written_here):
     assert said.confidence == "likely"
     assert said.evidence.startswith("3 of 4 different driving codes of FREE")
     assert said.remedy.endswith("--capture.ignore-sequences EXP-2-eyes")
+    assert f"| {said} |" in DOCUMENT
 
 
 def test_codes_at_rest_are_no_overlap(written_here):
@@ -70,7 +74,7 @@ def test_codes_at_rest_are_no_overlap(written_here):
     ("changes", "evidence"),
     [
         ({"held_out_sequence": "SEN-1"}, "there is no sequence 'SEN-1'"),
-        ({"held_out_camera": "1"}, "there is no camera '1'"),
+        ({"held_out_camera": "222200099"}, "there is no camera '222200099'"),
         ({"ignore_sequences": ("EXP",)}, "nothing is left to train on"),
     ],
 )
@@ -79,6 +83,7 @@ def test_what_cannot_be_held_out_is_named(written_here, changes, evidence):
     assert said.what == "what is to be held out cannot be"
     assert said.confidence == "certain" and evidence in said.evidence
     assert "--capture.held-out-sequence" in said.remedy
+    assert f"| {said} |" in DOCUMENT
 
 
 def test_a_prefix_of_several_sequences_is_named(written_here):
@@ -86,6 +91,7 @@ def test_a_prefix_of_several_sequences_is_named(written_here):
     shutil.copytree(sequences / "FREE", sequences / "EXP-5-mouth")
     (said,) = diagnose_held_out(open_here(written_here, held_out_sequence="EXP"))
     assert "it could be EXP-2-eyes, EXP-5-mouth" in said.evidence
+    assert f"| {said} |" in DOCUMENT
 
 
 def test_stills_tell_nothing(written_here, tmp_path):
