@@ -23,7 +23,6 @@ from .loader import plan_step as plan_step
 from .loader import prefetch as prefetch
 from .location import locate_subject as locate_subject
 from .location import prepared_folder as prepared_folder
-from .mattes import MatteLevels as MatteLevels
 from .mattes import matte_levels as matte_levels
 from .nersemble import NersembleCapture as NersembleCapture
 from .nersemble import capture_as_given as capture_as_given

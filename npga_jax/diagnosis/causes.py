@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npga_jax.data import matte_levels
 from npga_jax.diagnosis.view import View
 
 _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0]).astype(np.float32)
@@ -27,6 +28,8 @@ class Cause(NamedTuple):
     """Whether undoing it changes anything worth telling in a view."""
     needs: frozenset[str] = frozenset()
     """Of "points", "mattes", "colors": without them it cannot be told."""
+    is_borne_out: Callable[[View], bool] = lambda view: False
+    """Whether a view by itself speaks for it."""
 
 
 def list_causes() -> list[Cause]:
@@ -143,6 +146,7 @@ def _picture_causes() -> list[Cause]:
         _with_pictures(("matte",), lambda x: 255 - x),
         _has_two_sides,
         frozenset({"mattes"}),
+        _is_dark_inside,
     )
     return [*turned, inverted]
 
@@ -177,6 +181,14 @@ def _with_pictures(
 def _has_two_sides(view: View) -> bool:
     """Whether a matte is not of one level: such a one is wrong either way."""
     return view.matte is not None and 0 < float((view.matte >= 128).mean()) < 1
+
+
+def _is_dark_inside(view: View) -> bool:
+    """Whether a matte is 255 in the upper corners and 0 in the middle."""
+    if view.matte is None:
+        return False
+    levels = matte_levels(view.matte)
+    return levels.corners > 128 > levels.centre
 
 
 def _is_off(view: View, axis: int) -> bool:

@@ -157,6 +157,11 @@ def _say(scene: Scene, best: _Tried, tried: Sequence[_Tried]) -> list[Diagnosis]
     )
     rivals = [t for t in tried if t is not best and is_rival(best.matches, t.matches)]
     others = [t for t in rivals if t.hypothesis.causes != best.hypothesis.causes]
+    if any(
+        2 * sum(map(cause.is_borne_out, scene.views)) > len(scene.views)
+        for cause in best.hypothesis.causes
+    ):
+        others = []
     is_seen = bool(known(scene, best.matches))  # Not only whether it is in the image.
     confidence = "certain" if best.trial.is_sure and is_seen else "likely"
     if others:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from npga_jax.data.decoding import decode
 from npga_jax.data.driving import tracked_folder
 from tests.scripts import Result, run_script
 from tests.synthetic_capture import write_json, write_video
@@ -150,3 +151,15 @@ def test_missing_hold_out_is_diagnosed(damaged, tmp_path):
     assert "what is to be held out cannot be (certain: there is no sequence 'SEN'" in (
         result.stdout
     )
+
+
+def test_inverted_mattes_are_one_diagnosis(damaged, tmp_path):
+    for path in damaged.glob("074/sequences/*/alpha_maps/*.mp4"):
+        frames: list[np.ndarray] = []
+        decode(path, "alpha", 1, lambda frame, kept=frames: kept.append(frame.copy()))
+        write_video(path, np.repeat(255 - np.stack(frames)[..., None], 3, axis=-1))
+    result = check(damaged, tmp_path)
+    assert result.returncode == 2
+    assert result.stdout.count("is no matte: it seems inverted") == 6
+    assert "the mattes of all cameras are inverted (" in result.stdout
+    assert "--capture.no-mattes to use none at all.\n" in result.stdout
