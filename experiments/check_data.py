@@ -1,8 +1,8 @@
-"""Says what is in a capture and what is wrong with it, and draws a contact sheet."""
+"""Says what is in a capture and what is wrong with it and why, and draws a sheet."""
 
 import collections
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +11,35 @@ from PIL import Image, ImageDraw
 from npga_jax.app import cli
 from npga_jax.core import InputError
 from npga_jax.data import (
+    FILES,
     Camera,
     Capture,
     CaptureConfig,
     PointCloud,
     Survey,
     Timestep,
+    capture_as_given,
     capture_from_survey,
     decode_all,
     layout_of,
     locate_subject,
     open_located,
+    probe,
     sequences_to_track,
     survey_nersemble,
     video_cache,
+)
+from npga_jax.diagnosis import (
+    Diagnosis,
+    diagnose,
+    diagnose_counts,
+    diagnose_matte_sizes,
 )
 from npga_jax.io import write_png
 
 _NUM_VIEWS = 4
 _POINT_COLOR = np.array([0, 255, 90], np.float32)
 _POINT_OPACITY = 0.75
-_MIN_SHARE_INSIDE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,37 +59,86 @@ class CheckConfig:
 
 def main(cfg: CheckConfig) -> None:
     root, name = locate_subject(cfg.subject, cfg.data_root)
+    output = cfg.output or Path("check_data") / cfg.subject
     untracked = sequences_to_track(root / name, cfg.capture)
     if layout_of(root / name, cfg.capture) != "nersemble":
         # Other layouts are read as a whole: the first problem ends that.
         capture = open_located(root, name, cfg.capture, need_driving=not untracked)
         print_capture(capture, untracked)
-        write_contact_sheet(cfg, capture)
+        diagnoses = diagnose(capture)
+        print_diagnoses(diagnoses)
+        write_contact_sheet(capture, output)
+        refuse_wrong(cfg.subject, 0, diagnoses)
         return
     survey = survey_nersemble(root, name, cfg.capture, need_driving=not untracked)
     if cfg.decode and not survey.problems:
         survey = decode_all(survey, root, cfg.capture)
+    diagnoses = diagnose_survey(survey, cfg.capture)
     print_survey(survey, untracked)
-    if survey.problems:
-        count = len(survey.problems)
-        plural = "s" if count > 1 else ""
+    print_diagnoses(diagnoses)
+    if not survey.problems:
+        write_contact_sheet(capture_from_survey(survey), output)
+    refuse_wrong(cfg.subject, len(survey.problems), diagnoses)
+
+
+def print_diagnoses(diagnoses: Sequence[Diagnosis]) -> None:
+    """Prints what was found, if anything."""
+    if diagnoses:
+        print("\nDIAGNOSES")
+    for diagnosis in diagnoses:
+        print(f"  - {diagnosis}")
+
+
+def refuse_wrong(
+    subject: str, num_problems: int, diagnoses: Sequence[Diagnosis]
+) -> None:
+    """Ends with an error where something must be mended."""
+    sure = sum(d.confidence == "certain" for d in diagnoses)
+    words = []
+    if num_problems:
+        words.append(f"{num_problems} problem{'s' if num_problems > 1 else ''}")
+    if sure:
+        words.append(f"{sure} certain diagnos{'es' if sure > 1 else 'is'}")
+    if words:
         raise InputError(
-            f"{count} problem{plural} with subject {cfg.subject}, listed above, to "
-            "be mended before training."
+            f"{' and '.join(words)} with subject {subject}, listed above, to be "
+            "mended before training."
         )
-    write_contact_sheet(cfg, capture_from_survey(survey))
 
 
-def write_contact_sheet(cfg: CheckConfig, capture: Capture) -> None:
-    """Writes contact_sheet.png, if there is a cloud to draw."""
-    output = cfg.output or Path("check_data") / cfg.subject
-    path = output / "contact_sheet.png"
+def diagnose_survey(survey: Survey, cfg: CaptureConfig) -> list[Diagnosis]:
+    """Looks for the causes of problems, and for what no problem shows.
+
+    What cannot be read for it becomes a problem of the survey.
+    """
+    counts = {key: c.num_frames for key, c in survey.contents.items()}
+    found = diagnose_counts(counts, {kind: FILES[kind][0] for kind in FILES})
+    sizes = {}
+    for (sequence, camera, kind), entry in survey.entries.items():
+        # All of the first sequence and one of each other: those were made alike.
+        if kind == "alpha" and (
+            sequence == survey.sequences[0] or camera == survey.cameras[0]
+        ):
+            info = survey.attempt(probe, entry.source, kind)
+            if info:
+                sizes[f"of {camera} in {sequence}"] = (info.width, info.height)
+    found += diagnose_matte_sizes(survey.video_size, sizes)
+    capture = capture_as_given(survey)
+    if capture:
+        capture = dataclasses.replace(capture, settings=cfg)
+        found += survey.attempt(diagnose, capture) or []
+    return found
+
+
+def write_contact_sheet(capture: Capture, output: Path) -> None:
+    """Draws and writes contact_sheet.png, and says so."""
     sheet = draw_contact_sheet(capture)
     if sheet is None:
         print("\nno point cloud for any frame that is used: no contact sheet")
-    else:
-        write_png(path, np.asarray(sheet))
-        print(f"\nwrote {path}: look whether the points lie on the head")
+        return
+    path = output / "contact_sheet.png"
+    write_png(path, np.asarray(sheet))
+    print(f"\nwrote {path}: look whether the points lie on the head")
 
 
 def print_capture(capture: Capture, untracked: Collection[str] = ()) -> None:
@@ -216,11 +273,6 @@ def draw_contact_sheet(capture: Capture) -> Image.Image | None:
         image = capture.rgb(timestep, camera_id)
         drawn, share = draw_points(image, points, camera)
         label = f"{camera_id}  {share:.0%} of points in the image"
-        if share < _MIN_SHARE_INSIDE:
-            print(
-                f"WARNING: only {share:.0%} of the points are seen by camera "
-                f"{camera_id}: are points and calibration in metres of one world?"
-            )
         tiles.append(label_image(np.concatenate([image, drawn], axis=1), label))
     rows = [np.concatenate(tiles[i : i + 2], axis=1) for i in range(0, len(tiles), 2)]
     widest = max(row.shape[1] for row in rows)

@@ -256,7 +256,8 @@ def make_missing_codes(job: Preparing) -> None:
 
 def lacks_labels(job: Preparing, capture: Capture) -> bool:
     """Whether a capture is tracked by our head model and lacks label maps of it."""
-    if not capture.has_mattes or capture.driving_name != TRACKED:
+    # Codes of ours name their model so.
+    if not capture.has_mattes or not capture.driving_model.startswith("nphm "):
         return False
     is_ours = capture.driving_model == model_name(open_prior(job.prior))
     return is_ours and bool(files_to_label(capture, job.output))

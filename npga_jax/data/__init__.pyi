@@ -9,6 +9,7 @@ from .capture import Timestep as Timestep
 from .capture import find_sequence as find_sequence
 from .capture import match_sequences as match_sequences
 from .color import LINEAR_LEVELS as LINEAR_LEVELS
+from .decoding import Kind as Kind
 from .decoding import decode as decode
 from .decoding import probe as probe
 from .decoding import resize as resize
@@ -23,8 +24,11 @@ from .loader import plan_step as plan_step
 from .loader import prefetch as prefetch
 from .location import locate_subject as locate_subject
 from .location import prepared_folder as prepared_folder
+from .mattes import matte_levels as matte_levels
+from .nersemble import capture_as_given as capture_as_given
 from .nersemble import capture_from_survey as capture_from_survey
 from .nersemble import decode_all as decode_all
+from .nersemble_files import FILES as FILES
 from .nersemble_files import find_sources as find_sources
 from .nersemble_survey import Survey as Survey
 from .nersemble_survey import survey_nersemble as survey_nersemble
@@ -35,6 +39,7 @@ from .opening import sequences_to_track as sequences_to_track
 from .opening import tracking_output as tracking_output
 from .opening import widest as widest
 from .pcd import write_pcd as write_pcd
+from .point_labels import project as project
 from .point_labels import visible_points as visible_points
 from .point_labels import vote_labels as vote_labels
 from .segmentation import FACE as FACE

@@ -127,8 +127,32 @@ def make_camera(
             f"is for {full[0]:.0f}x{full[1]:.0f}: the aspect ratios differ. State the "
             "size that the intrinsics are meant for there as 'width' and 'height'."
         )
+    return _scaled(calibration, camera_id, (int(full[0]), int(full[1])), size)
+
+
+def camera_as_stated(
+    calibration: Calibration,
+    camera_id: str,
+    video_size: tuple[int, int],
+    size: tuple[int, int],
+) -> Camera:
+    """As `make_camera`, but takes the file at its word: to find out what is wrong.
+
+    Where it allows of several sizes that K may be meant for, the first is taken.
+    """
+    full = calibration.image_sizes[0] or video_size
+    return _scaled(calibration, camera_id, full, size)
+
+
+def _scaled(
+    calibration: Calibration,
+    camera_id: str,
+    full: tuple[int, int],
+    size: tuple[int, int],
+) -> Camera:
     # Pixel centres are at +0.5, so this scaling holds for the principal point too.
-    K = calibration.Ks[camera_id] * np.array([*(np.array(size) / full), 1.0])[:, None]
+    factors = np.array(size) / np.array(full, np.float64)
+    K = calibration.Ks[camera_id] * np.array([*factors, 1.0])[:, None]
     return Camera(
         K=K.astype(np.float32),
         world2cam=calibration.world2cam[camera_id].astype(np.float32),

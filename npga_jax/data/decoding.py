@@ -78,6 +78,25 @@ def probe(path: Path, kind: Kind) -> VideoInfo:
     return VideoInfo(picture.shape[1], picture.shape[0], fps, contents)
 
 
+def first_frame(path: Path, kind: Kind) -> np.ndarray:
+    """Reads the first frame alone, as `decode` gives it.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
+    if kind == "labels":
+        with _open_maps(path) as (shape, frames):
+            frame = next(frames, None)
+            if frame is None:
+                raise _unreadable(path, 0, None, shape[0])
+            return frame
+    with _open_video(path) as (container, stream):
+        picture = next(container.decode(stream), None)
+        if picture is None:
+            raise _unreadable(path, 0, None, stream.frames)
+        return _picture(path, picture, kind)
+
+
 def decode(
     path: Path, kind: Kind, stride: int, on_frame: Callable[[np.ndarray], None]
 ) -> Contents:

@@ -9,6 +9,7 @@ import numpy as np
 from npga_jax.core import InputError
 from npga_jax.data import decoding as video
 from npga_jax.data import video_cache
+from npga_jax.data.calibration import camera_as_stated
 from npga_jax.data.capture import Camera, Capture, Driving, PointCloud, Timestep
 from npga_jax.data.driving import DrivingFile
 from npga_jax.data.mattes import has_white_corners, is_on_white, take_off_white
@@ -106,6 +107,8 @@ class NersembleCapture(Capture):
         if entry is None:
             return None
         if not self.is_decoded and video_cache.cached_contents(entry) is None:
+            if timestep.frame_id == 0:  # To look at it takes no more than itself.
+                return video_cache.read_first_frame(entry)
             num_frames = video.probe(entry.source, kind).contents.num_frames
             video_cache.fill_cache([entry], [num_frames], progress=False)
         return video_cache.read_frame(entry, timestep.frame_id // self.frame_stride)
@@ -205,6 +208,28 @@ def _num_frames(survey: Survey) -> dict[str, int]:
         if kind == "rgb":
             counts[sequence] = max(counts[sequence], contents.num_frames)
     return counts
+
+
+def capture_as_given(survey: Survey) -> NersembleCapture | None:
+    """Makes a capture of a survey with problems, to look for their causes.
+
+    Cameras are what the calibration says, even if that cannot be.
+
+    Returns:
+      The capture, or None where too little is known of it: no calibration, no video
+      that can be opened, cameras that are not calibrated, or no frame.
+    """
+    calibration = survey.calibration
+    if calibration is None or not survey.timesteps:
+        return None
+    if not set(survey.cameras) <= set(calibration.world2cam):
+        return None
+    views = {
+        c: survey.views.get(c)
+        or camera_as_stated(calibration, c, survey.video_size, survey.size)
+        for c in survey.cameras
+    }
+    return dataclasses.replace(capture_from_survey(survey), views=views)
 
 
 def _raise_problems(survey: Survey) -> None:

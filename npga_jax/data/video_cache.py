@@ -175,6 +175,18 @@ def read_frame(entry: Entry, index: int) -> np.ndarray:
         ) from error
 
 
+def read_first_frame(entry: Entry) -> np.ndarray:
+    """The frame of index 0 from the source alone; nothing is cached.
+
+    Returns:
+      As `read_frame`.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
+    return _as_used(entry, video.first_frame(entry.source, entry.kind))
+
+
 def format_bytes(count: int) -> str:
     """Bytes for people: '1.2 GB'."""
     if count >= 1e9:
@@ -223,10 +235,7 @@ def _write_frames(
 
     def write_frame(frame: np.ndarray) -> None:
         nonlocal num_kept
-        frame = video.resize(frame, entry.kind, entry.width, entry.height)
-        if entry.ccm is not None:
-            frame = apply_color_calibration(frame, entry.ccm)
-        file.write(np.ascontiguousarray(frame).data)
+        file.write(np.ascontiguousarray(_as_used(entry, frame)).data)
         num_kept += 1
         report(entry.stride)
 
@@ -238,6 +247,14 @@ def _write_frames(
     # NumPy pads headers so that the first axis can grow in place.
     assert file.tell() == start
     return contents
+
+
+def _as_used(entry: Entry, frame: np.ndarray) -> np.ndarray:
+    """A frame of the source in the size and the colours that are used."""
+    frame = video.resize(frame, entry.kind, entry.width, entry.height)
+    if entry.ccm is None:
+        return frame
+    return apply_color_calibration(frame, entry.ccm)
 
 
 def _write_header(file: BinaryIO, num_frames: int, shape: tuple[int, ...]) -> None:

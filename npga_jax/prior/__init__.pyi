@@ -1,10 +1,10 @@
+from .head_template import ict_template as ict_template
 from .heldout import CloudSettings as CloudSettings
 from .heldout import fit_held_out as fit_held_out
 from .ict import NARROW_FACE_VERTICES as NARROW_FACE_VERTICES
 from .ict import ict_scans as ict_scans
 from .ict import load_ict as load_ict
 from .ict import to_nphm as to_nphm
-from .head_template import ict_template as ict_template
 from .scans import compact_mesh as compact_mesh
 from .settings import PriorConfig as PriorConfig
 from .settings import defaults_from_argv as defaults_from_argv

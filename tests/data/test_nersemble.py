@@ -365,8 +365,16 @@ def test_without_decoding_only_what_is_read_is_decoded(
     capture = open_capture("074", written.root, fresh, progress=False, decode=False)
     assert not fresh.cache_dir.exists()
     assert len(capture.timesteps) == 8
+    first = [capture.rgb(capture.timesteps[4], FRONT)]
+    first.append(capture.alpha(capture.timesteps[4], FRONT))
+    first.append(capture.labels(capture.timesteps[4], FRONT))
+    assert not fresh.cache_dir.exists()  # First frames are read alone.
     capture.rgb(capture.timesteps[5], FRONT)
     assert [p.name for p in fresh.cache_dir.rglob("*.npy")] == [f"cam_{FRONT}.rgb.npy"]
+    whole = open_capture("074", written.root, fresh, progress=False)
+    for kind, frame in zip(("rgb", "alpha", "labels"), first, strict=True):
+        read = getattr(whole, kind)(whole.timesteps[4], FRONT)
+        np.testing.assert_array_equal(frame, read)
 
 
 def test_benchmark_download_is_found_in_nvs(written, small, tmp_path):
