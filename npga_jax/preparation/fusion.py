@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import KDTree
 
-from npga_jax.preparation.patch_match import DepthMap
+from npga_jax.preparation.patch_match import PATCH_VARIANCE, DepthMap
 from npga_jax.preparation.stereo import GRID, View, project
 
 _MOST_COST = 0.5
@@ -19,6 +19,10 @@ _NEAREST = 64
 _HEIGHT = 0.0008
 """Metres from the surface around a point, over which others lose weight."""
 _LEAST_NEIGHBOURS = 5
+_RIDGE = (1e-6, 0.05, 0.05, 0.5, 0.5, 0.5)
+"""Added to the normal equations of a paraboloid: few neighbours make it flat."""
+_MOST_SHIFT = 0.003
+"""Metres that a point is moved along its normal at the end."""
 
 
 class Cloud(NamedTuple):
@@ -41,7 +45,15 @@ def fuse(views: Sequence[View], maps: Sequence[DepthMap], num_points: int) -> Cl
     if len(dense.xyz) < _LEAST_NEIGHBOURS:
         return dense
     seeds = _spread(dense.xyz, num_points)
-    return _smoothed(dense, seeds)
+    pixel = np.median(
+        np.concatenate([_pixel_sizes(v, m) for v, m in zip(views, maps, strict=True)])
+    )
+    return _smoothed(dense, seeds, PATCH_VARIANCE * pixel**2)
+
+
+def _pixel_sizes(view: View, own: DepthMap) -> np.ndarray:
+    """Metres across a pixel, wherever a view has a depth."""
+    return own.depth[own.depth > 0] / view.camera.K[0, 0]
 
 
 def _agreed(views: Sequence[View], maps: Sequence[DepthMap]) -> Cloud:
@@ -111,34 +123,99 @@ def _spread(xyz: np.ndarray, num_points: int) -> np.ndarray:
         size *= max(1.02, np.sqrt(len(first) / num_points) * 0.97)
 
 
-def _smoothed(dense: Cloud, seeds: np.ndarray) -> Cloud:
-    """Moves points onto the planes of their neighbours; lonely ones are left out."""
+def _smoothed(dense: Cloud, seeds: np.ndarray, blur: float) -> Cloud:
+    """Moves points onto the surface that their neighbours lie on.
+
+    A paraboloid through the neighbours tells how the surface bends. Patches of stereo
+    see its mean over their width, which lies within where it is convex (a nose by more
+    than a millimetre): that much is given back.
+
+    Args:
+      dense: all points.
+      seeds: rows of those that are kept; lonely ones are left out.
+      blur: variance of a patch along each of its sides, square metres.
+    """
     tree = KDTree(dense.xyz)
     xyz, normals = dense.xyz[seeds], dense.normals[seeds]
     support = np.zeros(len(xyz))
     for _ in range(2):
+        hood = _Hood(tree, dense, xyz, normals)
+        normals = hood.plane_normals(normals)
+        xyz = xyz + hood.height_of_mean(normals)[:, None] * normals
+    hood = _Hood(tree, dense, xyz, normals)
+    height, normals, bend = hood.paraboloid(normals)
+    outward = np.clip(height - bend * blur, -_MOST_SHIFT, _MOST_SHIFT)
+    support = hood.support
+    kept = support >= _LEAST_NEIGHBOURS
+    xyz = xyz + outward[:, None] * normals
+    return Cloud(xyz[kept], dense.rgb[seeds][kept], normals[kept])
+
+
+class _Hood:
+    """The neighbours of some points, as seen from each, and how much they count."""
+
+    def __init__(
+        self, tree: KDTree, dense: Cloud, xyz: np.ndarray, normals: np.ndarray
+    ):
         distance, near = tree.query(
             xyz, k=_NEAREST, distance_upper_bound=_RADIUS, workers=-1
         )
         there = near < len(dense.xyz)
         near = np.where(there, near, 0)
-        away = dense.xyz[near] - xyz[:, None]
+        self.away = dense.xyz[near] - xyz[:, None]
         weight = np.exp(-((np.where(there, distance, 0) / (0.6 * _RADIUS)) ** 2))
         facing = np.einsum("pnk,pk->pn", dense.normals[near], normals)
         weight = weight * there * np.clip(facing, 0, 1)
-        height = np.einsum("pnk,pk->pn", away, normals)
+        height = np.einsum("pnk,pk->pn", self.away, normals)
         middle = np.median(np.where(weight > 0, height, 0), axis=1, keepdims=True)
-        weight = weight * np.exp(-(((height - middle) / _HEIGHT) ** 2))
-        total = weight.sum(axis=1) + 1e-9
-        mean = np.einsum("pn,pnk->pk", weight, away) / total[:, None]
-        apart = away - mean[:, None]
-        spread = np.einsum("pn,pni,pnj->pij", weight, apart, apart)
+        self.weight = weight * np.exp(-(((height - middle) / _HEIGHT) ** 2))
+        self.total = self.weight.sum(axis=1) + 1e-9
+        self.mean = np.einsum("pn,pnk->pk", self.weight, self.away)
+        self.mean /= self.total[:, None]
+        self.support = (self.weight > 0.1).sum(axis=1)
+
+    def plane_normals(self, normals: np.ndarray) -> np.ndarray:
+        """Normals [P, 3] of the neighbours' planes; the given where there is none."""
+        apart = self.away - self.mean[:, None]
+        spread = np.einsum("pn,pni,pnj->pij", self.weight, apart, apart)
         sizes, axes = np.linalg.eigh(spread)
         across = axes[..., 0]
         across *= np.where((across * normals).sum(-1) < 0, -1, 1)[:, None]
         is_plane = sizes[:, 1] > 0.05 * sizes[:, 2]
-        normals = np.where(is_plane[:, None], across, normals)
-        xyz = xyz + (mean * normals).sum(-1, keepdims=True) * normals
-        support = (weight > 0.1).sum(axis=1)
-    kept = support >= _LEAST_NEIGHBOURS
-    return Cloud(xyz[kept], dense.rgb[seeds][kept], normals[kept])
+        return np.where(is_plane[:, None], across, normals)
+
+    def height_of_mean(self, normals: np.ndarray) -> np.ndarray:
+        """How far the neighbours' mean is above each point: [P]."""
+        return (self.mean * normals).sum(-1)
+
+    def paraboloid(
+        self, normals: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the neighbours: height at the point [P], normal [P, 3], mean bend [P].
+
+        The bend is the mean of the second derivatives, negative where convex; it is
+        shrunk where few neighbours tell it.
+        """
+        one, other = _tangents(normals)
+        u, v, h = (
+            np.einsum("pnk,pk->pn", self.away, axis) / _RADIUS
+            for axis in (one, other, normals)
+        )
+        columns = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)
+        weighted = columns * self.weight[..., None]
+        normal = np.einsum("pni,pnj->pij", weighted, columns)
+        normal += np.diag(_RIDGE)
+        right = np.einsum("pni,pn->pi", weighted, h)
+        found = np.linalg.solve(normal, right[..., None])[..., 0]
+        slope = normals - found[:, 1:2] * one - found[:, 2:3] * other
+        slope /= np.linalg.norm(slope, axis=1, keepdims=True)
+        bend = (found[:, 3] + found[:, 5]) / _RADIUS
+        return found[:, 0] * _RADIUS, slope, bend
+
+
+def _tangents(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two directions [P, 3] across each normal and each other."""
+    least = np.eye(3)[np.abs(normals).argmin(axis=1)]
+    one = np.cross(normals, least)
+    one /= np.linalg.norm(one, axis=1, keepdims=True)
+    return one, np.cross(normals, one)

@@ -18,6 +18,8 @@ NO_COST = 2.0
 """Of a plane that cannot be judged; correlations cost from 0 to 2."""
 _HALF, _STEP = 2, 2
 """A patch: 5 x 5 samples, two pixels apart."""
+PATCH_VARIANCE = float(np.mean((np.arange(-_HALF, _HALF + 1) * _STEP) ** 2))
+"""Of a patch's samples along a side, square pixels."""
 _STEEPEST = 0.15
 """Least cosine between a plane's normal and the way to the camera."""
 _FLAT = 1e-6
