@@ -175,6 +175,12 @@ def report_lacking(
     without = [s for s, cameras in lacking.items() if len(cameras) == num_cameras]
     partly = [s for s, cameras in lacking.items() if 0 < len(cameras) < num_cameras]
     if kind == "labels":
+        if without and len(without) == len(lacking):
+            out.notes.append(
+                f"There is no {where} in any sequence: no metrics by region, nor eyes "
+                "and mouth for --loss.parts."
+            )
+            return
         for sequence in [s for s, cameras in lacking.items() if cameras]:
             out.notes.append(
                 f"{sequence} has no {where} for "
