@@ -16,6 +16,13 @@ from npga_jax.data import CaptureConfig, PointCloud, find_sources, open_located
 ndimage: Any = scipy.ndimage  # Types of what it returns are not known.
 
 _HAIR, _FACE = 14, 2
+_CLASSES = {
+    "neck": (1, 3),
+    "face": (2, 4, 5, 6, 7, 10, 12, 13),
+    "eyes": (8, 9),
+    "mouth": (11,),
+    "hair": (14,),
+}
 _BAND = 10  # Pixels on either side of the hair's rim.
 _SAMPLES = 600_000
 _MM = 1000.0
@@ -29,13 +36,15 @@ class EvaluatePreparationConfig:
     """
 
     prepared: Path
-    """Folder of the prepared subject."""
+    """Folder of the subject: the raw one where all went to the cache."""
     truth: Path
     """Folder of the subject with true mattes, labels and ground_truth/truth.npz."""
     scans: Path
     """ICT-FaceKit's .npz."""
     sequences: tuple[str, ...] = ()
     """Default: all."""
+    cache_dir: Path | None = None
+    """Cache in which what was made of the capture lies; default: the usual one."""
     every: int = 1
     """Look at every n-th frame only."""
     json: Path | None = None
@@ -69,7 +78,7 @@ def main(cfg: EvaluatePreparationConfig) -> None:
             f"{', '.join(ours.sequences)}."
         )
     same = {(t.sequence, t.frame_id): t for t in theirs.timesteps}
-    mattes, clouds = [], []
+    mattes, clouds, maps = [], [], []
     for timestep in chosen:
         check_sequence(truth, cfg.truth, timestep.sequence)
         other = same[timestep.sequence, timestep.frame_id]
@@ -82,6 +91,9 @@ def main(cfg: EvaluatePreparationConfig) -> None:
             )
             found = ours.alpha(timestep, camera_id)
             mattes.append(matte_errors(found, true, labels))
+            made = ours.labels(timestep, camera_id)
+            if made is not None and labels is not None:
+                maps.append(label_counts(made, labels))
             if cloud is not None:
                 seen = labels_at(cloud.xyz, ours.camera(timestep, camera_id), labels)
                 counts = np.eye(16, dtype=int)[np.minimum(seen, 15)]
@@ -95,7 +107,7 @@ def main(cfg: EvaluatePreparationConfig) -> None:
         ]
         is_face = votes.argmax(axis=1) == _FACE
         clouds.append(cloud_errors(cloud, is_face, surface, visible(surface, views)))
-    result = summary(mattes, clouds)
+    result = summary(mattes, clouds) | label_summary(maps)
     for name, value in result.items():
         print(f"{name:<28}{value:9.4f}")
     if cfg.json:
@@ -112,7 +124,7 @@ def open_both(cfg: EvaluatePreparationConfig) -> tuple[Any, Any]:
         raise InputError(f"{cfg.truth} has no videos.")
     with av.open(str(video)) as container:
         width = container.streams.video[0].width
-    capture = CaptureConfig(width=width)
+    capture = CaptureConfig(width=width, cache_dir=cfg.cache_dir)
     ours, theirs = (
         open_located(path.parent, path.name, capture, need_driving=False, decode=False)
         for path in (cfg.prepared, cfg.truth)
@@ -195,6 +207,26 @@ def cloud_errors(
     points = surface.points[seen][::20]
     gaps = KDTree(cloud.xyz).query(points)[0] * _MM
     return {"error_mm": error, "normal_degrees": turned, "gap_mm": gaps}
+
+
+def label_counts(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Pixels [classes, 2] that both maps give to a class, and that either does."""
+    counts = []
+    for members in _CLASSES.values():
+        ours, theirs = np.isin(found, members), np.isin(true, members)
+        counts.append(((ours & theirs).sum(), (ours | theirs).sum()))
+    return np.array(counts)
+
+
+def label_summary(maps: list[np.ndarray]) -> dict[str, float]:
+    """Intersection over union of each class, over all maps."""
+    if not maps:
+        return {}
+    both, either = np.sum(maps, axis=0).T
+    return {"label_maps": len(maps)} | {
+        f"iou_{name}": float(b / max(e, 1))
+        for name, b, e in zip(_CLASSES, both, either, strict=True)
+    }
 
 
 def summary(

@@ -280,7 +280,6 @@ def make_labels(job: Preparing) -> None:
     print(
         f"{count} files of label maps: {job.output}; look at {sheet_path(job.output)}"
     )
-    return True
 
 
 def check_disk(folder: Path, what: str, need: float) -> None:

@@ -9,7 +9,7 @@ from .labelling import files_to_label as files_to_label
 from .labelling import label_capture as label_capture
 from .labelling import sheet_path as sheet_path
 from .labels import label_view as label_view
-from .labels import learn_hair as learn_hair
+from .labels import learn_colors as learn_colors
 from .labels import place_head as place_head
 from .mattes import Matte as Matte
 from .mattes import estimate_matte as estimate_matte

@@ -9,10 +9,10 @@ import numpy as np
 from npga_jax.core import InputError, Progress, atomic_write
 from npga_jax.data import Capture, Timestep, segmentation
 from npga_jax.preparation.labels import (
-    HairColors,
+    Colors,
     PosedHead,
     label_view,
-    learn_hair,
+    learn_colors,
     place_head,
 )
 from npga_jax.preparation.raw import LABELS
@@ -24,6 +24,7 @@ from npga_jax.preparation.records import (
     stamps,
     write_record,
 )
+from npga_jax.preparation.slip import Sight, find_slip, shifted
 from npga_jax.tracking import (
     LoadedPrior,
     fit_template,
@@ -34,10 +35,12 @@ from npga_jax.tracking import (
 )
 
 _KIND = "labels"
-_VERSION = 1
+_VERSION = 2
 """Of the method; maps of another are made again."""
-_HAIR_FRAMES = 4
-"""Frames of a sequence that the colours of skin and hair are learned from."""
+_LOOKED_AT = 4
+"""Frames of a sequence that colours and the head's slip are learned from."""
+_FRONTAL = 6
+"""Cameras that are asked where the eyes are."""
 _OPACITY = 0.6
 _COLORS = {
     segmentation.NECK: (90, 90, 255),
@@ -114,9 +117,12 @@ def label_capture(
     with Progress("labels", total, unit="files", show=progress) as say:
         for sequence, cameras in lacking.items():
             heads = _posed_heads(capture, prior, sequence)
-            hair = _hair_of(capture, heads)
+            colors = _colors_of(capture, heads)
+            if colors is not None:
+                slip = find_slip(_sights_of(capture, heads), colors.skin)
+                heads = {t: shifted(head, slip) for t, head in heads.items()}
             for camera_id in cameras:
-                _label_video(capture, sequence, heads, hair, camera_id, output)
+                _label_video(capture, sequence, heads, colors, camera_id, output)
                 done += 1
                 say(done, f"{sequence} {camera_id}")
     rows = {
@@ -149,22 +155,38 @@ def _posed_heads(
     return heads
 
 
-def _hair_of(capture: Capture, heads: dict[Timestep, PosedHead]) -> HairColors | None:
-    with_clouds = [t for t in heads if capture.has_points(t)]
-    if not with_clouds:
-        return None
-    which = np.linspace(0, len(with_clouds) - 1, _HAIR_FRAMES).round().astype(int)
-    chosen = [with_clouds[i] for i in np.unique(which)]
+def _some(timesteps: Sequence[Timestep], count: int) -> list[Timestep]:
+    """A few of them, spread evenly."""
+    which = np.linspace(0, len(timesteps) - 1, count).round().astype(int)
+    return [timesteps[i] for i in np.unique(which)] if timesteps else []
+
+
+def _colors_of(capture: Capture, heads: dict[Timestep, PosedHead]) -> Colors | None:
+    chosen = _some([t for t in heads if capture.has_points(t)], _LOOKED_AT)
     pairs = [(capture.points(t), heads[t]) for t in chosen]
     known = [(cloud, head) for cloud, head in pairs if cloud is not None]
-    return learn_hair([cloud for cloud, _ in known], [head for _, head in known])
+    return learn_colors([cloud for cloud, _ in known], [head for _, head in known])
+
+
+def _sights_of(capture: Capture, heads: dict[Timestep, PosedHead]) -> list[Sight]:
+    """Some frames as the cameras see them that are most before the face."""
+    sights = []
+    for timestep in _some(list(heads), _LOOKED_AT):
+        forward = heads[timestep].head_from_world[2, :3]
+        cameras = [capture.camera(timestep, c) for c in capture.cameras]
+        ways = [camera.world2cam[2, :3] for camera in cameras]
+        order = np.argsort([float(way @ forward) for way in ways])
+        for i in order[:_FRONTAL]:
+            image = capture.rgb(timestep, capture.cameras[i])
+            sights.append(Sight(heads[timestep], image, cameras[i]))
+    return sights
 
 
 def _label_video(
     capture: Capture,
     sequence: str,
     heads: dict[Timestep, PosedHead],
-    hair: HairColors | None,
+    colors: Colors | None,
     camera_id: str,
     output: Path,
 ) -> None:
@@ -177,7 +199,8 @@ def _label_video(
         if matte is None:
             continue
         camera = capture.camera(timestep, camera_id)
-        labels = label_view(head, hair, capture.points(timestep), image, matte, camera)
+        cloud = capture.points(timestep)
+        labels = label_view(head, colors, cloud, image, matte, camera)
         maps[timestep.frame_id] = labels
         tiles.append(_over_image(image, labels))
     if not maps:

@@ -59,12 +59,17 @@ class Tint(NamedTuple):
     precision: np.ndarray  # [3, 3]
     log_det: float  # of the precision
 
+    def squared(self, colors: np.ndarray) -> np.ndarray:
+        """Squared Mahalanobis distances [P] of colours [P, 3]."""
+        away = colors - self.mean
+        return np.einsum("pi,ij,pj->p", away, self.precision, away)
 
-class HairColors(NamedTuple):
-    """How a person's hair differs from the skin."""
+
+class Colors(NamedTuple):
+    """What a person looks like."""
 
     skin: Tint
-    hair: Tint
+    hair: Tint | None  # None for a bald head, or where it is not told from skin
 
 
 def place_head(
@@ -95,9 +100,9 @@ def place_head(
     return PosedHead(world, faces, labels, hairline, np.linalg.inv(matrix))
 
 
-def learn_hair(
+def learn_colors(
     clouds: Sequence[PointCloud], heads: Sequence[PosedHead]
-) -> HairColors | None:
+) -> Colors | None:
     """Learns the colours of skin and hair from points on face and scalp.
 
     Args:
@@ -105,8 +110,7 @@ def learn_hair(
       heads: of the same.
 
     Returns:
-      None where nothing tells hair from skin: the scalp looks like skin, or is not
-      seen.
+      None where the face is not seen.
     """
     skin, scalp = [], []
     for cloud, head in zip(clouds, heads, strict=True):
@@ -117,21 +121,20 @@ def learn_hair(
         sure = (hairline <= _HAIRLINE[-1][1]) & (label == segmentation.FACE)
         skin.append(cloud.rgb[is_near & sure])
         scalp.append(cloud.rgb[is_near & (label == segmentation.HAIR)])
-    of_skin = _tint(np.concatenate(skin))
+    of_skin = _tint(np.concatenate(skin)) if skin else None
+    if of_skin is None:
+        return None
     on_scalp = np.concatenate(scalp)
-    if of_skin is None or len(on_scalp) < _FEWEST_SAMPLES:
-        return None
-    squared = _mahalanobis(on_scalp, of_skin)
-    is_hair = squared > _LIKE_SKIN**2
-    of_hair = _tint(on_scalp[is_hair])
-    if 1 - is_hair.mean() > _BALD or of_hair is None:
-        return None
-    return HairColors(of_skin, of_hair)
+    if len(on_scalp) < _FEWEST_SAMPLES:
+        return Colors(of_skin, None)
+    is_hair = of_skin.squared(on_scalp) > _LIKE_SKIN**2
+    is_bald = 1 - is_hair.mean() > _BALD
+    return Colors(of_skin, None if is_bald else _tint(on_scalp[is_hair]))
 
 
 def label_view(
     head: PosedHead,
-    hair: HairColors | None,
+    colors: Colors | None,
     cloud: PointCloud | None,
     image: np.ndarray,
     matte: np.ndarray,
@@ -141,7 +144,7 @@ def label_view(
 
     Args:
       head: of the frame.
-      hair: of the person; None for a bald head.
+      colors: of the person; None where they are not known.
       cloud: of the frame, world, metres; None if there is none.
       image: [H, W, 3] uint8.
       matte: [H, W] uint8.
@@ -163,9 +166,9 @@ def label_view(
     is_head = face >= 0
     labels = np.where(is_head, head.labels[face], segmentation.BACKGROUND)
     labels[labels == segmentation.HAIR] = segmentation.FACE
-    if hair is not None:
+    if colors is not None and colors.hair is not None:
         logit = np.where(is_head, head.hairline[face], 0.0)
-        logit = logit + _hair_logit(image, hair)
+        logit = logit + _hair_logit(image, colors.skin, colors.hair)
         labels[is_head & (logit > 0)] = segmentation.HAIR
     away, (row, column) = ndimage.distance_transform_edt(~is_head, return_indices=True)
     nearest = labels[row, column]
@@ -202,11 +205,11 @@ def _beside(
     return np.where(high + low > 0, by_votes, guess)
 
 
-def _hair_logit(image: np.ndarray, hair: HairColors) -> np.ndarray:
+def _hair_logit(image: np.ndarray, skin: Tint, hair: Tint) -> np.ndarray:
     """How much more a pixel's surroundings look like hair than like skin: [H, W]."""
-    colors = image.astype(np.float64).reshape(-1, 3) / 255
-    of_hair = hair.hair.log_det - _mahalanobis(colors, hair.hair)
-    of_skin = hair.skin.log_det - _mahalanobis(colors, hair.skin)
+    colors = image.reshape(-1, 3) / 255
+    of_hair = hair.log_det - hair.squared(colors)
+    of_skin = skin.log_det - skin.squared(colors)
     logit = np.clip((of_hair - of_skin) / 2, -_MOST_LOGIT, _MOST_LOGIT)
     return ndimage.uniform_filter(logit.reshape(image.shape[:2]), _PATCH)
 
@@ -222,9 +225,3 @@ def _tint(colors: np.ndarray) -> Tint | None:
     spread = np.cov(kept.T) + _SPREAD**2 * np.eye(3)
     precision = np.linalg.inv(spread)
     return Tint(kept.mean(axis=0), precision, float(np.linalg.slogdet(precision)[1]))
-
-
-def _mahalanobis(colors: np.ndarray, tint: Tint) -> np.ndarray:
-    """Squared distances [P] of colours [P, 3]."""
-    away = colors - tint.mean
-    return np.einsum("pi,ij,pj->p", away, tint.precision, away)

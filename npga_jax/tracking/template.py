@@ -243,4 +243,6 @@ def _area(loop: np.ndarray) -> float:
 
 def _codes(model: HeadModel, geo: np.ndarray, exp: np.ndarray) -> Codes:
     app = np.zeros(model.cfg.lat_dim_app, np.float32)
-    return Codes(geo=np.asarray(geo, np.float32), app=app, exp=np.float32(exp))
+    return Codes(
+        geo=np.asarray(geo, np.float32), app=app, exp=np.asarray(exp, np.float32)
+    )

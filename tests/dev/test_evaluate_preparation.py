@@ -87,3 +87,17 @@ def test_mattes_are_judged_everywhere_and_around_hair(script):
     assert band == pytest.approx(0.5 * 2 / 20, rel=0.1)
     _, none = script.matte_errors(found, true, np.zeros_like(labels))
     assert np.isnan(none)
+
+
+def test_label_maps_are_judged_by_class(script):
+    true = np.zeros((10, 10), np.uint8)
+    true[:, :4], true[:, 4:6], true[:, 6:] = 2, 8, 14
+    found = true.copy()
+    found[:5, 4:6] = 9  # The other eye counts as an eye.
+    found[:, 6] = 4  # An ear is face.
+    result = script.label_summary([script.label_counts(found, true)] * 2)
+    assert result["label_maps"] == 2
+    assert result["iou_eyes"] == 1 and result["iou_mouth"] == 0
+    assert result["iou_face"] == pytest.approx(40 / 50)
+    assert result["iou_hair"] == pytest.approx(30 / 40)
+    assert script.label_summary([]) == {}

@@ -5,7 +5,7 @@ import pytest
 
 from npga_jax.data import Camera, PointCloud, segmentation
 from npga_jax.nphm import METRES_PER_UNIT
-from npga_jax.preparation.labels import label_view, learn_hair, place_head
+from npga_jax.preparation.labels import label_view, learn_colors, place_head
 from npga_jax.tracking import packaged_template
 
 SKIN, BLACK_HAIR = np.array([0.75, 0.58, 0.5]), np.array([0.12, 0.1, 0.09])
@@ -104,22 +104,22 @@ def test_where_the_matte_is_dark_is_background(template):
 def test_hair_is_told_by_its_colour(template):
     rng = np.random.default_rng(0)
     head = head_of(template)
-    hair = learn_hair([cloud_of(head, rng, hair=BLACK_HAIR)], [head])
-    assert hair is not None
-    np.testing.assert_allclose(hair.skin.mean, SKIN, atol=0.02)
-    np.testing.assert_allclose(hair.hair.mean, BLACK_HAIR, atol=0.02)
+    colors = learn_colors([cloud_of(head, rng, hair=BLACK_HAIR)], [head])
+    assert colors is not None and colors.hair is not None
+    np.testing.assert_allclose(colors.skin.mean, SKIN, atol=0.02)
+    np.testing.assert_allclose(colors.hair.mean, BLACK_HAIR, atol=0.02)
     camera = camera_at(0)
     image = paint(SKIN)
     line = pixel_of(np.array([0.0, 0.35, 0.25]), camera)[0]
     image[:line] = 255 * BLACK_HAIR
-    labels = label_view(head, hair, None, image, FULL, camera)
+    labels = label_view(head, colors, None, image, FULL, camera)
     above, below = labels[: line - 4], labels[line + 4 :]
     assert (above == segmentation.HAIR).mean() > 0.99
     face = pixel_of(np.array([0.0, 0.2, 0.3]), camera)
     assert labels[face] == segmentation.FACE
     # Dark brows, eyes and shadows in the middle of a face are no hair.
     image[pixel_of(np.array([0.0, 0.0, 0.3]), camera)] = 255 * BLACK_HAIR
-    labels = label_view(head, hair, None, image, FULL, camera)
+    labels = label_view(head, colors, None, image, FULL, camera)
     assert labels[pixel_of(np.array([0.0, 0.0, 0.3]), camera)] == segmentation.FACE
     assert set(np.unique(below)) > {segmentation.FACE, segmentation.NECK}
 
@@ -127,14 +127,15 @@ def test_hair_is_told_by_its_colour(template):
 def test_a_bald_head_has_no_hair(template):
     head = head_of(template)
     cloud = cloud_of(head, np.random.default_rng(0))
-    assert learn_hair([cloud], [head]) is None
+    colors = learn_colors([cloud], [head])
+    assert colors is not None and colors.hair is None
 
 
 def test_too_few_points_tell_nothing(template):
     head = head_of(template)
     cloud = cloud_of(head, np.random.default_rng(0), hair=BLACK_HAIR)
     few = PointCloud(cloud.xyz[:40], cloud.rgb[:40], cloud.normals[:40])
-    assert learn_hair([few], [head]) is None
+    assert learn_colors([few], [head]) is None
 
 
 def test_beside_the_head_points_tell_hair_from_torso(template):
