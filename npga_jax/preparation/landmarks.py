@@ -113,7 +113,8 @@ def _best_of_pairs(
     best = np.full((pixels.shape[1], 3), np.nan)
     least = np.full(pixels.shape[1], np.inf)
     first, second = np.triu_indices(len(pixels), 1)
-    for i in np.unique(np.linspace(0, len(first) - 1, _MOST_PAIRS).astype(int)):
+    count = min(len(first), _MOST_PAIRS)
+    for i in np.linspace(0, len(first) - 1, count).astype(int):
         a, b = first[i], second[i]
         cosine = (rays[a] * rays[b]).sum(-1)
         across = np.maximum(1 - cosine**2, 1e-12)
