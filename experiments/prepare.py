@@ -9,12 +9,15 @@ from npga_jax.core import InputError, check_writable, runtime
 from npga_jax.data import CaptureConfig, locate_subject
 
 _LEAST_WIDTH = 16
-_STEPS = ("mattes", "clouds", "codes", "labels")
+_STEPS = ("mattes", "landmarks", "clouds", "codes", "labels")
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-    """Make mattes (from clean plates), clouds (by stereo), codes and label maps."""
+    """Make mattes (from clean plates), clouds (by stereo), codes and label maps.
+
+    With a model of faces, also landmarks, from which the head is found.
+    """
 
     subject: str
     """Folder of the subject."""
@@ -23,8 +26,13 @@ class PrepareConfig:
     output: Path | None = None
     """Data root of the prepared capture, where raw files appear as links; default: the
     cache, where training finds what was made of this capture."""
-    steps: tuple[Literal["mattes", "clouds", "codes", "labels"], ...] = _STEPS
-    """What to make; what is there already is kept."""
+    steps: tuple[Literal["mattes", "landmarks", "clouds", "codes", "labels"], ...] = (
+        _STEPS
+    )
+    """What to make; what is there already is kept. Landmarks: with a model only."""
+    landmarks: Path | None = None
+    """MediaPipe's face_landmarker.task, by which landmarks are found; needs
+    `pip install mediapipe`."""
     prior: Path | None = None
     """Head model: .npz, or MonoNPHM's checkpoint; default: the packaged one."""
     width: int = 550
@@ -41,15 +49,29 @@ def main(cfg: PrepareConfig) -> None:
                                ("points", cfg.points, 1000)):  # fmt: skip
         if value < least:
             raise InputError(f"--{name} {value}: expected at least {least}.")
+    if cfg.landmarks and "landmarks" not in cfg.steps:
+        raise InputError(
+            f"--landmarks {cfg.landmarks} does nothing, since --steps leaves landmarks "
+            "out. Add them there, or leave --landmarks out."
+        )
+    if not cfg.landmarks and "landmarks" in cfg.steps and cfg.steps != _STEPS:
+        raise InputError(
+            "--steps landmarks needs MediaPipe's face landmarker: give it as "
+            "--landmarks face_landmarker.task."
+        )
     runtime.configure()
     from npga_jax.app import (
         in_cache,
         make_labels,
+        make_landmarks,
         make_mattes,
         make_missing_clouds,
         make_missing_codes,
     )
+    from npga_jax.preparation import check_model
 
+    if cfg.landmarks:
+        check_model(cfg.landmarks)
     root, subject = locate_subject(cfg.subject, cfg.data_root)
     job = in_cache(
         root,
@@ -65,6 +87,8 @@ def main(cfg: PrepareConfig) -> None:
     check_writable(job.output)
     if "mattes" in cfg.steps:
         make_mattes(job)
+    if cfg.landmarks:
+        make_landmarks(job, cfg.landmarks)
     if "clouds" in cfg.steps:
         make_missing_clouds(job)
     if "codes" in cfg.steps:

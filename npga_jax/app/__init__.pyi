@@ -2,6 +2,7 @@ from . import cli as cli
 from .deciding import decide as decide
 from .deciding import make_codes as make_codes
 from .evaluation import evaluate_run as evaluate_run
+from .landmarks import make_landmarks as make_landmarks
 from .library import distill as distill
 from .opened import Opened as Opened
 from .opened import open_avatar as open_avatar

@@ -17,6 +17,9 @@ from .driving import TRACKED as TRACKED
 from .driving import DrivingFile as DrivingFile
 from .driving import list_driving_files as list_driving_files
 from .driving import load_driving as load_driving
+from .landmarks import LANDMARKS as LANDMARKS
+from .landmarks import NUM_LANDMARKS as NUM_LANDMARKS
+from .landmarks import Landmarks as Landmarks
 from .layouts import layout_of as layout_of
 from .loader import frame_weights as frame_weights
 from .loader import load_batch as load_batch

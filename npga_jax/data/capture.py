@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from npga_jax.core import InputError
+from npga_jax.data.landmarks import Landmarks, read_landmarks
 from npga_jax.data.settings import CaptureConfig
 
 
@@ -103,6 +104,8 @@ class Capture(abc.ABC):
     driving_paths: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     """Files that the codes of each sequence are from; those of a head tracker lie
     beside the person's identity. Without files, empty."""
+    landmark_paths: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    """Files of triangulated landmarks, of the sequences that have one."""
     settings: CaptureConfig = CaptureConfig()
     """Which part of it is used, and how: as it was opened."""
 
@@ -128,6 +131,11 @@ class Capture(abc.ABC):
     def has_labels(self, timestep: Timestep, camera_id: str) -> bool:
         """Whether there is a label map."""
         return self.labels(timestep, camera_id) is not None
+
+    def landmarks(self, timestep: Timestep) -> Landmarks | None:
+        """The triangulated landmarks of the face, or None if there are none of it."""
+        path = self.landmark_paths.get(timestep.sequence)
+        return None if path is None else read_landmarks(path, timestep.frame_id)
 
     def map_frames(self, sequence: str) -> tuple[int, ...]:
         """Frames that a file of label maps has maps of, in their order."""

@@ -21,6 +21,7 @@ from npga_jax.data.image_checks import (
     hold_out,
 )
 from npga_jax.data.image_set import ImageSet
+from npga_jax.data.landmarks import find_landmarks
 from npga_jax.data.location import prepared_folder
 from npga_jax.data.nersemble_files import find_clouds, find_sources
 from npga_jax.data.settings import CaptureConfig, say_wrong_settings
@@ -104,6 +105,7 @@ def open_images(
         driving_model=next((t.model for t in codes.tracks.values()), ""),
         has_mattes=has_mattes,
         driving_paths=codes.paths,
+        landmark_paths=find_landmarks(sequences, found.folder, prepared),
         settings=cfg,
         views=views,
         tracks=codes.tracks,

@@ -12,6 +12,8 @@ from npga_jax.data import video_cache
 from npga_jax.data.calibration import camera_as_stated
 from npga_jax.data.capture import Camera, Capture, Driving, PointCloud, Timestep
 from npga_jax.data.driving import DrivingFile
+from npga_jax.data.landmarks import find_landmarks
+from npga_jax.data.location import prepared_folder
 from npga_jax.data.mattes import has_white_corners, is_on_white, take_off_white
 from npga_jax.data.nersemble_survey import EntryKey, Survey, survey_nersemble
 from npga_jax.data.pcd import read_pcd
@@ -149,7 +151,10 @@ def open_nersemble(
     if decode:
         survey = decode_all(survey, root, cfg, progress=progress)
         _raise_problems(survey)
-    return dataclasses.replace(capture_from_survey(survey), settings=cfg)
+    prepared = prepared_folder(survey.folder, cfg.cache_dir)
+    landmarks = find_landmarks(survey.sequences, survey.folder, prepared)
+    capture = capture_from_survey(survey)
+    return dataclasses.replace(capture, settings=cfg, landmark_paths=landmarks)
 
 
 def decode_all(

@@ -3,6 +3,8 @@ from .clouds import CloudCheck as CloudCheck
 from .clouds import frames_without_clouds as frames_without_clouds
 from .clouds import make_clouds as make_clouds
 from .clouds import wrong_clouds as wrong_clouds
+from .face_detector import check_model as check_model
+from .face_detector import open_detector as open_detector
 from .fusion import Cloud as Cloud
 from .fusion import fuse as fuse
 from .labelling import files_to_label as files_to_label
@@ -11,6 +13,14 @@ from .labelling import sheet_path as sheet_path
 from .labels import label_view as label_view
 from .labels import learn_colors as learn_colors
 from .labels import place_head as place_head
+from .landmarking import FaceCheck as FaceCheck
+from .landmarking import find_capture_landmarks as find_capture_landmarks
+from .landmarking import landmarks_sheet as landmarks_sheet
+from .landmarking import sequences_without_landmarks as sequences_without_landmarks
+from .landmarking import wrong_faces as wrong_faces
+from .landmarks import Triangulated as Triangulated
+from .landmarks import triangulate as triangulate
+from .landmarks import triangulate_face as triangulate_face
 from .mattes import Matte as Matte
 from .mattes import estimate_matte as estimate_matte
 from .matting import FrameCheck as FrameCheck

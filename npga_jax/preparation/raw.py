@@ -11,7 +11,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from npga_jax.core import InputError
-from npga_jax.data import CaptureConfig, find_sources, probe, survey_nersemble
+from npga_jax.data import (
+    LANDMARKS,
+    CaptureConfig,
+    find_sources,
+    probe,
+    survey_nersemble,
+)
 
 PLATES = Path("sequences") / "BACKGROUND"
 ALPHA_MAPS = "alpha_maps"
@@ -131,11 +137,12 @@ def link_raw(raw: RawCapture, output: Path) -> None:
     """
     if output.resolve() == raw.folder.resolve():
         return
+    made = (ALPHA_MAPS, CLOUDS, LABELS, CODES, LANDMARKS.parent.name)
     sources = [raw.folder / "calibration", raw.folder / PLATES]
     for sequence in raw.sequences:
         for path in sorted((raw.folder / "sequences" / sequence).iterdir()):
             # What is made comes beside what is the user's own.
-            is_made = path.name in (ALPHA_MAPS, CLOUDS, LABELS, CODES)
+            is_made = path.name in made
             sources += sorted(path.iterdir()) if is_made else [path]
     try:
         for source in sources:

@@ -118,9 +118,7 @@ def align_head(
     Returns:
       The best pose and its mean distance, NPHM units.
     """
-    rng = np.random.default_rng(0)
-    if len(points) > _MOST_POINTS:
-        points = points[rng.choice(len(points), _MOST_POINTS, replace=False)]
+    points = _thinned(points)
     front = head[(head[:, 2] > _FRONT_Z) & (head[:, 1] > _LOWEST_Y)]
     tree = KDTree(head, leafsize=16)
     best, best_error = guesses[0], np.inf
@@ -138,3 +136,22 @@ def align_head(
                 if error < best_error:
                     best, best_error = pose, error
     return best, best_error
+
+
+def settle_head(points: np.ndarray, head: np.ndarray, pose: Similarity) -> Similarity:
+    """Settles the head from a pose that is nearly right.
+
+    Args:
+      points: [P, 3] world, metres, mostly of the face.
+      head: [V, 3] vertices of the mean head, NPHM units.
+      pose: where it nearly is.
+    """
+    tree = KDTree(head, leafsize=16)
+    return iterative_closest_points(_thinned(points), tree, head, pose)[0]
+
+
+def _thinned(points: np.ndarray) -> np.ndarray:
+    if len(points) <= _MOST_POINTS:
+        return points
+    rng = np.random.default_rng(0)
+    return points[rng.choice(len(points), _MOST_POINTS, replace=False)]

@@ -12,9 +12,11 @@ from npga_jax.tracking.alignment import (
     Similarity,
     align_head,
     facing_cameras,
+    settle_head,
     similarity_from_matrix,
 )
 from npga_jax.tracking.clouds import FaceRegion, SkinPoints, drawn, skin_points
+from npga_jax.tracking.first_landmarks import pose_of_landmarks
 from npga_jax.tracking.options import TrackingOptions
 from npga_jax.tracking.template import packaged_template
 
@@ -102,6 +104,7 @@ class _FirstPoses:
 
     A tracker's poses say how the head moves from frame to frame, up to one rigid motion
     between its frame and ours. Without them, each frame starts from the one before.
+    Where a frame has landmarks, these say where the head is, and no guess is needed.
     """
 
     def __init__(self, capture: Capture, head: np.ndarray):
@@ -117,19 +120,33 @@ class _FirstPoses:
             matrix = self._theirs(timestep) @ self._between
             self._pose = similarity_from_matrix(matrix)
             return self._pose
-        cameras = [
-            self._capture.camera(timestep, c).world2cam for c in self._capture.cameras
-        ]
         is_first = self._pose is None
-        # Heads move far between frames, further between sequences.
-        guesses = [] if self._pose is None else [self._pose]
-        if is_first and tracked:
-            guesses.append(similarity_from_matrix(self._theirs(timestep)))
-        guesses.append(facing_cameras(points, cameras))
-        self._pose, _ = align_head(points.astype(np.float64), self._head, guesses)
+        self._pose = self._seen(timestep, points) or self._guessed(timestep, points)
         if is_first and tracked:
             self._between = np.linalg.inv(self._theirs(timestep)) @ self._pose.matrix()
         return self._pose
+
+    def _seen(self, timestep: Timestep, points: np.ndarray) -> Similarity | None:
+        """From landmarks, where there are some."""
+        landmarks = self._capture.landmarks(timestep)
+        pose = None if landmarks is None else pose_of_landmarks(landmarks)
+        if pose is None:
+            return None
+        return settle_head(points.astype(np.float64), self._head, pose)
+
+    def _guessed(self, timestep: Timestep, points: np.ndarray) -> Similarity:
+        """From the frame before, a tracker, and where the cameras look."""
+        cameras = [
+            self._capture.camera(timestep, c).world2cam for c in self._capture.cameras
+        ]
+        # Heads move far between frames, further between sequences.
+        guesses: list[Similarity] = []
+        if self._pose is not None:
+            guesses.append(self._pose)
+        elif self._capture.has_driving(timestep):
+            guesses.append(similarity_from_matrix(self._theirs(timestep)))
+        guesses.append(facing_cameras(points, cameras))
+        return align_head(points.astype(np.float64), self._head, guesses)[0]
 
     def _theirs(self, timestep: Timestep) -> np.ndarray:
         return self._capture.driving(timestep).world_from_head.astype(np.float64)

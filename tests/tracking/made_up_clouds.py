@@ -33,6 +33,9 @@ class MadeUpClouds:
     def camera(self, timestep: Timestep, camera_id: str) -> Camera:
         return Camera(np.eye(3, dtype=np.float32), _WORLD2CAM, 100, 100, camera_id)
 
+    def landmarks(self, timestep: Timestep) -> None:
+        return None
+
     def has_driving(self, timestep: Timestep) -> bool:
         return True
 
