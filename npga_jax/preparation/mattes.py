@@ -1,12 +1,14 @@
 """Mattes of a person before a background (a clean plate), one frame at a time.
 
-Where there is no plate but an outline of the person, what lies beside the outline
-stands in for the plate behind it. The plate, brightened and shadowed as in the frame, explains what is not the person. At
+The plate, brightened and shadowed as in the frame, explains what is not the person. At
 the rim, a pixel is a mixture of both in linear light. Its share of the person follows
 from three things at once: how bright it is between the plate and the person nearby,
 whose brightness varies (strands of hair do); its colour, which video keeps at half the
 resolution only; and how much of its surroundings has the person's colour. What is
 returned is the mean of the share given all of these, over a few levels.
+
+Where there is no plate but an outline of the person, what is beside the outline stands
+in for the plate.
 """
 
 from typing import Any, NamedTuple

@@ -39,7 +39,8 @@ def depth_maps(views: Sequence[View], *, workers: int) -> list[DepthMap]:
     """Finds planes in every view, by comparison with its neighbours.
 
     Args:
-      views: three or more, of one size.
+      views: three or more, of one size; where one has no matte, all of the box that it
+        sees is searched.
       workers: threads.
     """
     images = np.stack([v.image.astype(np.float32) @ _GREY / 255 for v in views])
