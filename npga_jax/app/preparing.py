@@ -1,5 +1,6 @@
 """From a raw capture to one to train on: mattes, clouds, codes, label maps."""
 
+import dataclasses
 import time
 from collections.abc import Collection
 
@@ -33,7 +34,11 @@ def open_prepared(
       untracked: sequences without codes.
       stages: gets the seconds of each step.
     """
-    sequences = check_before_preparing(cfg, job.root, job.name)
+    # Where an earlier run ended between two videos, some have mattes and some have not.
+    is_between = job.capture.mattes and _lacks_mattes(job)
+    without = dataclasses.replace(cfg.capture, mattes=False)
+    before = dataclasses.replace(cfg, capture=without) if is_between else cfg
+    sequences = check_before_preparing(before, job.root, job.name)
     stages |= prepare_missing(job, untracked)
     if untracked:
         began = time.perf_counter()

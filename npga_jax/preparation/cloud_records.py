@@ -105,9 +105,9 @@ def spread_views(views: Sequence[View], count: int) -> list[View]:
         [-v.camera.world2cam[:3, :3].T @ v.camera.world2cam[:3, 3] for v in views]
     )
     _, _, axes = np.linalg.svd(places - places.mean(axis=0))
-    order = np.argsort((places - places.mean(axis=0)) @ axes[0])
-    which = np.unique(np.linspace(0, len(views) - 1, count).round().astype(int))
-    return [views[order[i]] for i in which]
+    order = np.argsort((places - places.mean(axis=0)) @ axes[0]).tolist()
+    which = {round(i) for i in np.linspace(0, len(views) - 1, count).tolist()}
+    return [views[order[i]] for i in sorted(which)]
 
 
 def draw_cloud(view: View, cloud: Cloud) -> np.ndarray:
