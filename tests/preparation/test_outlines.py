@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from npga_jax.app import in_cache, prepare_missing
+from npga_jax.core import InputError
 from npga_jax.data import CaptureConfig, open_located, prepared_folder
+from npga_jax.preparation import checks_of, find_raw, tasks_of
+from npga_jax.preparation.matting import keep_mattes
 from npga_jax.preparation.outlines import outlines_of
 from npga_jax.preparation.stereo import depth_maps
 from tests.preparation.test_stereo import ANGLES, HEIGHT, WIDTH, look_from, see
@@ -75,7 +79,7 @@ def prepare(raw, *options):
         f"--subject={raw.name}",
         f"--data-root={raw.parent}",
         f"--capture.cache-dir={raw.parent / 'cache'}",
-        "--workers=2",
+        "--workers=1",
         "--points=2000",
         *options,
         "--steps",
@@ -112,22 +116,39 @@ def test_a_capture_without_plates_gets_mattes_and_clouds(views, raw):
     before = {p: p.stat().st_mtime_ns for p in (*mattes, *made.rglob("*.pcd"))}
     assert len(before) == 10 + 2
     mattes[-1].unlink()
-    assert prepare(raw).returncode == 0
+    job = in_cache(raw.parent, raw.name, cfg, points=2000, workers=1)
+    assert set(prepare_missing(job, ())) == {"mattes"}  # As training does it.
     changed = [p for p in before if p.stat().st_mtime_ns != before[p]]
     assert changed == mattes[-1:]
+    assert prepare_missing(job, SEQUENCES) == {}
 
-    # Once there are plates, mattes are made of them.
-    plates = raw / "sequences/BACKGROUND"
-    plates.mkdir()
-    wall = Image.new("RGB", (WIDTH, HEIGHT), (217, 217, 217))
-    for view in views:
-        wall.save(plates / f"image_{view.camera.camera_id}.png")
-    result = prepare(raw)
-    shutil.rmtree(plates)
-    assert result.returncode == 0, result.stderr
-    assert "no clean plates" not in result.stdout
-    changed = [p for p in mattes if p.stat().st_mtime_ns != before[p]]
-    assert changed == mattes
+
+def test_once_there_are_plates_mattes_are_made_of_them(raw, tmp_path):
+    copy = tmp_path / raw.name
+    shutil.copytree(raw, copy)
+    cfg = CaptureConfig()
+    task = tasks_of(find_raw(tmp_path, raw.name, cfg), tmp_path, WIDTH)[0]
+    assert task.plate is None
+    keep_mattes(
+        task, [np.zeros(task.size[::-1], np.uint8)], [], np.zeros((9, 9, 3), np.uint8)
+    )
+    assert checks_of(task) == []
+    for camera in find_raw(tmp_path, raw.name, cfg).cameras:
+        plate = copy / f"sequences/BACKGROUND/image_{camera}.jpg"
+        plate.parent.mkdir(exist_ok=True)
+        plate.touch()
+    again = tasks_of(find_raw(tmp_path, raw.name, cfg), tmp_path, WIDTH)[0]
+    assert again.output == task.output and again.plate is not None
+    assert checks_of(again) is None
+
+
+def test_mattes_of_ones_own_for_some_videos_are_not_outlined(raw, tmp_path):
+    copy = tmp_path / raw.name
+    shutil.copytree(raw, copy)
+    images = copy / "sequences/FREE/images"
+    shutil.copytree(images, images.with_name("alpha_maps"))
+    with pytest.raises(InputError, match="there are no clean plates in"):
+        tasks_of(find_raw(tmp_path, raw.name, CaptureConfig()), tmp_path / "x", WIDTH)
 
 
 def test_a_sequence_where_nobody_is_found_is_refused(raw, tmp_path):
