@@ -14,7 +14,7 @@ _STEPS = ("mattes", "clouds", "codes", "labels")
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-    """Make mattes (from clean plates, if any), clouds (by stereo), codes, label maps."""
+    """Make mattes (of clean plates, if any), clouds (by stereo), codes, label maps."""
 
     subject: str
     """Folder of the subject."""
