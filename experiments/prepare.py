@@ -14,7 +14,7 @@ _STEPS = ("mattes", "landmarks", "clouds", "codes", "labels")
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-    """Make mattes (from clean plates), clouds (by stereo), codes and label maps.
+    """Make mattes (of clean plates, if any), clouds (by stereo), codes, label maps.
 
     With a model of faces, also landmarks, from which the head is found.
     """

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from npga_jax.app.preparing import STEREO_WIDTH, Preparing, check_disk
+from npga_jax.app.job import Preparing, check_disk
+from npga_jax.app.making import STEREO_WIDTH
 from npga_jax.data import NUM_LANDMARKS, widest
 from npga_jax.preparation import (
     find_capture_landmarks,

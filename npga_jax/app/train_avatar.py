@@ -13,7 +13,8 @@ import jax
 
 from npga_jax.app.deciding import decide
 from npga_jax.app.evaluation import evaluate_run
-from npga_jax.app.preparing import in_cache, open_prepared
+from npga_jax.app.job import in_cache
+from npga_jax.app.preparing import open_prepared
 from npga_jax.avatar import Avatar, Method
 from npga_jax.core import (
     CHECKPOINTS,

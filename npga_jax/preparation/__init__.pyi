@@ -1,5 +1,5 @@
-from .clouds import FEWEST_CAMERAS as FEWEST_CAMERAS
-from .clouds import CloudCheck as CloudCheck
+from .cloud_records import CloudCheck as CloudCheck
+from .cloud_records import clouds_sheet as clouds_sheet
 from .clouds import frames_without_clouds as frames_without_clouds
 from .clouds import make_clouds as make_clouds
 from .clouds import wrong_clouds as wrong_clouds
@@ -30,8 +30,12 @@ from .matting import draw_mattes as draw_mattes
 from .matting import matte_capture as matte_capture
 from .matting import tasks_of as tasks_of
 from .matting import wrong_frames as wrong_frames
+from .outlining import outline_capture as outline_capture
+from .raw import FEWEST_CAMERAS as FEWEST_CAMERAS
 from .raw import RawCapture as RawCapture
+from .raw import can_be_outlined as can_be_outlined
 from .raw import find_raw as find_raw
 from .raw import link_raw as link_raw
+from .report import write_report as write_report
 from .stereo import View as View
 from .stereo import depth_maps as depth_maps

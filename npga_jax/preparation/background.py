@@ -69,10 +69,7 @@ def fit_background(frame: np.ndarray, plate: np.ndarray, scale: float) -> Backgr
         is_plate &= np.abs(factor - shadow) < _ROUGHNESS
         is_plate = ndimage.binary_opening(is_plate)
     color = plate * np.minimum(shadow, 1.02)[..., None]
-    noise = sensor_noise(frame) + sensor_noise(color)
-    noise += (0.006 * (color + 0.02)) ** 2
-    deviation = ((frame - color) ** 2 / noise).mean(-1)
-    deviation = box_mean(deviation, 3)
+    deviation = _deviation(frame, color)
     return Background(
         color=color,
         deviation=deviation,
@@ -80,6 +77,21 @@ def fit_background(frame: np.ndarray, plate: np.ndarray, scale: float) -> Backgr
         exposure=float(gain.mean()),
         explained=float(is_plate.mean()),
     )
+
+
+def background_as_seen(
+    frame: np.ndarray, color: np.ndarray, person: np.ndarray
+) -> Background:
+    """A background whose colour [H, W, 3] and person [H, W] are known in the frame."""
+    deviation = _deviation(frame, color)
+    return Background(color, deviation, person, 1.0, float(1 - person.mean()))
+
+
+def _deviation(frame: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """[H, W] squared deviations of a frame from the background, 3 x 3 mean."""
+    noise = sensor_noise(frame) + sensor_noise(color)
+    noise += (0.006 * (color + 0.02)) ** 2
+    return box_mean(((frame - color) ** 2 / noise).mean(-1), 3)
 
 
 def sensor_noise(linear: np.ndarray) -> np.ndarray:

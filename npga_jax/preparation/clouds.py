@@ -3,27 +3,26 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 
 from npga_jax.core import InputError, Progress
 from npga_jax.data import Capture, Timestep, write_pcd
-from npga_jax.preparation.fusion import fuse
-from npga_jax.preparation.raw import CLOUDS
+from npga_jax.preparation.cloud_records import (
+    CloudCheck,
+    draw_clouds,
+    keep_check,
+    keep_picture,
+)
+from npga_jax.preparation.fusion import Cloud, fuse
+from npga_jax.preparation.raw import CLOUDS, FEWEST_CAMERAS
 from npga_jax.preparation.stereo import View, depth_maps
 
-FEWEST_CAMERAS = 3
 _FEWEST_POINTS = 500
 _USUAL_SHARE = 0.5
 """Of the median number of points; fewer look wrong."""
-
-
-class CloudCheck(NamedTuple):
-    """What was found at one moment."""
-
-    num_points: int
-    seconds: float
+_Frame = TypeVar("_Frame")
 
 
 def frames_without_clouds(
@@ -89,14 +88,42 @@ def make_clouds(
             began = time.monotonic()
             views = views_of(capture, timestep)
             cloud = fuse(views, depth_maps(views, workers=workers), num_points)
-            if len(cloud.xyz) >= _FEWEST_POINTS:
-                write_pcd(
-                    _path_of(output, timestep), cloud.xyz, cloud.rgb, cloud.normals
-                )
-            found[timestep] = CloudCheck(len(cloud.xyz), time.monotonic() - began)
+            check = CloudCheck(len(cloud.xyz), time.monotonic() - began)
+            keep_cloud(capture, output, timestep, views, cloud, check)
+            found[timestep] = check
             done += 1
             say(done, f"{timestep.sequence} {len(cloud.xyz):,} points")
+    draw_clouds(output, capture.sequences)
     return found
+
+
+def keep_cloud(
+    capture: Capture,
+    output: Path,
+    timestep: Timestep,
+    views: Sequence[View],
+    cloud: Cloud,
+    check: CloudCheck,
+) -> None:
+    """Writes the cloud of a frame, if it has enough points, and what was found.
+
+    Args:
+      capture: as opened.
+      output: folder of the prepared subject.
+      timestep: the frame.
+      views: what the cameras see then.
+      cloud: what was found in them.
+      check: of it.
+
+    Raises:
+      InputError: a file cannot be written.
+    """
+    if len(cloud.xyz) >= _FEWEST_POINTS:
+        write_pcd(_path_of(output, timestep), cloud.xyz, cloud.rgb, cloud.normals)
+    frames = [t for t in capture.timesteps if t.sequence == timestep.sequence]
+    if timestep == frames[len(frames) // 2]:
+        keep_picture(output, timestep.sequence, views, cloud)
+    keep_check(output, timestep, check)
 
 
 def _path_of(output: Path, timestep: Timestep) -> Path:
@@ -116,7 +143,7 @@ def views_of(capture: Capture, timestep: Timestep) -> list[View]:
     return views
 
 
-def wrong_clouds(found: Mapping[Timestep, CloudCheck]) -> dict[Timestep, str]:
+def wrong_clouds(found: Mapping[_Frame, CloudCheck]) -> dict[_Frame, str]:
     """Frames whose clouds look wrong, and why."""
     usual = float(np.median([c.num_points for c in found.values()])) if found else 0.0
     wrong = {}

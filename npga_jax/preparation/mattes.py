@@ -1,4 +1,4 @@
-"""Mattes of a person before a known background (a clean plate), one frame at a time.
+"""Mattes of a person before a background (a clean plate), one frame at a time.
 
 The plate, brightened and shadowed as in the frame, explains what is not the person. At
 the rim, a pixel is a mixture of both in linear light. Its share of the person follows
@@ -6,6 +6,9 @@ from three things at once: how bright it is between the plate and the person nea
 whose brightness varies (strands of hair do); its colour, which video keeps at half the
 resolution only; and how much of its surroundings has the person's colour. What is
 returned is the mean of the share given all of these, over a few levels.
+
+Where there is no plate but an outline of the person, what is beside the outline stands
+in for the plate.
 """
 
 from typing import Any, NamedTuple
@@ -16,6 +19,7 @@ import scipy.ndimage
 from npga_jax.data import LINEAR_LEVELS
 from npga_jax.preparation.background import (
     Background,
+    background_as_seen,
     box_mean,
     fit_background,
     sensor_noise,
@@ -32,6 +36,7 @@ _RIM = 3  # Within, a pixel may already be sure where the share says so.
 _REACH = 14  # Outwards, where strands end.
 _DEPTH = 16  # Over which surroundings change from plate to person, without colour.
 _NEIGHBOURHOOD = 25  # Over which colours of the person are averaged.
+_BESIDE = 8  # From here outwards of an outline all is background.
 
 _LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares that are told apart."""
@@ -77,13 +82,39 @@ def estimate_matte(image: np.ndarray, plate: np.ndarray) -> Matte:
     scale = float(np.sqrt(image[..., 0].size / _REFERENCE_PIXELS))
     frame = LINEAR_LEVELS[image].astype(np.float32)
     found = fit_background(frame, LINEAR_LEVELS[plate].astype(np.float32), scale)
-    people = _count_people(found.person)
-    alpha = np.zeros(image.shape[:2], np.float32)
+    people = count_people(found.person)
+    levels = np.zeros(image.shape[:2], np.uint8)
     if people:
-        box = _box(found.person, int(np.ceil(2 * _REACH * scale)))
-        alpha[box] = _share(frame[box], found.crop(box), scale)
-    levels = np.round(255 * alpha).astype(np.uint8)
+        levels = _levels_of(frame, found, scale)
     return Matte(levels, found.exposure, found.explained, people)
+
+
+def matte_of_outline(image: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """Finds the rim of a person whose outline is about known, without a plate.
+
+    Args:
+      image: [H, W, 3] uint8, gamma-encoded.
+      person: [H, W] bool, right within some pixels.
+
+    Returns:
+      [H, W] uint8, 255 on the person; black where nobody is, or nothing is beside.
+    """
+    scale = float(np.sqrt(person.size / _REFERENCE_PIXELS))
+    frame = LINEAR_LEVELS[image].astype(np.float32)
+    beside = _depth(person, scale) < -_BESIDE
+    if not person.any() or not beside.any():
+        return np.zeros(person.shape, np.uint8)
+    color, _ = _nearby(frame, frame @ _LUMA, beside, scale)
+    found = background_as_seen(frame, color, person)
+    return _levels_of(frame, found, scale)
+
+
+def _levels_of(frame: np.ndarray, found: Background, scale: float) -> np.ndarray:
+    """[H, W] uint8: the share of the person, whom there must be."""
+    alpha = np.zeros(frame.shape[:2], np.float32)
+    box = _box(found.person, int(np.ceil(2 * _REACH * scale)))
+    alpha[box] = _share(frame[box], found.crop(box), scale)
+    return np.round(255 * alpha).astype(np.uint8)
 
 
 def _share(frame: np.ndarray, found: Background, scale: float) -> np.ndarray:
@@ -95,7 +126,7 @@ def _share(frame: np.ndarray, found: Background, scale: float) -> np.ndarray:
     core = depth > _CORE
     sure, share = core, core.astype(np.float32)
     for i in range(_PASSES):
-        color, spread = _person_nearby(frame, luma, sure, scale)
+        color, spread = _nearby(frame, luma, sure, scale)
         band = near & ~(sure & core)
         person_luma = color @ _LUMA
         to_person = _chroma(color, person_luma) - _chroma(found.color, behind)
@@ -163,10 +194,13 @@ def _surroundings(
     return np.clip(trust * by_color + (1 - trust) * by_depth, 0.01, 0.99)
 
 
-def _person_nearby(
+def _nearby(
     frame: np.ndarray, luma: np.ndarray, sure: np.ndarray, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colour [H, W, 3] and deviation of luma [H, W] of the nearest sure pixels."""
+    """Mean colour [H, W, 3] and deviation of luma [H, W] of the nearest sure pixels.
+
+    These may be the person's, or the background's.
+    """
     step = 2
     size = max(1, round(_NEIGHBOURHOOD * scale / step))
     weight = sure[::step, ::step].astype(np.float32)
@@ -213,7 +247,7 @@ def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     )
 
 
-def _count_people(person: np.ndarray) -> int:
+def count_people(person: np.ndarray) -> int:
     """Parts of at least a tenth of the largest, itself one in fifty of all pixels."""
     parts, count = ndimage.label(person)
     if not count:

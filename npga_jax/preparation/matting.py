@@ -4,7 +4,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,13 @@ from npga_jax.core import Progress
 from npga_jax.data import decode, find_sources, resize
 from npga_jax.io import write_video
 from npga_jax.preparation.mattes import Matte, estimate_matte
-from npga_jax.preparation.raw import ALPHA_MAPS, RawCapture, check_plates, read_plate
+from npga_jax.preparation.raw import (
+    ALPHA_MAPS,
+    RawCapture,
+    can_be_outlined,
+    check_plates,
+    read_plate,
+)
 from npga_jax.preparation.records import (
     draw_sheet,
     read_record,
@@ -24,8 +30,11 @@ from npga_jax.preparation.records import (
     write_record,
 )
 
+KIND = "mattes"
 _VERSION = 1
 """Of the method; mattes of another are made again."""
+OUTLINE_VERSION = 1
+"""Of the method that needs no plate."""
 _LEAST_EXPLAINED = 0.25
 """Right plates explain all but the person, here half; others explained a fifth."""
 _FARTHEST_EXPOSURE = 0.15
@@ -40,7 +49,7 @@ class MatteTask:
     sequence: str
     camera: str
     source: Path
-    plate: Path
+    plate: Path | None  # None: the matte is of an outline
     output: Path  # of the matte's video
     record: Path
     size: tuple[int, int]  # (W, H) of the matte, both even
@@ -53,8 +62,8 @@ class FrameCheck(NamedTuple):
     """What a frame's matte rests on."""
 
     frame_id: int
-    exposure: float
-    explained: float
+    exposure: float | None  # None without a plate
+    explained: float | None  # likewise
     people: int
     area: float  # share of the image
 
@@ -62,33 +71,38 @@ class FrameCheck(NamedTuple):
 def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
     """Lists the videos that need mattes; those that have the user's own are left out.
 
+    Where no camera has a plate and no video a matte of the user's, the tasks have no
+    plates: `outline_capture` does them.
+
     Args:
       raw: what was handed out.
       output: folder of the prepared subject.
       width: of the mattes, at most; pixels.
 
     Raises:
-      InputError: a camera that needs a plate has none.
+      InputError: a camera that needs a plate has none; or none has, but there are
+        too few for outlines.
     """
     wide = min(width, raw.video_size[0]) // 2 * 2
     high = 2 * round(raw.video_size[1] * wide / raw.video_size[0] / 2)
     own = {s: find_sources(raw.folder, s, "alpha") for s in raw.sequences}
+    videos = list(itertools.product(raw.sequences, raw.cameras))
+    records = {v: record_path(output, KIND, *v) for v in videos}
+    lacking = [v for v in videos if v[1] not in own[v[0]] or records[v].exists()]
+    is_outlined = can_be_outlined(raw) and len(lacking) == len(videos)
     tasks = []
-    for sequence, camera in itertools.product(raw.sequences, raw.cameras):
-        name = f"cam_{camera}"
-        matte = output / "sequences" / sequence / ALPHA_MAPS / f"{name}.mp4"
-        record = record_path(output, "mattes", sequence, camera)
-        if camera in own[sequence] and not record.exists():
-            continue
-        check_plates(raw, camera)
+    for sequence, camera in lacking:
+        matte = output / "sequences" / sequence / ALPHA_MAPS / f"cam_{camera}.mp4"
+        if not is_outlined:
+            check_plates(raw, camera)
         tasks.append(
             MatteTask(
                 sequence=sequence,
                 camera=camera,
                 source=raw.videos[sequence, camera],
-                plate=raw.plates[camera],
+                plate=raw.plates.get(camera),
                 output=matte,
-                record=record,
+                record=records[sequence, camera],
                 size=(wide, high),
                 stride=raw.stride,
                 fps=raw.fps,
@@ -149,12 +163,12 @@ def _made(
 def matte_video(task: MatteTask) -> list[FrameCheck]:
     """Makes one video of mattes, its record and a picture.
 
-    Frames that are skipped hold the matte before them, so that frames keep their
-    numbers.
-
     Raises:
       InputError: the video or the plate cannot be read, or the matte not written.
+      ValueError: there is no plate.
     """
+    if task.plate is None:
+        raise ValueError(f"{task.source} has no plate.")
     width, height = task.size
     plate = resize(read_plate(task.plate, task.source), "rgb", width, height)
     mattes: list[Matte] = []
@@ -163,25 +177,50 @@ def matte_video(task: MatteTask) -> list[FrameCheck]:
     def add(frame: np.ndarray) -> None:
         image = resize(frame, "rgb", width, height)
         mattes.append(estimate_matte(image, plate))
-        tiles.append(_over_checker(image, mattes[-1].alpha))
+        tiles.append(over_checker(image, mattes[-1].alpha))
 
     contents = decode(task.source, "rgb", task.stride, add)
-    shown = (i // task.stride for i in range(contents.num_frames))
-    frames = (np.repeat(mattes[i].alpha[..., None], 3, axis=-1) for i in shown)
-    write_video(task.output, frames, task.fps)
     checks = [
         FrameCheck(
             i * task.stride,
             round(m.exposure, 4),
             round(m.explained, 4),
             m.people,
-            round(float(m.alpha.mean()) / 255, 4),
+            area_of(m.alpha),
         )
         for i, m in enumerate(mattes)
     ]
-    found = [c._asdict() for c in checks]
-    write_record(task.record, _made_of(task), found, tiles[len(tiles) // 2])
+    shown = (mattes[i // task.stride].alpha for i in range(contents.num_frames))
+    keep_mattes(task, shown, checks, tiles[len(tiles) // 2])
     return checks
+
+
+def area_of(alpha: np.ndarray) -> float:
+    """Share of the image that a matte [H, W] uint8 covers."""
+    return round(float(alpha.mean()) / 255, 4)
+
+
+def keep_mattes(
+    task: MatteTask,
+    mattes: Iterable[np.ndarray],
+    checks: Sequence[FrameCheck],
+    picture: np.ndarray,
+) -> None:
+    """Writes one video of mattes, its record and a picture.
+
+    Args:
+      task: the video.
+      mattes: [H, W] uint8 of each of its frames, consumed one by one. Frames that are
+        skipped hold the matte before them, so that frames keep their numbers.
+      checks: of the frames that are not skipped.
+      picture: [h, w, 3] uint8, of one of them.
+
+    Raises:
+      InputError: a file cannot be written.
+    """
+    frames = (np.repeat(alpha[..., None], 3, axis=-1) for alpha in mattes)
+    write_video(task.output, frames, task.fps)
+    write_record(task.record, _made_of(task), [c._asdict() for c in checks], picture)
 
 
 def checks_of(task: MatteTask) -> list[FrameCheck] | None:
@@ -200,16 +239,22 @@ def wrong_frames(checks: Sequence[FrameCheck]) -> dict[int, str]:
     wrong = {}
     for check in checks:
         if not check.people:
-            wrong[check.frame_id] = "nobody is seen before the plate"
-        elif check.explained < _LEAST_EXPLAINED:
+            wrong[check.frame_id] = (
+                "stereo finds nobody"
+                if check.explained is None
+                else "nobody is seen before the plate"
+            )
+        elif check.explained is not None and check.explained < _LEAST_EXPLAINED:
             wrong[check.frame_id] = (
                 f"the plate explains {check.explained:.0%} of the image: another "
                 "camera's, or camera or lights moved"
             )
-        elif abs(check.exposure - 1) > _FARTHEST_EXPOSURE:
+        elif (
+            check.exposure is not None and abs(check.exposure - 1) > _FARTHEST_EXPOSURE
+        ):
             wrong[check.frame_id] = f"{check.exposure:.2f} times as bright as its plate"
         elif check.people > 1:
-            wrong[check.frame_id] = f"{check.people} things stand before the plate"
+            wrong[check.frame_id] = f"{check.people} things that do not touch"
         elif abs(check.area - usual) > _JUMP * usual:
             wrong[check.frame_id] = (
                 f"covers {check.area:.0%} of the image, usually {usual:.0%}"
@@ -227,16 +272,20 @@ def draw_mattes(tasks: Sequence[MatteTask], path: Path) -> None:
 
 def _made_of(task: MatteTask) -> dict[str, Any]:
     """What decides how a video of mattes looks."""
+    files = {"source": task.source}
+    if task.plate:
+        files["plate"] = task.plate
     return {
         "version": _VERSION,
         "size": list(task.size),
         "stride": task.stride,
-        **stamps({"source": task.source, "plate": task.plate}),
+        **stamps(files),
+        **({} if task.plate else {"outline": OUTLINE_VERSION}),
     }
 
 
-def _over_checker(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The person before a checker board, small: [h, _TILE_WIDTH, 3] uint8."""
+def over_checker(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The person before a checker board, small: [h, w, 3] uint8."""
     small, matte = shrink(image), shrink(alpha)
     rows, columns = np.indices(small.shape[:2]) // 8
     board = np.where((rows + columns) % 2, 225, 90)[..., None]

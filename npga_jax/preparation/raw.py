@@ -19,6 +19,8 @@ from npga_jax.data import (
     survey_nersemble,
 )
 
+FEWEST_CAMERAS = 3
+"""That stereo needs."""
 PLATES = Path("sequences") / "BACKGROUND"
 ALPHA_MAPS = "alpha_maps"
 CLOUDS = "pointclouds"
@@ -76,6 +78,11 @@ def find_raw(root: Path, subject: str, cfg: CaptureConfig) -> RawCapture:
     )
 
 
+def can_be_outlined(raw: RawCapture) -> bool:
+    """Whether stereo has to and can stand in for plates: none, but enough cameras."""
+    return not raw.plates and len(raw.cameras) >= FEWEST_CAMERAS
+
+
 def check_plates(raw: RawCapture, camera: str) -> None:
     """Refuses a camera that has no plate, and names all that have none.
 
@@ -90,7 +97,8 @@ def check_plates(raw: RawCapture, camera: str) -> None:
         raise InputError(
             f"there are no clean plates in {place}; expected image_SERIAL.jpg for each "
             "camera: its image without the person. Supply them, or alpha_maps of your "
-            "own, or train with --capture.no-mattes."
+            "own for all videos, or train with --capture.no-mattes. (Outlines stand in "
+            f"where {FEWEST_CAMERAS} cameras or more have neither.)"
         )
     raise InputError(
         f"{place} has no plate image_SERIAL.jpg of {', '.join(lacking)} but has those "

@@ -1,4 +1,4 @@
-"""Depth maps of all cameras at one moment, within the hull of the mattes."""
+"""Depth maps of all cameras at one moment, within a box or the mattes' hull in it."""
 
 import concurrent.futures
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _HALF_BOX = 0.22
 _VOXELS = 72
 _BLOCK = 8
 _DEEPEST = 0.16
-"""Metres behind the hull's front where surfaces are sought."""
+"""Metres behind the hull's front where surfaces are sought, if there are mattes."""
 _GREY = np.array([0.3, 0.5, 0.2], np.float32)
 
 
@@ -31,7 +31,7 @@ class View(NamedTuple):
     """What a camera sees at one moment."""
 
     image: np.ndarray  # [H, W, 3] uint8
-    matte: np.ndarray  # [H, W] uint8
+    matte: np.ndarray | None  # [H, W] uint8; None: whatever lies in the box
     camera: Camera
 
 
@@ -39,7 +39,8 @@ def depth_maps(views: Sequence[View], *, workers: int) -> list[DepthMap]:
     """Finds planes in every view, by comparison with its neighbours.
 
     Args:
-      views: three or more, of one size.
+      views: three or more, of one size; where one has no matte, all of the box that it
+        sees is searched.
       workers: threads.
     """
     images = np.stack([v.image.astype(np.float32) @ _GREY / 255 for v in views])
@@ -100,6 +101,8 @@ def _hull(views: Sequence[View], middle: np.ndarray) -> tuple[np.ndarray, float]
     steps = (np.arange(_VOXELS) + 0.5) * size - _HALF_BOX
     points = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3) + middle
     for view in views:
+        if view.matte is None:
+            continue
         column, row, _ = project(points, view.camera)
         height, width = view.matte.shape
         seen = (column >= 0) & (row >= 0) & (column < width) & (row < height)
@@ -114,7 +117,7 @@ def _ranges(
     view: View, hull: np.ndarray, voxel: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest depth [h, w] float32 at the grid points of a view."""
-    height, width = view.matte.shape
+    height, width = view.image.shape[:2]
     column, row, z = project(hull, view.camera)
     high, wide = -(-height // _BLOCK), -(-width // _BLOCK)
     i, j = (row // _BLOCK).astype(int), (column // _BLOCK).astype(int)
@@ -125,12 +128,15 @@ def _ranges(
     np.maximum.at(far, (i[seen], j[seen]), z[seen])
     near = ndimage.minimum_filter(near, 3) - voxel
     far = ndimage.maximum_filter(far, 3) + voxel
-    far = np.minimum(far, near + _DEEPEST)
+    if view.matte is not None:
+        far = np.minimum(far, near + _DEEPEST)
     rows = np.arange(GRID // 2, height, GRID)
     columns = np.arange(GRID // 2, width, GRID)
     at = rows[:, None] // _BLOCK, columns // _BLOCK
-    is_person = view.matte[rows[:, None], columns] > 128
-    return near[at], np.where(is_person, far[at], 0).astype(np.float32)
+    near, far = near[at], far[at]
+    if view.matte is not None:
+        far = np.where(view.matte[rows[:, None], columns] > 128, far, 0)
+    return near, far.astype(np.float32)
 
 
 def project(

@@ -2,12 +2,19 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from npga_jax.core.errors import InputError
 from npga_jax.data import Camera, Timestep
 from npga_jax.data.pcd import read_pcd
-from npga_jax.preparation.clouds import (
+from npga_jax.preparation.cloud_records import (
     CloudCheck,
+    clouds_sheet,
+    draw_cloud,
+    read_checks,
+    spread_views,
+)
+from npga_jax.preparation.clouds import (
     frames_without_clouds,
     make_clouds,
     wrong_clouds,
@@ -127,6 +134,7 @@ class Rig:
     """A capture of one frame."""
 
     subject = "ball"
+    sequences = ("FREE",)
     timesteps = (Timestep(0, "FREE", 6),)
 
     def __init__(self, views, has_mattes=True):
@@ -157,6 +165,21 @@ def test_a_file_per_frame_is_written(views, cloud, tmp_path):
     np.testing.assert_allclose(written.rgb, cloud.rgb, atol=0.5 / 255 + 1e-6)
     np.testing.assert_allclose(written.normals, cloud.normals, atol=1e-6)
     assert [c.num_points for c in found.values()] == [len(cloud.xyz)]
+    assert read_checks(tmp_path)["FREE", 6].num_points == len(cloud.xyz)
+    with Image.open(clouds_sheet(tmp_path)) as sheet:
+        assert sheet.width == 4 * 160
+
+
+def test_a_drawing_has_points_where_the_ball_is(views, cloud):
+    shown = spread_views(views[::-1], 3)
+    assert [v.camera.camera_id for v in shown] in (
+        ["-35", "0", "35"],
+        ["35", "0", "-35"],
+    )
+    dark = views[2]._replace(image=np.zeros_like(views[2].image))
+    drawn = draw_cloud(dark, cloud).any(axis=-1)
+    assert drawn.sum() > 500
+    assert (views[2].matte[drawn] > 127).mean() > 0.99
 
 
 def test_sequences_with_clouds_of_ones_own_are_left_alone(tmp_path):
