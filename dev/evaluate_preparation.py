@@ -94,7 +94,7 @@ def main(cfg: EvaluatePreparationConfig) -> None:
             made = ours.labels(timestep, camera_id)
             if made is not None and labels is not None:
                 maps.append(label_counts(made, labels))
-            if cloud is not None:
+            if cloud is not None and labels is not None:
                 seen = labels_at(cloud.xyz, ours.camera(timestep, camera_id), labels)
                 counts = np.eye(16, dtype=int)[np.minimum(seen, 15)]
                 votes = counts if votes is None else votes + counts

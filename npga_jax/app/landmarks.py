@@ -10,6 +10,7 @@ from npga_jax.preparation import (
     landmarks_sheet,
     sequences_without_landmarks,
     wrong_faces,
+    write_report,
 )
 
 _LANDMARK_BYTES = 10
@@ -47,6 +48,7 @@ def make_landmarks(job: Preparing, model: Path) -> None:
         f"landmarks of {len(checks)} frames, a face in {share:.0%} of the images: "
         f"{job.output}; look at {landmarks_sheet(job.output)}"
     )
+    write_report(job.output)
     for sequence, rows in found.items():
         for frame_id, why in wrong_faces(rows).items():
             print(f"LOOKS WRONG  {sequence} frame {frame_id}: {why}")

@@ -17,6 +17,7 @@ from npga_jax.preparation.records import FOLDER
 
 _PICTURES = {
     "mattes": "Mattes over a checker: a row per sequence, a column per camera",
+    "landmarks": "Landmarks over the images: a row per sequence, a column per camera",
     "clouds": "Clouds over the images (colours are normals): a row per sequence",
     "labels": "Label maps over the images: a row per sequence, a column per camera",
 }
