@@ -9,8 +9,8 @@ from npga_jax.preparation import (
     find_capture_landmarks,
     landmarks_sheet,
     sequences_without_landmarks,
-    wrong_faces,
     write_report,
+    wrong_faces,
 )
 
 _LANDMARK_BYTES = 10
