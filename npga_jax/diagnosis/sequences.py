@@ -38,6 +38,8 @@ def diagnose_held_out(capture: Capture) -> list[Diagnosis]:
                 "with --capture.held-out-camera, of those that there are",
             )
         ]
+    if not cfg.held_out_sequence:  # None, on purpose.
+        return []
     held_out = find_sequence(capture.sequences, cfg.held_out_sequence)
     found = []
     for sequence in capture.sequences:

@@ -138,18 +138,6 @@ def align_head(
     return best, best_error
 
 
-def settle_head(points: np.ndarray, head: np.ndarray, pose: Similarity) -> Similarity:
-    """Settles the head from a pose that is nearly right.
-
-    Args:
-      points: [P, 3] world, metres, mostly of the face.
-      head: [V, 3] vertices of the mean head, NPHM units.
-      pose: where it nearly is.
-    """
-    tree = KDTree(head, leafsize=16)
-    return iterative_closest_points(_thinned(points), tree, head, pose)[0]
-
-
 def _thinned(points: np.ndarray) -> np.ndarray:
     if len(points) <= _MOST_POINTS:
         return points

@@ -12,7 +12,6 @@ from npga_jax.tracking.alignment import (
     Similarity,
     align_head,
     facing_cameras,
-    settle_head,
     similarity_from_matrix,
 )
 from npga_jax.tracking.clouds import FaceRegion, SkinPoints, drawn, skin_points
@@ -121,18 +120,15 @@ class _FirstPoses:
             self._pose = similarity_from_matrix(matrix)
             return self._pose
         is_first = self._pose is None
-        self._pose = self._seen(timestep, points) or self._guessed(timestep, points)
+        self._pose = self._seen(timestep) or self._guessed(timestep, points)
         if is_first and tracked:
             self._between = np.linalg.inv(self._theirs(timestep)) @ self._pose.matrix()
         return self._pose
 
-    def _seen(self, timestep: Timestep, points: np.ndarray) -> Similarity | None:
-        """From landmarks, where there are some."""
+    def _seen(self, timestep: Timestep) -> Similarity | None:
+        """From landmarks, where there are some: closest points would not improve it."""
         landmarks = self._capture.landmarks(timestep)
-        pose = None if landmarks is None else pose_of_landmarks(landmarks)
-        if pose is None:
-            return None
-        return settle_head(points.astype(np.float64), self._head, pose)
+        return None if landmarks is None else pose_of_landmarks(landmarks)
 
     def _guessed(self, timestep: Timestep, points: np.ndarray) -> Similarity:
         """From the frame before, a tracker, and where the cameras look."""

@@ -151,7 +151,8 @@ def test_without_maps_all_points_are_kept_and_without_a_cloud_none():
 def test_clouds_are_drawn_or_padded_to_size():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(10, 3))
-    few, ups, colors = drawn(SkinPoints(points, -points, points + 1), 4, rng)
+    skin = SkinPoints(points, -points, points + 1, True)
+    few, ups, colors, _ = drawn(skin, 4, rng)
     assert len(np.unique(few, axis=0)) == 4
     assert all((np.abs(points - p).max(1) < 1e-6).any() for p in few)
     np.testing.assert_array_equal(few, -ups)
