@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npga_jax.app import preparing
+from npga_jax.app import in_cache, preparing
+from npga_jax.app import job as jobs
 from npga_jax.core import InputError
 from npga_jax.data import CaptureConfig, open_located
 from tests.synthetic_capture import BACKGROUND, write_capture
@@ -41,7 +42,7 @@ def folder(prepared, tmp_path):
 @pytest.fixture
 def job(folder, tmp_path):
     cfg = CaptureConfig(width=32, cache_dir=tmp_path / "cache")
-    return preparing.in_cache(folder.parent, folder.name, cfg)
+    return in_cache(folder.parent, folder.name, cfg)
 
 
 @pytest.fixture
@@ -79,12 +80,13 @@ def test_a_whole_capture_is_left_alone(job, made):
 
 def test_mattes_are_made_where_there_are_plates(job, folder, made):
     remove(folder, "alpha_maps")
-    assert preparing.prepare_missing(job, ()) == {}  # No plates: as without mattes.
+    # Without plates, of what stereo finds.
+    assert set(preparing.prepare_missing(job, ())) == {"mattes"}
     write_plates(folder)
     assert set(preparing.prepare_missing(job, ())) == {"mattes"}
-    assert made == ["mattes"]
+    assert made == ["mattes", "mattes"]
     without = CaptureConfig(width=32, cache_dir=job.capture.cache_dir, mattes=False)
-    other = preparing.in_cache(folder.parent, folder.name, without)
+    other = in_cache(folder.parent, folder.name, without)
     assert preparing.prepare_missing(other, ()) == {}
 
 
@@ -100,10 +102,10 @@ def test_without_mattes_or_with_two_cameras_there_is_no_stereo(job, folder, made
     few = CaptureConfig(
         width=32, cache_dir=job.capture.cache_dir, ignore_cameras=CAMERAS[:1]
     )
-    other = preparing.in_cache(folder.parent, folder.name, few)
+    other = in_cache(folder.parent, folder.name, few)
     assert preparing.prepare_missing(other, SEQUENCES) == {}
     remove(folder, "alpha_maps")
-    assert preparing.prepare_missing(job, SEQUENCES) == {}
+    assert preparing.prepare_missing(other, SEQUENCES) == {}
     assert made == []
 
 
@@ -114,7 +116,7 @@ def test_label_maps_lack_where_codes_are_ours(job, folder, prepared, tmp_path):
         )
         return preparing.lacks_labels(job_with_prior, opened)
 
-    job_with_prior = preparing.in_cache(
+    job_with_prior = in_cache(
         folder.parent, folder.name, job.capture, prior=tmp_path / "prior.npz"
     )
     assert not lacks(job.capture)  # Codes of another tracker.
@@ -128,12 +130,10 @@ def test_label_maps_lack_where_codes_are_ours(job, folder, prepared, tmp_path):
 
 def test_a_disk_that_is_too_small_is_said_before(monkeypatch, tmp_path, capsys):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(
-        preparing.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6)
-    )
-    preparing.check_disk(tmp_path / "there", "mattes", 10**5)
+    monkeypatch.setattr(jobs.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
+    jobs.check_disk(tmp_path / "there", "mattes", 10**5)
     assert "mattes: about 0.1 MB in" in capsys.readouterr().err
     with pytest.raises(
         InputError, match=r"clouds take about 9\.0 MB, but only 1\.0 MB"
     ):
-        preparing.check_disk(tmp_path / "there", "clouds", 9 * 10**6)
+        jobs.check_disk(tmp_path / "there", "clouds", 9 * 10**6)
