@@ -32,7 +32,7 @@ class PrepareConfig:
     """What to make; what is there already is kept. Landmarks: with a model only."""
     landmarks: Path | None = None
     """MediaPipe's face_landmarker.task, by which landmarks are found; needs
-    `pip install mediapipe`."""
+    `pip install "mediapipe>=1.2"`."""
     prior: Path | None = None
     """Head model: .npz, or MonoNPHM's checkpoint; default: the packaged one."""
     width: int = 550
@@ -45,10 +45,16 @@ class PrepareConfig:
 
 
 def main(cfg: PrepareConfig) -> None:
-    for name, value, least in (("width", cfg.width, _LEAST_WIDTH),
-                               ("points", cfg.points, 1000)):  # fmt: skip
+    for name, value, least in (
+        ("width", cfg.width, _LEAST_WIDTH),
+        ("points", cfg.points, 1000),
+        ("workers", cfg.workers, 0),
+        ("capture.width", cfg.capture.width, 1),
+    ):
         if value < least:
             raise InputError(f"--{name} {value}: expected at least {least}.")
+    if not cfg.steps:
+        raise InputError(f"--steps names none; expected some of {', '.join(_STEPS)}.")
     if cfg.landmarks and "landmarks" not in cfg.steps:
         raise InputError(
             f"--landmarks {cfg.landmarks} does nothing, since --steps leaves landmarks "
@@ -102,7 +108,18 @@ def linked(job, output: Path):
     from npga_jax.preparation import find_raw, link_raw
 
     folder = output / job.name
+    if not job.has_raw_layout:
+        raise InputError(
+            f"--output {output}: links are made of captures in NeRSemble's layout "
+            "only. Leave it out: results then go to the cache."
+        )
     check_writable(folder)
+    if folder.resolve() == (job.root / job.name).resolve():
+        raise InputError(
+            f"--output {output} is where the capture itself lies. Leave it out: "
+            "results go to the cache then, where training finds them; or choose "
+            "another folder."
+        )
     link_raw(find_raw(job.root, job.name, job.capture), folder)
     return dataclasses.replace(
         job, root=output, output=folder, codes=folder / "sequences"

@@ -1,5 +1,6 @@
 """The landmarks of a capture, by a model that the user gives."""
 
+import dataclasses
 from pathlib import Path
 
 from npga_jax.app.job import Preparing, check_disk
@@ -27,6 +28,10 @@ def make_landmarks(job: Preparing, model: Path) -> None:
     Raises:
       InputError: the model or the capture cannot be used, or it cannot be written.
     """
+    # Mattes are not looked at; those that are not finished are not in the way.
+    job = dataclasses.replace(
+        job, capture=dataclasses.replace(job.capture, mattes=False)
+    )
     # Finer images gave no better points.
     width = min(STEREO_WIDTH, widest(job.root / job.name, job.capture))
     capture = job.open(decode=False, width=width)

@@ -1,6 +1,7 @@
 """The steps that make what a raw capture lacks, and say what was found."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 
 from npga_jax.app.job import Preparing, check_disk
@@ -43,6 +44,8 @@ def make_mattes(job: Preparing) -> None:
         print("mattes are made for videos in NeRSemble's layout only: none made here")
         return
     raw = job.raw()
+    for note in raw.notes:
+        print(f"note: {note}", file=sys.stderr)
     tasks = tasks_of(raw, job.output, job.matte_width)
     own = len(raw.videos) - len(tasks)
     if own:

@@ -80,8 +80,8 @@ def check_writable(folder: Path) -> None:
     Raises:
       InputError: it cannot be made or written to.
     """
-    missing = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
+        missing = [p for p in (folder, *folder.parents) if not p.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-"):
             pass

@@ -17,6 +17,7 @@ from .driving import TRACKED as TRACKED
 from .driving import DrivingFile as DrivingFile
 from .driving import list_driving_files as list_driving_files
 from .driving import load_driving as load_driving
+from .image_capture import read_picture as read_picture
 from .landmarks import LANDMARKS as LANDMARKS
 from .landmarks import NUM_LANDMARKS as NUM_LANDMARKS
 from .landmarks import Landmarks as Landmarks

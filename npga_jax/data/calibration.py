@@ -182,7 +182,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"there is no {path}. It is part of every NeRSemble download; fetch the "
             "subject's calibration again."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a JSON object.")
@@ -194,7 +194,7 @@ def _read_matrix(
 ) -> np.ndarray:
     try:
         matrix = np.array(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.empty((0, 0))
     wanted = f"{shape[0]}x{shape[1] or 'n'}"
     is_shaped = matrix.ndim == 2 and matrix.shape[0] == shape[0]

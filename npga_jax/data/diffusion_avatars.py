@@ -80,6 +80,8 @@ def find_diffusion_avatars(folder: Path, cfg: CaptureConfig) -> ImageSet:
     views: dict[ViewKey, ImageView] = {}
     frames: dict[str, list[int]] = {}
     for place in sorted((folder / "sequences").glob("*/timesteps")):
+        if not place.is_dir():
+            continue
         sequence = place.parent.name
         colors = _read_colors(place.parent, rig)
         for moment in sorted(place.iterdir()):
@@ -190,7 +192,7 @@ def _read_colors(sequence: Path, rig: Rig) -> dict[str, np.ndarray]:
             continue
         try:
             matrix = np.load(path, allow_pickle=False).astype(np.float64)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, AttributeError, SyntaxError) as error:
             raise InputError(
                 f"{path} cannot be read ({error}). Unpack the release again."
             ) from error

@@ -79,7 +79,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise InputError(
             f"there is no {path}: expected {what}. Copy or export it again."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as JSON ({error}): expected {what}. Copy or export "
             "it again."

@@ -123,5 +123,5 @@ def _has_key(path: Path, key: str) -> bool:
     try:
         frames = json.loads(path.read_text(encoding="utf-8"))["frames"]
         return key in frames[0]
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

@@ -98,8 +98,8 @@ def _hint(root: Path, subject: str) -> str:
     if not found:
         return f"No subject at all is in {root}."
     listed = ", ".join(found[:20]) + (", ..." if len(found) > 20 else "")
-    if subject.isdigit():
-        padded = [s for s in found if s.isdigit() and int(s) == int(subject)]
+    if subject.isdecimal():
+        padded = [s for s in found if s.isdecimal() and int(s) == int(subject)]
         if padded:
             return f"Did you mean {padded[0]}? Subjects there: {listed}."
     return f"Subjects there: {listed}."

@@ -42,8 +42,8 @@ def find_nerfstudio(folder: Path, cfg: CaptureConfig) -> ImageSet:
         view = _view(frame)
         camera = camera_name(view.path.stem)
         if camera in views:
-            camera = str(view.path.relative_to(folder).with_suffix(""))
-            camera = camera.replace("/", "_")
+            # Of the same name, in another folder.
+            camera = "_".join(view.path.with_suffix("").parts[-2:])
         if camera in views:
             raise InputError(
                 f"{path} has two frames with the image {view.path}; expected one for "

@@ -201,14 +201,16 @@ def report_lacking(
         out.problems.append(
             f"{', '.join(without)} {'has' if len(without) == 1 else 'have'} no {where} "
             f"but {count_things(set(lacking) - set(without), 'other sequence')} have: "
-            "the background would count as part of the person there. Supply them, or "
+            "the background would count as part of the person there. Supply them (or "
+            "run experiments/prepare.py again, if it was interrupted), or "
             f"pass --capture.ignore-sequences {' '.join(without)}, or {instead}."
         )
     for sequence in partly:
         cameras = " ".join(lacking[sequence])
         out.problems.append(
-            f"{sequence}/{where} lacks {cameras} but has other cameras. Supply them, "
-            f"or pass --capture.ignore-cameras {cameras}, or {instead}."
+            f"{sequence}/{where} lacks {cameras} but has other cameras. Supply them "
+            "(or run experiments/prepare.py again, if it was interrupted), or "
+            f"pass --capture.ignore-cameras {cameras}, or {instead}."
         )
 
 

@@ -60,7 +60,9 @@ def _checks_in(record: Path) -> dict[int, CloudCheck]:
     """What a record holds; nothing if it cannot be read."""
     try:
         return {
-            int(frame["frame_id"]): CloudCheck(frame["num_points"], frame["seconds"])
+            int(frame["frame_id"]): CloudCheck(
+                int(frame["num_points"]), float(frame["seconds"])
+            )
             for frame in json.loads(record.read_text())["frames"]
         }
     except (OSError, ValueError, KeyError, TypeError):

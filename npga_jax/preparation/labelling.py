@@ -17,6 +17,7 @@ from npga_jax.preparation.labels import (
 )
 from npga_jax.preparation.raw import LABELS
 from npga_jax.preparation.records import (
+    begin_record,
     draw_sheet,
     read_record,
     record_path,
@@ -73,7 +74,7 @@ def files_to_label(capture: Capture, output: Path) -> dict[str, list[str]]:
             if not record.exists() and capture.has_labels(timesteps[0], camera_id):
                 continue
             made = _file_of(output, sequence, camera_id)
-            made_of = _made_of(capture, sequence)
+            made_of = _made_of(capture, output, sequence, camera_id)
             if read_record(record, made_of, made) is None:
                 lacking.setdefault(sequence, []).append(camera_id)
     return lacking
@@ -207,10 +208,12 @@ def _label_video(
         return
     path = _file_of(output, sequence, camera_id)
     shown = _rows_of(capture.map_frames(sequence), sorted(maps))
+    record = record_path(output, _KIND, sequence, camera_id)
+    made_of = _made_of(capture, output, sequence, camera_id)
+    begin_record(record, made_of)
     with atomic_write(path) as file:
         np.savez_compressed(file, labels=np.stack([maps[f] for f in shown]))
-    record = record_path(output, _KIND, sequence, camera_id)
-    write_record(record, _made_of(capture, sequence), [], tiles[len(tiles) // 2])
+    write_record(record, made_of, [], tiles[len(tiles) // 2])
 
 
 def _rows_of(frames: Sequence[int], known: Sequence[int]) -> list[int]:
@@ -231,11 +234,18 @@ def _file_of(output: Path, sequence: str, camera_id: str) -> Path:
     return output / "sequences" / sequence / LABELS / f"cam_{camera_id}.npz"
 
 
-def _made_of(capture: Capture, sequence: str) -> dict[str, Any]:
+def _made_of(
+    capture: Capture, output: Path, sequence: str, camera_id: str
+) -> dict[str, Any]:
     """What decides how label maps look."""
-    codes = capture.driving_paths.get(sequence)
+    # The record of mattes of ours changes with them; those of the user are given.
+    paths = {
+        "codes": capture.driving_paths.get(sequence),
+        "matte": record_path(output, "mattes", sequence, camera_id),
+    }
     return {
         "version": _VERSION,
+        "size": [capture.width, capture.height],
         "stride": capture.frame_stride,
-        **stamps({"codes": codes} if codes else {}),
+        **stamps({name: p for name, p in paths.items() if p and p.exists()}),
     }

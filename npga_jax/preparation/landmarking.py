@@ -13,6 +13,7 @@ from npga_jax.preparation.face_detector import Detector, open_detector
 from npga_jax.preparation.landmarks import triangulate_face
 from npga_jax.preparation.records import (
     FOLDER,
+    begin_record,
     draw_sheet,
     read_record,
     shrink,
@@ -169,6 +170,9 @@ def _write(
         "agreeing": np.stack([face.agreeing for face in faces]),
         "error": np.stack([face.error for face in faces]),
     }
+    record = _record_of(output, sequence)
+    made_of = _made_of(capture, sequence, model)
+    begin_record(record, made_of)
     with atomic_write(_file_of(output, sequence)) as file:
         np.savez_compressed(file, **arrays)
     checks = [
@@ -177,8 +181,6 @@ def _write(
     ]
     middle = len(timesteps) // 2
     picture = _drawn(capture, timesteps[middle], rows[middle])
-    record = _record_of(output, sequence)
-    made_of = _made_of(capture, sequence, model)
     write_record(record, made_of, [check._asdict() for check in checks], picture)
     return checks
 

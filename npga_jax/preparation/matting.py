@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import multiprocessing
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from npga_jax.core import Progress
 from npga_jax.data import decode, find_sources, resize
 from npga_jax.io import write_video
-from npga_jax.preparation.mattes import Matte, estimate_matte
+from npga_jax.preparation.mattes import estimate_matte
 from npga_jax.preparation.raw import (
     ALPHA_MAPS,
     RawCapture,
@@ -22,6 +23,7 @@ from npga_jax.preparation.raw import (
     read_plate,
 )
 from npga_jax.preparation.records import (
+    begin_record,
     draw_sheet,
     read_record,
     record_path,
@@ -171,27 +173,36 @@ def matte_video(task: MatteTask) -> list[FrameCheck]:
         raise ValueError(f"{task.source} has no plate.")
     width, height = task.size
     plate = resize(read_plate(task.plate, task.source), "rgb", width, height)
-    mattes: list[Matte] = []
-    tiles: list[np.ndarray] = []
+    # A minute of mattes is more than memory should hold: they are packed.
+    packed: list[bytes] = []
+    checks: list[FrameCheck] = []
+    middle = max(task.num_frames // task.stride // 2, 0)
+    pictures: list[np.ndarray] = []
 
     def add(frame: np.ndarray) -> None:
         image = resize(frame, "rgb", width, height)
-        mattes.append(estimate_matte(image, plate))
-        tiles.append(over_checker(image, mattes[-1].alpha))
+        matte = estimate_matte(image, plate)
+        if len(packed) in (0, middle):
+            pictures.append(over_checker(image, matte.alpha))
+        checks.append(
+            FrameCheck(
+                len(packed) * task.stride,
+                round(matte.exposure, 4),
+                round(matte.explained, 4),
+                matte.people,
+                area_of(matte.alpha),
+            )
+        )
+        packed.append(zlib.compress(matte.alpha.tobytes(), 1))
 
     contents = decode(task.source, "rgb", task.stride, add)
-    checks = [
-        FrameCheck(
-            i * task.stride,
-            round(m.exposure, 4),
-            round(m.explained, 4),
-            m.people,
-            area_of(m.alpha),
-        )
-        for i, m in enumerate(mattes)
-    ]
-    shown = (mattes[i // task.stride].alpha for i in range(contents.num_frames))
-    keep_mattes(task, shown, checks, tiles[len(tiles) // 2])
+
+    def shown() -> Iterator[np.ndarray]:
+        for i in range(contents.num_frames):
+            levels = np.frombuffer(zlib.decompress(packed[i // task.stride]), np.uint8)
+            yield levels.reshape(height, width)
+
+    keep_mattes(task, shown(), checks, pictures[-1])
     return checks
 
 
@@ -218,6 +229,7 @@ def keep_mattes(
     Raises:
       InputError: a file cannot be written.
     """
+    begin_record(task.record, _made_of(task))
     frames = (np.repeat(alpha[..., None], 3, axis=-1) for alpha in mattes)
     write_video(task.output, frames, task.fps)
     write_record(task.record, _made_of(task), [c._asdict() for c in checks], picture)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from npga_jax.core import InputError
 from npga_jax.data import (
@@ -16,6 +15,7 @@ from npga_jax.data import (
     CaptureConfig,
     find_sources,
     probe,
+    read_picture,
     survey_nersemble,
 )
 
@@ -38,7 +38,8 @@ class RawCapture:
     cameras: tuple[str, ...]
     videos: Mapping[tuple[str, str], Path]  # by sequence and camera
     num_frames: Mapping[tuple[str, str], int]  # of them, as stated
-    plates: Mapping[str, Path]  # by camera; not all need have one
+    plates: Mapping[str, Path]  # by camera that is used; not all need have one
+    notes: tuple[str, ...]  # about what is ignored
     video_size: tuple[int, int]  # (W, H)
     fps: float
     stride: int
@@ -71,7 +72,12 @@ def find_raw(root: Path, subject: str, cfg: CaptureConfig) -> RawCapture:
         cameras=survey.cameras,
         videos=videos,
         num_frames={(s, c): survey.num_frames((s, c, "rgb")) for s, c in videos},
-        plates=_find_plates(survey.folder / PLATES),
+        plates={
+            camera: path
+            for camera, path in _find_plates(survey.folder / PLATES).items()
+            if camera in survey.cameras
+        },
+        notes=tuple(survey.notes),
         video_size=survey.video_size,
         fps=survey.video_fps,
         stride=survey.stride,
@@ -117,13 +123,7 @@ def read_plate(path: Path, video: Path) -> np.ndarray:
     Raises:
       InputError: it cannot be read, or is of another size than the video.
     """
-    try:
-        with Image.open(path) as picture:
-            plate = np.asarray(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise InputError(
-            f"{path} is no readable picture ({error}). Copy or download it again."
-        ) from error
+    plate = read_picture(path, "rgb")
     info = probe(video, "rgb")
     if plate.shape[:2] != (info.height, info.width):
         raise InputError(
@@ -137,36 +137,49 @@ def read_plate(path: Path, video: Path) -> np.ndarray:
 def link_raw(raw: RawCapture, output: Path) -> None:
     """Makes all that was handed out appear in the prepared folder, by links.
 
-    Where links are impossible, files are copied. Nothing happens where the capture is
-    prepared in its own folder.
+    Where links are impossible, files are copied.
 
     Raises:
-      InputError: the folder cannot be written.
+      InputError: the folder cannot be written, or was made of another capture.
     """
-    if output.resolve() == raw.folder.resolve():
-        return
     made = (ALPHA_MAPS, CLOUDS, LABELS, CODES, LANDMARKS.parent.name)
     sources = [raw.folder / "calibration", raw.folder / PLATES]
     for sequence in raw.sequences:
         for path in sorted((raw.folder / "sequences" / sequence).iterdir()):
             # What is made comes beside what is the user's own.
-            is_made = path.name in made
+            is_made = path.name in made and path.is_dir()
             sources += sorted(path.iterdir()) if is_made else [path]
     try:
         for source in sources:
             target = output / source.relative_to(raw.folder)
-            if target.exists() or not source.exists():
+            if target.is_symlink() and not target.exists():
+                target.unlink()  # What it led to is gone.
+            if target.is_symlink() and target.resolve() != source.resolve():
+                raise InputError(
+                    f"{output} was made of {target.resolve()}, not of {source}; choose "
+                    "another --output."
+                )
+            if target.exists():
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.symlink(source, target, target_is_directory=source.is_dir())
             except OSError:
-                copy = shutil.copytree if source.is_dir() else shutil.copyfile
-                copy(source, target)
+                _copy(source, target)
     except OSError as error:
         raise InputError(
             f"{output} cannot be written ({error.strerror}); choose another --output."
         ) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a file or a folder, so that what is cut short is not taken for whole."""
+    part = target.with_name(f"{target.name}.part")
+    if source.is_dir():
+        shutil.copytree(source, part, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, part)
+    part.replace(target)
 
 
 def _find_plates(folder: Path) -> dict[str, Path]:

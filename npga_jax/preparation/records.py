@@ -56,6 +56,11 @@ def read_record(
         return None
 
 
+def begin_record(record: Path, made_of: Mapping[str, Any]) -> None:
+    """Says that a file is ours, before it is there: one without a record is not."""
+    write_json(record, {"made_of": made_of, "frames": None})
+
+
 def write_record(
     record: Path,
     made_of: Mapping[str, Any],
@@ -86,6 +91,10 @@ def draw_sheet(rows: Mapping[str, Iterable[Path]], path: Path) -> None:
             except OSError:
                 continue
         if tiles:
+            highest = max(tile.shape[0] for tile in tiles)
+            tiles = [
+                np.pad(t, ((0, highest - t.shape[0]), (0, 0), (0, 0))) for t in tiles
+            ]
             lines.append(np.concatenate(tiles, axis=1))
     if not lines:
         return

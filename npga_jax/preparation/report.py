@@ -81,10 +81,11 @@ def _matte_records(output: Path) -> dict[tuple[str, str], dict[str, Any]]:
         try:
             stored = json.loads(path.read_text())
             checks = [FrameCheck(**frame) for frame in stored["frames"]]
+            made_of = dict(stored["made_of"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
         camera = path.stem.removeprefix("cam_")
-        found[path.parent.name, camera] = {"made_of": stored["made_of"], "is": checks}
+        found[path.parent.name, camera] = {"made_of": made_of, "is": checks}
     return found
 
 

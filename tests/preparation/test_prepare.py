@@ -181,7 +181,7 @@ def cut_video(plates):
         (remove_all, "there are no clean plates in"),
         (remove_one, f"has no plate image_SERIAL.jpg of {CAMERAS[1]} but has those"),
         (shrink, "is 48x144, but"),
-        (cut, "is no readable picture"),
+        (cut, "is no readable image"),
         (cut_video, "damaged"),
     ],
 )
