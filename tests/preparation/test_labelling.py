@@ -74,6 +74,15 @@ def test_maps_are_made_once_and_again_for_other_codes(tracked):
     assert {p.parts[-3] for p in changed} == {"FREE"}
 
 
+def test_maps_are_as_wide_as_the_images(tracked):
+    capture, _, cache = tracked
+    assert "files of label maps" in label(tracked, "--capture.width=24").stdout
+    made = prepared_folder(capture.folder, cache)
+    with np.load(next(made.glob("sequences/FREE/segmentation/*.npz"))) as archive:
+        assert archive["labels"].shape == (2, 32, 24)
+    assert "4 files of label maps" in label(tracked).stdout
+
+
 def test_codes_of_another_model_are_refused(tracked, tmp_path):
     other = tmp_path / "other.npz"
     write_prior(other, motion=0.05)

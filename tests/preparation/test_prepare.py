@@ -9,6 +9,7 @@ from PIL import Image
 
 from npga_jax.data import CaptureConfig, open_located, prepared_folder
 from npga_jax.preparation.matting import FrameCheck, wrong_frames
+from npga_jax.preparation.records import TILE_WIDTH, draw_sheet, write_record
 from tests.scripts import run_script
 from tests.synthetic_capture import BACKGROUND, write_capture, write_video
 
@@ -223,3 +224,79 @@ def test_what_makes_a_frame_look_wrong():
         odd = [*fine, FrameCheck(9, 1.0, 0.6, 1, 0.3)._replace(**change)]
         ((frame_id, why),) = wrong_frames(odd).items()
         assert frame_id == 9 and said in why
+
+
+def test_links_lead_to_one_capture(raw, tmp_path):
+    output = tmp_path / "out"
+    steps = ("mattes",)
+    assert prepare(raw, f"--output={output}", steps=steps).returncode == 0
+    other = tmp_path / "moved" / "raw" / raw.name
+    shutil.copytree(raw, other)
+    result = prepare(other, f"--output={output}", steps=steps)
+    assert result.returncode == 2
+    assert "was made of" in result.stderr and "choose another --output" in result.stderr
+    # Links whose capture is gone are made anew, and lead nowhere else.
+    shutil.rmtree(raw)
+    assert prepare(other, f"--output={output}", steps=steps).returncode == 0
+    video = output / raw.name / "sequences/FREE/images"
+    assert video.resolve() == (other / "sequences/FREE/images").resolve()
+    assert not raw.exists()
+
+
+def test_the_capture_itself_is_no_output(raw):
+    result = prepare(raw, f"--output={raw.parent}", steps=("mattes",))
+    assert result.returncode == 2
+    assert "is where the capture itself lies" in result.stderr
+    assert not (raw / "preparation").exists()
+
+
+def test_a_matte_whose_record_was_cut_short_is_made_again(raw):
+    assert prepare(raw, steps=("mattes",)).returncode == 0
+    record = next(made_of(raw).glob("preparation/mattes/FREE/*.json"))
+    stored = json.loads(record.read_text())
+    # As a kill leaves it that comes before the record, and after the video.
+    record.write_text(json.dumps({**stored, "frames": None}))
+    video = made_of(raw) / "sequences/FREE/alpha_maps" / f"{record.stem}.mp4"
+    before = video.stat().st_mtime_ns
+    result = prepare(raw, steps=("mattes",))
+    assert result.returncode == 0 and "of your own" not in result.stdout
+    assert video.stat().st_mtime_ns != before
+    assert json.loads(record.read_text()) == stored
+
+
+def test_odd_choices_are_refused_and_odd_files_are_not_in_the_way(raw, tmp_path):
+    for options, steps, said in (
+        (("--workers=-3",), ("mattes",), "--workers -3"),
+        (("--capture.width=0",), ("mattes",), "--capture.width 0"),
+        ((), (), "--steps names none"),
+    ):
+        result = prepare(raw, *options, steps=steps)
+        assert result.returncode == 2 and said in result.stderr
+    (raw / "sequences/FREE/landmarks").write_text("no folder")
+    output = tmp_path / "out"
+    assert prepare(raw, f"--output={output}", steps=("mattes",)).returncode == 0
+
+
+def test_a_damaged_picture_is_one_sentence(raw):
+    plate = raw / "sequences/BACKGROUND" / f"image_{CAMERAS[0]}.jpg"
+    plate.unlink()
+    png = plate.with_suffix(".png")
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(png)
+    content = bytearray(png.read_bytes())
+    content[content.index(b"IDAT") + 1] = 0xFF  # A chunk that there is not.
+    png.write_bytes(content)
+    result = prepare(raw, steps=("mattes",))
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "is no readable image" in result.stderr
+
+
+def test_pictures_of_several_sizes_make_one_sheet(tmp_path):
+    rows = {"A": [], "B": []}
+    for row, name, height in (("A", "a", 30), ("A", "b", 31), ("B", "c", 12)):
+        record = tmp_path / f"{name}.json"
+        picture = np.full((height, TILE_WIDTH, 3), height, np.uint8)
+        write_record(record, {}, [], picture)
+        rows[row].append(record)
+    draw_sheet(rows, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (2 * TILE_WIDTH, 31 + 12)
