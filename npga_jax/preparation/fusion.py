@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 from npga_jax.preparation.patch_match import PATCH_VARIANCE, DepthMap
 from npga_jax.preparation.stereo import GRID, View, project
 
-_MOST_COST = 0.5
+_MOST_COST = 0.3
 _TOLERANCE = 0.0015
 """Metres by which depths of two views may differ."""
 _AGREEING = 2
