@@ -84,6 +84,7 @@ def test_maps_are_as_wide_as_the_images(tracked):
 
 
 def test_codes_of_another_model_are_refused(tracked, tmp_path):
+    assert label(tracked).returncode == 0
     other = tmp_path / "other.npz"
     write_prior(other, motion=0.05)
     result = label(tracked, f"--prior={other}", "--capture.ignore-sequences", "EXP")
