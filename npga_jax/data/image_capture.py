@@ -19,6 +19,7 @@ from npga_jax.data.driving import DrivingFile
 from npga_jax.data.image_set import ImageView, ViewKey
 from npga_jax.data.mattes import has_white_corners, is_on_white, take_off_white
 from npga_jax.data.pcd import read_pcd
+from npga_jax.data.world import turn_normals
 
 _MAX_PIXELS = 1 << 27
 """Of an image file: more than any camera has."""
@@ -161,10 +162,7 @@ class ImageCapture(Capture):
         path = self.clouds.get((timestep.sequence, timestep.frame_id))
         if path is None:
             return None
-        cloud = read_pcd(path)
-        if cloud.normals is None or self.normal_sign == 1:
-            return cloud
-        return dataclasses.replace(cloud, normals=self.normal_sign * cloud.normals)
+        return turn_normals(read_pcd(path), self.normal_sign)
 
     def _row(self, timestep: Timestep) -> int | None:
         """Where a frame's code is in its sequence's track."""

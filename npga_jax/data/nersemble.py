@@ -18,6 +18,7 @@ from npga_jax.data.mattes import has_white_corners, is_on_white, take_off_white
 from npga_jax.data.nersemble_survey import EntryKey, Survey, survey_nersemble
 from npga_jax.data.pcd import read_pcd
 from npga_jax.data.settings import CaptureConfig
+from npga_jax.data.world import turn_normals
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,10 +98,7 @@ class NersembleCapture(Capture):
         path = self.clouds.get((timestep.sequence, timestep.frame_id))
         if path is None:
             return None
-        cloud = read_pcd(path)
-        if cloud.normals is None or self.normal_sign == 1:
-            return cloud
-        return dataclasses.replace(cloud, normals=self.normal_sign * cloud.normals)
+        return turn_normals(read_pcd(path), self.normal_sign)
 
     def _frame(
         self, timestep: Timestep, camera_id: str, kind: video.Kind

@@ -1,5 +1,6 @@
 """Whether cameras, clouds and heads are in metres of one world, and normals outward."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -99,6 +100,13 @@ def normal_sign(cameras: Sequence[Camera], cloud: PointCloud) -> int:
     if outward >= _MIN_AGREEMENT * (outward + inward):
         return 1
     return -1 if inward >= _MIN_AGREEMENT * (outward + inward) else 0
+
+
+def turn_normals(cloud: PointCloud, sign: int) -> PointCloud:
+    """A cloud with its normals outward, by what `normal_sign` found of it."""
+    if cloud.normals is None or sign == 1:
+        return cloud
+    return dataclasses.replace(cloud, normals=sign * cloud.normals)
 
 
 def _is_before(camera: Camera, point: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ from .fusion import fuse as fuse
 from .labelling import files_to_label as files_to_label
 from .labelling import label_capture as label_capture
 from .labelling import sheet_path as sheet_path
+from .labels import hairline_of as hairline_of
 from .labels import label_view as label_view
 from .labels import learn_colors as learn_colors
 from .labels import place_head as place_head

@@ -11,6 +11,7 @@ from npga_jax.data import Capture, Timestep, segmentation
 from npga_jax.preparation.labels import (
     Colors,
     PosedHead,
+    hairline_of,
     label_view,
     learn_colors,
     place_head,
@@ -144,6 +145,7 @@ def _posed_heads(
 ) -> dict[Timestep, PosedHead]:
     """The template in every frame of a sequence that has codes."""
     template = packaged_template()
+    hairline = hairline_of(template)
     geo = load_identity(capture.driving_paths[sequence], prior)
     canonical = fit_template(template, prior.model, geo)
     heads = {}
@@ -152,7 +154,8 @@ def _posed_heads(
             continue
         driving = capture.driving(timestep)
         posed = pose_template(template, canonical, prior.model, geo, driving.expr)
-        heads[timestep] = place_head(template, posed, driving.world_from_head)
+        pose = driving.world_from_head
+        heads[timestep] = place_head(template, hairline, posed, pose)
     return heads
 
 

@@ -72,32 +72,35 @@ class Colors(NamedTuple):
     hair: Tint | None  # None for a bald head, or where it is not told from skin
 
 
+def hairline_of(template: HeadTemplate) -> np.ndarray:
+    """The logit of being hair of each of the template's faces [F], by the scalp."""
+    is_scalp = template.labels == segmentation.HAIR
+    scalp = KDTree(template.vertices[np.unique(template.faces[is_scalp])])
+    away = scalp.query(template.vertices)[0][template.faces].mean(axis=1)
+    return np.interp(np.where(is_scalp, -1.0, away), *np.array(_HAIRLINE).T)
+
+
 def place_head(
-    template: HeadTemplate, posed: np.ndarray, world_from_head: np.ndarray
+    template: HeadTemplate,
+    hairline: np.ndarray,
+    posed: np.ndarray,
+    world_from_head: np.ndarray,
 ) -> PosedHead:
     """Brings a posed template into the world, eyes and mouth filled.
 
     Args:
       template: its topology.
+      hairline: [F] of `hairline_of`, the same in all frames.
       posed: [V, 3] NPHM units.
       world_from_head: [4, 4] similarity, metres.
     """
     vertices, faces, labels = fill_openings(template, posed)
     matrix = world_from_head.astype(np.float64)
     world = vertices * METRES_PER_UNIT @ matrix[:3, :3].T + matrix[:3, 3]
-    scalp = template.faces[template.labels == segmentation.HAIR]
-    from_scalp = KDTree(template.vertices[np.unique(scalp)]).query(template.vertices)[0]
-    hairline = np.full(len(faces), -_MOST_LOGIT)
-    known = slice(len(template.faces))
-    hairline[known] = np.interp(
-        np.where(
-            template.labels == segmentation.HAIR,
-            -1.0,
-            from_scalp[template.faces].mean(axis=1),
-        ),
-        *np.array(_HAIRLINE).T,
-    )
-    return PosedHead(world, faces, labels, hairline, np.linalg.inv(matrix))
+    # Eyes and what is in the mouth are never hair.
+    filled = np.full(len(faces) - len(hairline), -_MOST_LOGIT)
+    line = np.concatenate([hairline, filled])
+    return PosedHead(world, faces, labels, line, np.linalg.inv(matrix))
 
 
 def learn_colors(

@@ -5,7 +5,12 @@ import pytest
 
 from npga_jax.data import Camera, PointCloud, segmentation
 from npga_jax.nphm import METRES_PER_UNIT
-from npga_jax.preparation.labels import label_view, learn_colors, place_head
+from npga_jax.preparation.labels import (
+    hairline_of,
+    label_view,
+    learn_colors,
+    place_head,
+)
 from npga_jax.tracking import packaged_template
 
 SKIN, BLACK_HAIR = np.array([0.75, 0.58, 0.5]), np.array([0.12, 0.1, 0.09])
@@ -32,7 +37,7 @@ def camera_at(azimuth: float) -> Camera:
 
 def head_of(template, vertices=None):
     posed = template.vertices if vertices is None else vertices
-    return place_head(template, posed, np.eye(4))
+    return place_head(template, hairline_of(template), posed, np.eye(4))
 
 
 def cloud_of(head, rng, hair=None):

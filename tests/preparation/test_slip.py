@@ -5,7 +5,7 @@ import pytest
 
 from npga_jax.data import Camera, segmentation
 from npga_jax.io import visible_faces
-from npga_jax.preparation.labels import Tint, place_head
+from npga_jax.preparation.labels import Tint, hairline_of, place_head
 from npga_jax.preparation.slip import Sight, find_slip, shifted
 from npga_jax.tracking import packaged_template
 
@@ -34,7 +34,8 @@ def camera_at(azimuth: float) -> Camera:
 @pytest.fixture(scope="module")
 def head():
     template = packaged_template()
-    return place_head(template, template.vertices, POSE)
+    hairline = hairline_of(template)
+    return place_head(template, hairline, template.vertices, POSE)
 
 
 def image_of(head, camera, rng):
