@@ -74,7 +74,7 @@ def main(cfg: PrepareConfig) -> None:
         make_missing_clouds,
         make_missing_codes,
     )
-    from npga_jax.preparation import check_model
+    from npga_jax.tracking import check_model
 
     if cfg.landmarks:
         check_model(cfg.landmarks)

@@ -2,10 +2,11 @@
 
 python experiments/reenact.py --run RUN --driver-subject 104 --sequence FREE
 python experiments/reenact.py --run RUN --driving codes.npz
+python experiments/reenact.py --run RUN --driver-video talk.mp4 --landmarks MODEL
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +21,7 @@ _SHEET_COLUMNS = 6
 
 @dataclasses.dataclass(frozen=True)
 class ReenactConfig:
-    """Drive an avatar; give --driver-subject, --driving, or both."""
+    """Drive an avatar; give --driver-subject, --driving, both, or --driver-video."""
 
     run: Path
     """Run folder that experiments/train.py has written, or its avatar.npz alone."""
@@ -33,6 +34,15 @@ class ReenactConfig:
     driving: Path | None = None
     """Driving file (.npz) with codes of the model trained on; default: those of the
     driver's sequence that the run itself would use."""
+    driver_video: Path | None = None
+    """A video of a face, by whatever camera, which is tracked first; needs
+    --landmarks."""
+    landmarks: Path | None = None
+    """MediaPipe's face_landmarker.task, for --driver-video; needs `pip install
+    "mediapipe>=1.2"`."""
+    prior: Path | None = None
+    """Head model that the avatar's codes are of, for --driver-video; default: the
+    packaged one."""
     data_root: Path | None = None
     """Folder that holds the subjects; default: the one of the training."""
     pose: Literal["fixed", "target", "driver"] = "fixed"
@@ -64,8 +74,10 @@ class Driver(NamedTuple):
 
     name: str
     codes: Any  # DrivingFile
-    pictures: tuple[Any, str, dict[int, Any]] | None
-    """Capture, camera and timesteps by frame_id; None without a capture."""
+    picture: Callable[[int], np.ndarray] | None = None
+    """The driver at a frame, [H, W, 3] uint8, frames being asked for in their order;
+    None where only codes are known."""
+    fps: float | None = None
 
 
 def main(cfg: ReenactConfig) -> None:
@@ -84,7 +96,7 @@ def main(cfg: ReenactConfig) -> None:
     output = cfg.output or opened.folder / "renders" / f"reenact_{driver.name}.mp4"
     check_writable(output.parent)
     shots = plan_shots(cfg, opened, driver.codes)
-    fps = cfg.fps or (driver.pictures[0] if driver.pictures else avatar.camera).fps
+    fps = cfg.fps or driver.fps or avatar.camera.fps
     kept = spread(_SHEET_COLUMNS, len(shots))
     stills: list[tuple[np.ndarray, ...]] = []
 
@@ -98,7 +110,7 @@ def main(cfg: ReenactConfig) -> None:
 
     count = write_video(output, frames(), fps)
     titles = [f"avatar of {subject}"]
-    if driver.pictures:
+    if driver.picture:
         titles = [f"driver: {driver.name}", *titles]
     rows = list(zip(titles, zip(*stills, strict=True), strict=True))
     sheet = output.with_suffix(".png")
@@ -108,9 +120,25 @@ def main(cfg: ReenactConfig) -> None:
 
 def check_options(cfg: ReenactConfig) -> None:
     """Refuses what cannot be meant."""
-    if cfg.driving is None and not cfg.driver_subject:
+    if cfg.driver_video is not None:
+        if cfg.driving is not None or cfg.driver_subject:
+            raise InputError(
+                "two drivers: give --driver-video, or --driver-subject and --driving."
+            )
+        if cfg.landmarks is None:
+            raise InputError(
+                "--driver-video is tracked by landmarks of the face: give MediaPipe's "
+                "model with --landmarks face_landmarker.task."
+            )
+    elif cfg.driving is None and not cfg.driver_subject:
         raise InputError(
-            "nobody drives: give --driver-subject SUBJECT, or --driving FILE."
+            "nobody drives: give --driver-subject SUBJECT, --driving FILE, or "
+            "--driver-video FILE."
+        )
+    elif cfg.landmarks is not None or cfg.prior is not None:
+        raise InputError(
+            "--landmarks and --prior have no effect here: they are for --driver-video. "
+            "Leave them out."
         )
     usual = {field.name: field.default for field in dataclasses.fields(cfg)}
     for name in ("sequence", "cache_dir"):
@@ -126,11 +154,14 @@ def check_options(cfg: ReenactConfig) -> None:
 def open_driver(cfg: ReenactConfig, opened: Any) -> Driver:
     """The codes that drive, and the video that they are of where it is known."""
     from npga_jax.app import check_codes, driver_name, load_codes
+    from npga_jax.evaluation import ground_truth, to_uint8
 
     avatar, config = opened.avatar, opened.config
+    if cfg.driver_video is not None:
+        return open_video(cfg, opened, cfg.driver_video)
     if cfg.driving is not None and not cfg.driver_subject:
         codes = load_codes(cfg.driving, avatar)
-        return Driver(driver_name(cfg.driving), codes, None)
+        return Driver(driver_name(cfg.driving), codes)
     from npga_jax.data import (
         find_sequence,
         list_driving_files,
@@ -177,9 +208,34 @@ def open_driver(cfg: ReenactConfig, opened: Any) -> Driver:
     )
     front = config.capture.held_out_camera
     camera = front if front in capture.cameras else capture.cameras[0]
-    return Driver(
-        f"{cfg.driver_subject}_{sequence}", codes, (capture, camera, timesteps)
-    )
+
+    def picture(frame_id: int) -> np.ndarray:
+        return to_uint8(ground_truth(capture, timesteps[frame_id], camera))
+
+    return Driver(f"{cfg.driver_subject}_{sequence}", codes, picture, capture.fps)
+
+
+def open_video(cfg: ReenactConfig, opened: Any, video: Path) -> Driver:
+    """Tracks a video; its codes stay beside what is rendered."""
+    from npga_jax.app import follow_video, load_codes
+    from npga_jax.data import probe, read_frames
+    from npga_jax.tracking import model_name, open_prior
+
+    loaded = open_prior(cfg.prior)
+    if opened.avatar.driving_model != model_name(loaded):
+        raise InputError(
+            f"the avatar is driven by codes of '{opened.avatar.driving_model}', and "
+            f"videos are tracked with '{model_name(loaded)}'; give the avatar's head "
+            "model with --prior, or train with codes of the packaged one."
+        )
+    path, _ = follow_video(video, cfg.landmarks, loaded, opened.folder / "renders")
+    frames = enumerate(read_frames(video, "rgb"))
+
+    def picture(frame_id: int) -> np.ndarray:
+        return next(image for moment, image in frames if moment == frame_id)
+
+    fps = probe(video, "rgb").fps or None
+    return Driver(video.stem, load_codes(path, opened.avatar), picture, fps)
 
 
 def open_pictures(root: Path, subject: str, cfg: CaptureConfig) -> Any:
@@ -248,13 +304,12 @@ def plan_shots(cfg: ReenactConfig, opened: Any, codes: Any) -> list:
 def driver_picture(
     driver: Driver, frame_id: int, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, ...]:
-    """The driver's video at a frame, made to fit [H, W, 3]; empty without a capture."""
-    from npga_jax.evaluation import fit_into, ground_truth, to_uint8
+    """The driver's video at a frame, made to fit [H, W, 3]; empty without one."""
+    from npga_jax.evaluation import fit_into
 
-    if driver.pictures is None:
+    if driver.picture is None:
         return ()
-    capture, camera, timesteps = driver.pictures
-    image = to_uint8(ground_truth(capture, timesteps[frame_id], camera))
+    image = driver.picture(frame_id)
     return (fit_into(image, width=shape[1], height=shape[0]),)
 
 

@@ -76,7 +76,6 @@ def small_scans(
         mean=mean,
         identity_of=identity_of,
         is_neutral=np.arange(len(weights)) % per_person == 0,
-        eyes_valid=np.ones(len(weights), bool),
         posed_fn=posed,
         neutral_fn=neutral,
         source="an egg",

@@ -31,3 +31,4 @@ from .shots import shot_of_timestep as shot_of_timestep
 from .shots import turntable_shots as turntable_shots
 from .train_avatar import run_training as run_training
 from .train_avatar import train as train
+from .video_driver import follow_video as follow_video

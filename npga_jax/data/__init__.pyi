@@ -12,6 +12,7 @@ from .color import LINEAR_LEVELS as LINEAR_LEVELS
 from .decoding import Kind as Kind
 from .decoding import decode as decode
 from .decoding import probe as probe
+from .decoding import read_frames as read_frames
 from .decoding import resize as resize
 from .driving import TRACKED as TRACKED
 from .driving import DrivingFile as DrivingFile

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -106,9 +106,33 @@ def decode(
       path: As for `probe`.
       kind: What it holds.
       stride: Every how many moments `on_frame` is called, from the first on.
-      on_frame: Takes a frame in the file's resolution, turned as it is to be shown:
-        uint8, [H, W, 3] for rgb, [H, W] otherwise. At a moment that is missing it is
-        the next one's.
+      on_frame: Takes a frame as `read_frames` gives it.
+
+    Raises:
+      InputError: if the file is damaged, or shorter than it says.
+    """
+    frames = read_frames(path, kind, stride)
+    while True:
+        try:
+            frame = next(frames)
+        except StopIteration as end:
+            return end.value
+        on_frame(frame)
+
+
+def read_frames(
+    path: Path, kind: Kind, stride: int = 1
+) -> Generator[np.ndarray, None, Contents]:
+    """Yields a file's frames one after the other.
+
+    Args:
+      path: As for `probe`.
+      kind: What it holds.
+      stride: Every how many moments a frame is given, from the first on.
+
+    Returns:
+      Frames in the file's resolution, turned as they are to be shown: uint8, [H, W, 3]
+      for rgb, [H, W] otherwise. At a moment that is missing it is the next one's.
 
     Raises:
       InputError: if the file is damaged, or shorter than it says.
@@ -117,7 +141,7 @@ def decode(
         with _open_maps(path) as (shape, frames):
             for i, frame in enumerate(frames):
                 if i % stride == 0:
-                    on_frame(frame)
+                    yield frame
             return Contents(shape[0])
     moments = _uneven_moments(path)
     levels = []
@@ -140,7 +164,7 @@ def decode(
                     if kind == "alpha":
                         levels.append(matte_levels(picture))
                     for _ in range(due):
-                        on_frame(picture)
+                        yield picture
                 num_read, num_moments = num_read + 1, end
     if num_read == 0 or num_read < num_stated - 1:
         raise _unreadable(path, num_read, None, num_stated)

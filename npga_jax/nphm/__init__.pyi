@@ -33,6 +33,7 @@ from .mononphm import load_mononphm as load_mononphm
 from .official import official_from_params as official_from_params
 from .root_finding import StopRules as StopRules
 from .root_finding import find_roots as find_roots
+from .root_finding import invert_3x3 as invert_3x3
 from .root_finding import invert_deformation as invert_deformation
 from .root_finding import pointwise_jacobian as pointwise_jacobian
 from .storage import load_head_model as load_head_model

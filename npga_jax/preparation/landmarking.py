@@ -9,7 +9,6 @@ import numpy as np
 
 from npga_jax.core import Progress, atomic_write
 from npga_jax.data import LANDMARKS, NUM_LANDMARKS, Capture, Timestep
-from npga_jax.preparation.face_detector import Detector, open_detector
 from npga_jax.preparation.landmarks import triangulate_face
 from npga_jax.preparation.records import (
     FOLDER,
@@ -20,6 +19,7 @@ from npga_jax.preparation.records import (
     stamps,
     write_record,
 )
+from npga_jax.tracking import Detector, open_detector
 
 _KIND = "landmarks"
 _VERSION = 1

@@ -1,6 +1,7 @@
 from .head_template import ict_template as ict_template
 from .heldout import CloudSettings as CloudSettings
 from .heldout import fit_held_out as fit_held_out
+from .ict import FACE_VERTICES as FACE_VERTICES
 from .ict import NARROW_FACE_VERTICES as NARROW_FACE_VERTICES
 from .ict import ict_scans as ict_scans
 from .ict import load_ict as load_ict

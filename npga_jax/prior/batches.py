@@ -8,7 +8,8 @@ from scipy.spatial import KDTree
 
 from npga_jax.core import Array, edge_strain
 from npga_jax.nphm import RANDOM_BOX, RANDOM_POINTS, ScanBatch
-from npga_jax.prior.scans import EYES, FACE, OUTER, RegisteredScans, triangle_normals
+from npga_jax.prior.openings import eye_openings, seen_vertices
+from npga_jax.prior.scans import FACE, OUTER, RegisteredScans, triangle_normals
 
 
 class PointCounts(NamedTuple):
@@ -63,8 +64,6 @@ _CORRESP_SIGMAS = (0.01, 0.002)
 _NEAR_SIGMAS = (0.03, 0.006)
 _VALID_STRIDE = 4
 _FREE_SIGMA, _FREE_CANDIDATES = 0.03, 8
-_STRAIN_SCANS = 97
-"""Prime, so that a stride through the scans does not meet one kind of them alone."""
 _SHORT_EDGE = 1e-3
 """NPHM units (0.25 mm): what is shorter is noise of the mesh."""
 _CELL = 0.012
@@ -81,20 +80,26 @@ def rim_vertices(faces: np.ndarray, regions: np.ndarray) -> np.ndarray:
     return rim[regions[rim] == FACE]
 
 
-def triangle_strain(scans: RegisteredScans) -> np.ndarray:
-    """How much expressions stretch and turn each triangle: [F].
+class _Strain:
+    """How much an expression stretches and turns each triangle of the face."""
 
-    Mean over some scans of the differences of displacements along its edges, in units
-    of their length at rest; zero where everything moves alike.
-    """
-    step = max(1, scans.num_scans // _STRAIN_SCANS)
-    some = np.arange(0, scans.num_scans, step)[:_STRAIN_SCANS]
-    moved = scans.posed_fn(some) - scans.neutral_fn(scans.identity_of[some])
-    edges = scans.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    strain = np.zeros(len(edges))
-    for displacements in moved:
-        strain += edge_strain(scans.mean, edges, displacements, short=_SHORT_EDGE)
-    return (strain / len(moved)).reshape(-1, 3).sum(axis=1)
+    def __init__(self, scans: RegisteredScans):
+        """Measures the edges of the mean head once."""
+        is_face = (scans.vertex_regions[scans.faces] == FACE).all(axis=1)
+        self._rows = np.flatnonzero(is_face)
+        corners = scans.faces[self._rows][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+        self._edges, own = np.unique(
+            np.sort(corners, axis=1), axis=0, return_inverse=True
+        )
+        self._own = own.reshape(-1, 3)
+        self._mean, self._count = scans.mean, len(scans.faces)
+
+    def of(self, displacements: np.ndarray) -> np.ndarray:
+        """Differences of displacements [V, 3] along edges, by their length: [F]."""
+        strain = np.zeros(self._count)
+        along = edge_strain(self._mean, self._edges, displacements, short=_SHORT_EDGE)
+        strain[self._rows] = along[self._own].sum(axis=1)
+        return strain
 
 
 def in_front(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -122,6 +127,13 @@ def in_front(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points[:, 2] > front[index[:, 0], index[:, 1]]
 
 
+class _Chances(NamedTuple):
+    """Cumulated chances of a scan's triangles."""
+
+    face: np.ndarray  # [F] of the face and of what is seen of the eyeballs
+    outer: np.ndarray  # [F]
+
+
 class Sampler:
     """Draws the batch of any step: a pure function of the seed and the step."""
 
@@ -140,22 +152,37 @@ class Sampler:
         area = np.linalg.norm(triangle_normals(scans.mean, faces), axis=-1)
         self._rim = rim_vertices(faces, scans.vertex_regions)
         # A third of the points by area; a third by triangle, since meshes are finer
-        # where shape has detail; a third by strain, since lids and lips are small and
-        # move in their own way: without it the deformation learns to leave lids open.
-        strain = triangle_strain(scans)
-        self._cumulative = {}
-        for name, regions in (
-            ("face", (FACE,)),
-            ("face and eyes", (FACE, EYES)),
-            ("outer", (OUTER,)),
-        ):
-            inside = np.isin(region, regions) & (area > 0)
-            if not inside.any():  # Scans of faces alone have no outer region.
-                inside = area > 0
-            weight = inside * (area / (area * inside).sum() + 1.0 / inside.sum())
-            if (strain * inside).any():
-                weight = weight + inside * strain / (strain * inside).sum()
-            self._cumulative[name] = np.cumsum(weight) / weight.sum()
+        # where shape has detail; a third where this very expression strains the skin,
+        # since lids and lips are small and move in their own way: without it the
+        # deformation learns to leave lids open.
+        self._strain = _Strain(scans)
+        self._openings = eye_openings(faces, scans.vertex_regions, scans.mean)
+        self._is_outer = (region == OUTER) & (area > 0)
+        if not self._is_outer.any():  # Scans of faces alone have no outer region.
+            self._is_outer = area > 0
+        self._is_face = (region != OUTER) & (area > 0)
+        self._area = area
+
+    def _chances(self, posed: np.ndarray, neutral: np.ndarray) -> list[_Chances]:
+        """For each scan, how likely each triangle is to be drawn."""
+        outer = self._mixed(self._is_outer, None)
+        found = []
+        for vertices, rest in zip(posed, neutral, strict=True):
+            seen = seen_vertices(vertices, self._scans.vertex_regions, self._openings)
+            face = self._is_face & seen[self._scans.faces].all(axis=1)
+            found.append(
+                _Chances(self._mixed(face, self._strain.of(vertices - rest)), outer)
+            )
+        return found
+
+    def _mixed(self, inside: np.ndarray, strain: np.ndarray | None) -> np.ndarray:
+        """Cumulated chances of the triangles of a region: [F]."""
+        area = inside * self._area
+        weight = area / area.sum() + inside / inside.sum()
+        strained = 0.0 if strain is None else (inside * strain).sum()
+        if strain is not None and strained > 0:
+            weight = weight + inside * strain / strained
+        return np.cumsum(weight) / weight.sum()
 
     def batch(self, step: int) -> TrainBatch:
         """The batch of a step."""
@@ -168,16 +195,17 @@ class Sampler:
         swap = rng.random(len(scans)) < 0.1
         scans = np.where(swap, neutral_of[people], scans).astype(np.int32)
         posed, neutral = data.posed_fn(scans), data.neutral_fn(people)
+        chances = self._chances(posed, neutral)
 
-        face, normal = self._surface(rng, scans, posed, counts.surface, 0.0)
-        outer, outer_normal = self._surface(rng, scans, posed, counts.outer, 1.0)
-        off, _ = self._surface(rng, scans, posed, counts.off, 0.25)
+        face, normal = self._surface(rng, chances, posed, counts.surface, 0.0)
+        outer, outer_normal = self._surface(rng, chances, posed, counts.outer, 1.0)
+        off, _ = self._surface(rng, chances, posed, counts.off, 0.25)
         off = off + rng.normal(0, _OFF_SIGMA, off.shape)
         direction = rng.normal(size=(len(scans), counts.far, 3))
         direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
         radius = rng.random((len(scans), counts.far, 1)) ** (1 / 3)
         corresp = self._displaced(
-            rng, scans, posed, neutral, counts.corresp, _CORRESP_SIGMAS
+            rng, chances, posed, neutral, counts.corresp, _CORRESP_SIGMAS
         )
         flags = np.ones(len(scans), np.float32)
         official = ScanBatch(
@@ -198,7 +226,7 @@ class Sampler:
             has_anchors=flags,
             has_corresp=flags,
         )
-        near = self._displaced(rng, scans, posed, neutral, counts.near, _NEAR_SIGMAS)
+        near = self._displaced(rng, chances, posed, neutral, counts.near, _NEAR_SIGMAS)
         random_points = rng.uniform(
             -RANDOM_BOX, RANDOM_BOX, (len(scans), RANDOM_POINTS, 3)
         )
@@ -220,7 +248,7 @@ class Sampler:
         )
         return _as_float32(batch)
 
-    def _pick(self, rng, scans, count, outer_share):
+    def _pick(self, rng, chances, count, outer_share):
         """Random places on the surface, the same on every pose of a scan.
 
         Returns:
@@ -231,14 +259,11 @@ class Sampler:
             [
                 np.concatenate(
                     [
-                        np.searchsorted(self._cumulative[name], rng.random(n))
-                        for name, n in (
-                            ("face and eyes" if eyes else "face", count - num_outer),
-                            ("outer", num_outer),
-                        )
+                        np.searchsorted(own.face, rng.random(count - num_outer)),
+                        np.searchsorted(own.outer, rng.random(num_outer)),
                     ]
                 )
-                for eyes in self._scans.eyes_valid[scans]
+                for own in chances
             ]
         )
         u = np.sqrt(rng.random(chosen.shape))
@@ -247,13 +272,13 @@ class Sampler:
         last = len(self._scans.faces) - 1
         return self._scans.faces[np.minimum(chosen, last)], weights
 
-    def _surface(self, rng, scans, posed, count, outer_share):
+    def _surface(self, rng, chances, posed, count, outer_share):
         """Surface points and normals, [S, P, 3] each."""
-        return _at(posed, *self._pick(rng, scans, count, outer_share))
+        return _at(posed, *self._pick(rng, chances, count, outer_share))
 
-    def _displaced(self, rng, scans, posed, neutral, count, sigmas):
+    def _displaced(self, rng, chances, posed, neutral, count, sigmas):
         """Points moved along the normals: posed, neutral, and by how much."""
-        place = self._pick(rng, scans, count, 0.25)
+        place = self._pick(rng, chances, count, 0.25)
         points, normals = _at(posed, *place)
         rest, rest_normals = _at(neutral, *place)
         sigma = np.where(rng.random(points.shape[:2]) < 0.5, *sigmas)

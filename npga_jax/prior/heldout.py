@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 
 from npga_jax.core import vertex_normals
 from npga_jax.nphm import MILLIMETRES_PER_UNIT, Codes, project_to_surface
-from npga_jax.prior.scans import EYES, RegisteredScans, triangle_normals
+from npga_jax.prior.openings import eye_openings, seen_vertices
+from npga_jax.prior.scans import RegisteredScans, triangle_normals
 from npga_jax.tracking import (
     LoadedPrior,
     Observations,
@@ -43,13 +44,13 @@ class ScanFit(NamedTuple):
 def draw_cloud(
     scans: RegisteredScans,
     vertices: np.ndarray,
-    with_eyes: bool,
     settings: CloudSettings,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A noisy cloud of a head [V, 3]: points and normals, float32, NPHM units."""
-    regions = scans.vertex_regions[scans.faces].max(axis=1)
-    faces = scans.faces if with_eyes else scans.faces[regions != EYES]
+    openings = eye_openings(scans.faces, scans.vertex_regions, scans.mean)
+    seen = seen_vertices(vertices, scans.vertex_regions, openings)
+    faces = scans.faces[seen[scans.faces].all(axis=1)]
     normals = triangle_normals(vertices, faces)
     area = np.linalg.norm(normals, axis=-1)
     chosen = rng.choice(len(faces), settings.points, p=area / area.sum())
@@ -96,9 +97,7 @@ def fit_held_out(
     """
     rng = np.random.default_rng([seed, scan])
     vertices = scans.posed_fn(np.array([scan]))[0]
-    points, normals = draw_cloud(
-        scans, vertices, bool(scans.eyes_valid[scan]), settings, rng
-    )
+    points, normals = draw_cloud(scans, vertices, settings, rng)
     observations = Observations(
         points=jnp.asarray(points[None]),
         normals=jnp.asarray(normals[None]),

@@ -34,21 +34,19 @@ _SHAPES = {
     "faces": (None, 3),
 }
 _IDENTITY_DECAY = 60.0
-_EYES_VISIBLE = {
-    "eyeBlink_": 0.1,
-    "eyeSquint_": 0.4,
-    "eyeLookDown_": 0.3,
-    "eyeLookIn_": 0.3,
-    "eyeLookOut_": 0.3,
-    "eyeLookUp_": 0.3,
-}
-"""Weights below which the lids leave the same part of the eyeballs free as on the mean
-head. Where they do not, eyeballs teach nothing: they would be surface within flesh."""
+_LID_RIMS = slice(6548, 6632)
+"""Vertices where the mesh ends within the eyes, behind the edges of the lids."""
+_HIDDEN_ROWS = 2
+"""Rows of vertices from there that no camera sees, however the lids move. As surfaces
+they would be a second sheet under the skin, and tear the first where lids meet."""
+_WIDEST = "eyeWide_"
+"""Units that bare more of the eyeballs than any other."""
 _CUT = -0.6
 """Height, NPHM units, below which neck and shoulders are cut off: NPHM's heads end at
 the throat, and shoulders would take anchors and capacity from the face."""
 _OPEN_MOUTHS = 0.35
-_SHUT_EYES = 0.2
+_SHUT_EYES, _QUITE_SHUT = 0.3, 0.5
+"""Share of the expressions whose eyes shut, and of these the share that shut quite."""
 _BLINK = ("eyeBlink_L", "eyeBlink_R")
 _UNUSED_PREFIX = "PupilDilate"
 """Units that move no surface."""
@@ -177,7 +175,8 @@ def draw_expressions(
         if "jawOpen" in position and rng.random() < _OPEN_MOUTHS:
             row[position["jawOpen"]] = rng.uniform(0.1, 1.0)
         if position.keys() >= set(_BLINK) and rng.random() < _SHUT_EYES:
-            row[[position[name] for name in _BLINK]] = rng.uniform(0.3, 1.0)
+            low = 0.8 if rng.random() < _QUITE_SHUT else 0.2
+            row[[position[name] for name in _BLINK]] = rng.uniform(low, 1.0)
     return np.clip(weights, 0, 1)
 
 
@@ -185,17 +184,30 @@ def surface_vertices(model: IctModel) -> np.ndarray:
     """Vertices that belong to the outer surface: skin, and the visible eyeballs.
 
     Returns:
-      [V] bool. Shading shells, teeth, gums and sockets are left out, and what lids and
-      flesh cover of the eyeballs on the mean head.
+      [V] bool. Shading shells, teeth, gums and sockets are left out, the inner sides of
+      the lids, and what covers of the eyeballs even with eyes wide open.
     """
     keep = np.zeros(NUM_VERTICES, bool)
     keep[FACE_VERTICES] = keep[HEAD_VERTICES] = True
     keep &= to_nphm(model.neutral)[:, 1] > _CUT
+    keep &= ~_inner_lids(model.faces)
     eyes = np.arange(NUM_VERTICES)[EYEBALL_VERTICES]
-    is_skin = (model.faces < FACE_VERTICES.stop).all(axis=1)
-    corners = model.neutral[model.faces[is_skin]]
-    keep[eyes] = ~_is_covered(model.neutral[eyes], corners)
+    wide = [name.startswith(_WIDEST) for name in model.expression_names]
+    vertices = model.neutral + model.expression[wide].sum(axis=0)
+    is_skin = keep[model.faces].all(axis=1) & (model.faces < FACE_VERTICES.stop).all(1)
+    keep[eyes] = ~_is_covered(vertices[eyes], vertices[model.faces[is_skin]])
     return keep
+
+
+def _inner_lids(faces: np.ndarray) -> np.ndarray:
+    """The rows of skin behind the edges of the lids: [V] bool."""
+    skin = faces[(faces < NARROW_FACE_VERTICES.stop).all(axis=1)]
+    hidden, row = np.zeros(NUM_VERTICES, bool), np.zeros(NUM_VERTICES, bool)
+    row[_LID_RIMS] = True
+    for _ in range(_HIDDEN_ROWS):
+        hidden |= row
+        row[skin[row[skin].any(axis=1)]] = True
+    return hidden
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -265,9 +277,6 @@ def ict_scans(
         expression=np.ascontiguousarray(model.expression[:, used]),
         faces=faces,
     )
-    hiding = np.array(
-        [_EYES_VISIBLE.get(n.rstrip("LR"), np.inf) for n in model.expression_names]
-    )
 
     def posed(scans: np.ndarray) -> np.ndarray:
         vertices = small.vertices(identities[identity_of[scans]], weights[scans])
@@ -283,7 +292,6 @@ def ict_scans(
         mean=to_nphm(small.neutral),
         identity_of=identity_of,
         is_neutral=np.arange(count) % per_person == 0,
-        eyes_valid=np.all(weights < hiding, axis=1),
         posed_fn=posed,
         neutral_fn=neutral,
         source="ICT-FaceKit Light (USC ICT, MIT licence), drawn at random",

@@ -84,7 +84,6 @@ def load_mesh_folder(folder: Path) -> RegisteredScans:
         mean=neutral.mean(axis=0),
         identity_of=owner,
         is_neutral=is_neutral,
-        eyes_valid=np.ones(len(files), bool),
         posed_fn=lambda scans: vertices[scans],
         neutral_fn=lambda persons: neutral[persons],
         source=settings["source"],

@@ -22,7 +22,6 @@ class RegisteredScans:
     mean: np.ndarray  # [V, 3] float32, the mean neutral head
     identity_of: np.ndarray  # [N] int32, the person of each scan
     is_neutral: np.ndarray  # [N] bool
-    eyes_valid: np.ndarray  # [N] bool: whether the eyeballs are part of the surface
     posed_fn: Callable[[np.ndarray], np.ndarray]  # scans [S] -> [S, V, 3] float32
     neutral_fn: Callable[[np.ndarray], np.ndarray]  # persons [S] -> [S, V, 3] float32
     source: str

@@ -26,7 +26,6 @@ def select_people(scans: RegisteredScans, people: np.ndarray) -> RegisteredScans
         mean=scans.neutral_fn(people).mean(axis=0),
         identity_of=number[scans.identity_of[rows]],
         is_neutral=scans.is_neutral[rows],
-        eyes_valid=scans.eyes_valid[rows],
         posed_fn=lambda index: scans.posed_fn(rows[index]),
         neutral_fn=lambda index: scans.neutral_fn(people[index]),
     )

@@ -14,8 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from npga_jax.core import Params
-from npga_jax.nphm import NPHMConfig, apply_deformation
+from npga_jax.tracking.residuals import apply_pose, pose_jacobian
+from npga_jax.tracking.terms import (
+    Head,
+    Linear,
+    Term,
+    canonical_gradient,
+    canonical_places,
+    condition_of,
+)
 
 NUM_CHANNELS = 3
 _LUMINANCE_SCALE = 0.1
@@ -35,14 +42,6 @@ class Texture(NamedTuple):
 
     values: jax.Array  # [C, X, Y, Z]
     origin: jax.Array  # [3] centre of the first cell, NPHM units
-
-
-class Appearance(NamedTuple):
-    """What a fit needs beside geometry."""
-
-    texture: Texture
-    channels: jax.Array  # [T, P, C] of the observed points
-    noise: jax.Array | float  # that counts as much as a deviation of a code
 
 
 def color_channels(rgb: np.ndarray) -> np.ndarray:
@@ -87,58 +86,53 @@ def sample_texture(texture: Texture, points: jax.Array) -> jax.Array:
     )
 
 
-def canonical_channels(
-    params: Params, texture: Texture, points: jax.Array, condition: jax.Array
-) -> jax.Array:
-    """Channels of where points in the model's frame come from: [P, 3], [C] -> [P, 3].
-
-    Args:
-      condition: of the deformation, see `model.deformation_condition`; [P, ...] gives
-        every point one of its own.
-    """
-    condition = jnp.broadcast_to(condition, (points.shape[0], condition.shape[-1]))
-    layers = params["deformation"]["layers"]
-    offset = apply_deformation(layers, points[:, None], condition)[:, 0, :3]
-    return sample_texture(texture, points + offset)
-
-
-def color_residuals(
-    params: Params,
-    cfg: NPHMConfig,
+def color_term(
     texture: Texture,
-    points: jax.Array,  # [P, 3] in the model's frame
-    condition: jax.Array,  # of the deformation
-    observed: jax.Array,  # [P, C]
-) -> tuple[jax.Array, jax.Array]:
-    """Differences from the observed channels [C, P], and their Jacobian [C, P, 6 + E].
+    points: jax.Array,  # [T, P, 3] near the model's frame
+    channels: jax.Array,  # [T, P, C] observed
+    noise: float,
+) -> Term:
+    """The colours of the observed points, beside their distances."""
+    return Term(
+        frames=(points, channels),
+        shared=texture,
+        noise=jnp.float32(noise),
+        scale=jnp.float32(_ROBUST),
+        evaluate=_evaluate,
+        linearize=_linearize,
+    )
 
-    The columns are those of `residuals.expression_residuals`.
-    """
-    own = jnp.broadcast_to(condition, (points.shape[0], condition.shape[-1]))
 
-    def one(channel):
-        def total(x, own):
-            values = canonical_channels(params, texture, x, own)[:, channel]
-            return jnp.sum(values), values
+def _evaluate(params, cfg, texture, frame, head: Head, point_weights):
+    points, observed = frame
+    condition = condition_of(params, cfg, head.geo, head.exp)
+    places = canonical_places(params, apply_pose(head.pose, points), condition)
+    values = (sample_texture(texture, places) - observed).T
+    return values.reshape(-1), jnp.tile(point_weights, NUM_CHANNELS)
 
-        (by_point, by_condition), values = jax.grad(
-            total, argnums=(0, 1), has_aux=True
-        )(points, own)
+
+def _linearize(params, cfg, texture, frame, head: Head, point_weights, with_identity):
+    """Differences from the observed channels, one channel after the other."""
+    if with_identity:
+        raise TypeError("colours are compared once the identity is known")
+    points, observed = frame
+    points = apply_pose(head.pose, points)
+    condition = condition_of(params, cfg, head.geo, head.exp)
+    values, jacobian = [], []
+    for channel in range(NUM_CHANNELS):
+        found, by_point, by_condition = canonical_gradient(
+            params,
+            cfg,
+            lambda places, c=channel: sample_texture(texture, places)[:, c],
+            points,
+            condition,
+        )
+        values.append(found - observed[:, channel])
+        by_pose = pose_jacobian(points, by_point)
         by_exp = by_condition[:, -cfg.lat_dim_exp :]
-        by_pose = jnp.concatenate([jnp.cross(points, by_point), by_point], axis=-1)
-        jacobian = jnp.concatenate([by_pose, by_exp], axis=-1)
-        return values - observed[:, channel], jacobian
-
-    residuals, jacobians = zip(*(one(c) for c in range(NUM_CHANNELS)), strict=True)
-    return jnp.stack(residuals), jnp.stack(jacobians)
-
-
-def color_weights(residual: jax.Array, weights: jax.Array) -> jax.Array:
-    """Weights of iteratively reweighted least squares: [C, P], [P] -> [C, P]."""
-    return weights * (_ROBUST**2 / (_ROBUST**2 + residual**2)) ** 2
-
-
-def color_cost(residual: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sum of Geman-McClure's losses: [C, P], [P] -> []."""
-    squared = residual**2
-    return jnp.sum(weights * _ROBUST**2 * squared / (_ROBUST**2 + squared))
+        jacobian.append(jnp.concatenate([by_pose, by_exp], axis=-1))
+    return Linear(
+        jnp.concatenate(values),
+        jnp.tile(point_weights, NUM_CHANNELS),
+        jnp.concatenate(jacobian),
+    )

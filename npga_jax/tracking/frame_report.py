@@ -11,8 +11,8 @@ from npga_jax.core import write_json
 from npga_jax.data import Timestep
 from npga_jax.nphm import MILLIMETRES_PER_UNIT, Codes, HeadModel, evaluate_points
 from npga_jax.tracking.alignment import Similarity
+from npga_jax.tracking.equations import Unknowns
 from npga_jax.tracking.gathering import Frame
-from npga_jax.tracking.solver import Unknowns
 
 _INLIER_MM = 5.0
 _BAD_MEDIAN_MM = 2.5

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npga_jax.core import InputError
-from npga_jax.data import Capture, Timestep
+from npga_jax.data import Capture, Landmarks, Timestep
 from npga_jax.nphm import Codes, HeadModel, head_mesh
 from npga_jax.tracking.alignment import (
     Similarity,
@@ -37,6 +37,7 @@ class Frame(NamedTuple):
     judged: np.ndarray  # [J, 3] world, metres: what the fit is measured at
     num_points: int  # of skin, in the cloud
     pose: Similarity  # a first one
+    landmarks: Landmarks | None  # of the face
 
 
 def gather_frames(
@@ -88,7 +89,8 @@ def gather_frames(
                 continue
             points = drawn(skin, options.points, rng)
         judged = drawn(skin, _MOST_JUDGED, judging_rng).xyz
-        frames.append(Frame(timestep, points, judged, len(skin.xyz), pose))
+        landmarks = capture.landmarks(timestep)
+        frames.append(Frame(timestep, points, judged, len(skin.xyz), pose, landmarks))
     if not frames:
         raise InputError(
             f"subject {capture.subject}: no frame of {', '.join(sequences)} has a "

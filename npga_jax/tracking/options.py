@@ -35,6 +35,13 @@ class TrackingOptions:
     """Difference of colour channels that counts as much as a code one deviation from
     the mean, in the last stage; 0: fit geometry alone. The light changes with the
     expression, so this is far more than the noise of colours."""
+    lid_noise_mm: float = 1.0
+    """Distance of skin from where the eyes' openings are, and of eyes from without,
+    that counts as much as a code one deviation from the mean; 0: lids are fitted by
+    distances and colours alone. Only where there are label maps."""
+    landmark_noise_mm: float = 3.0
+    """The same of landmarks, where the capture has some; 0: they only say where heads
+    are at first."""
     texture_frames: Annotated[int, _COUNT] = 24
     """Most neutral frames, whose colours are those of the canonical head."""
     symmetry: float = 0.0

@@ -36,28 +36,49 @@ def overlay_frames(
     for i in rows:
         timestep, pose = tracking.frames[i].timestep, tracking.poses[i].matrix()
         camera = capture.camera(timestep, camera_id)
+        codes = (tracking.unknowns.geo, tracking.unknowns.exp[i])
+        viewmat = camera.world2cam.astype(np.float64)
         image = capture.rgb(timestep, camera_id)
-        codes = Codes(
-            geo=tracking.unknowns.geo,
-            app=np.zeros(model.cfg.lat_dim_app, np.float32),
-            exp=tracking.unknowns.exp[i],
-        )
-        mesh = head_mesh(model, codes, posed=True, resolution=_RESOLUTION)
-        vertices = mesh.vertices * METRES_PER_UNIT @ pose[:3, :3].T + pose[:3, 3]
-        picture = render_mesh(
-            vertices,
-            mesh.faces,
-            viewmat=camera.world2cam.astype(np.float64),
-            K=camera.K,
-            width=camera.width,
-            height=camera.height,
-        )
-        blend = np.where(
-            picture.mask[..., None],
-            (1 - _OPACITY) * image + _OPACITY * picture.rgb,
-            image,
-        )
-        yield np.concatenate([image, blend.astype(np.uint8)], axis=1)
+        yield draw_head(image, model, codes, pose, viewmat, camera.K)
+
+
+def draw_head(
+    image: np.ndarray,
+    model: HeadModel,
+    identity_and_expression: tuple[np.ndarray, np.ndarray],
+    world_from_head: np.ndarray,
+    viewmat: np.ndarray,
+    K: np.ndarray,
+) -> np.ndarray:
+    """An image beside the same with a head drawn over it.
+
+    Args:
+      image: [H, W, 3] uint8.
+      model: head model.
+      identity_and_expression: its codes.
+      world_from_head: [4, 4] metres.
+      viewmat: [4, 4] world-to-camera.
+      K: [3, 3] pixels.
+
+    Returns:
+      [H, 2 W, 3] uint8.
+    """
+    geo, exp = identity_and_expression
+    app = np.zeros(model.cfg.lat_dim_app, np.float32)
+    codes = Codes(geo=geo, app=app, exp=exp)
+    mesh = head_mesh(model, codes, posed=True, resolution=_RESOLUTION)
+    matrix = world_from_head
+    vertices = mesh.vertices * METRES_PER_UNIT @ matrix[:3, :3].T + matrix[:3, 3]
+    height, width = image.shape[:2]
+    picture = render_mesh(
+        vertices, mesh.faces, viewmat=viewmat, K=K, width=width, height=height
+    )
+    blend = np.where(
+        picture.mask[..., None],
+        (1 - _OPACITY) * image + _OPACITY * picture.rgb,
+        image,
+    )
+    return np.concatenate([image, blend.astype(np.uint8)], axis=1)
 
 
 def write_overlays(

@@ -12,28 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npga_jax.core import check_ranges, check_writable, neutral_first
+from npga_jax.core import check_ranges, check_writable
 from npga_jax.data import Capture, CaptureConfig, Timestep, open_located
-from npga_jax.nphm import (
-    MILLIMETRES_PER_UNIT,
-    TRACKING_BOX,
-    Codes,
-    HeadModel,
-    deform,
-    predict_anchors,
-)
+from npga_jax.nphm import MILLIMETRES_PER_UNIT, HeadModel
 from npga_jax.tracking import schedule
 from npga_jax.tracking.alignment import Similarity, refined
-from npga_jax.tracking.appearance import Appearance, color_channels, make_texture
+from npga_jax.tracking.appearance import color_channels
 from npga_jax.tracking.clouds import padded
+from npga_jax.tracking.equations import Observations, PriorWeights, Unknowns
+from npga_jax.tracking.evidence import (
+    ToCanonical,
+    color_evidence,
+    landmark_evidence,
+    lid_evidence,
+    most_neutral,
+    personal_landmarks,
+)
 from npga_jax.tracking.files import Tracked, model_name, read_identity, write_tracked
 from npga_jax.tracking.frame_report import FrameFit, frame_fits, write_report
 from npga_jax.tracking.gathering import Frame, gather_frames
 from npga_jax.tracking.head_prior import LoadedPrior, open_prior
 from npga_jax.tracking.options import TrackingOptions
 from npga_jax.tracking.overlay import write_overlays
-from npga_jax.tracking.residuals import apply_pose
-from npga_jax.tracking.solver import Observations, PriorWeights, Unknowns
 
 
 class Tracking(NamedTuple):
@@ -154,22 +154,9 @@ def track(
         )
     # From here on the identity is held.
     prior = prior._replace(noise=options.expression_noise_mm / MILLIMETRES_PER_UNIT)
-    refine = partial(
-        schedule.fit_expressions,
-        model,
-        observations,
-        links=links,
-        prior=prior,
-        progress=True,
+    unknowns = refine(
+        capture, model, frames, observations, channels, unknowns, links, prior, options
     )
-    unknowns = refine(unknowns, stages=schedule.JOINT_STAGES, name="refinement")
-    if options.color_noise > 0:
-        unknowns = refine(
-            unknowns,
-            stages=schedule.COLOR_STAGES,
-            appearance=_appearance(model, observations, channels, unknowns, options),
-            name="colours",
-        )
     unknowns = jax.device_get(unknowns)
     poses = [
         refined(frame.pose, unknowns.pose[i].astype(np.float64))
@@ -183,6 +170,57 @@ def track(
     )
     seconds = time.perf_counter() - began
     return Tracking(frames, unknowns, poses, fits, without_cloud, seconds)
+
+
+def refine(
+    capture: Capture,
+    model: HeadModel,
+    frames: list[Frame],
+    observations: Observations,
+    channels: jax.Array,
+    unknowns: Unknowns,
+    links: np.ndarray,
+    prior: PriorWeights,
+    options: TrackingOptions,
+) -> Unknowns:
+    """Expressions once more, by all that the capture says of a person whom it knows."""
+    fit = partial(
+        schedule.fit_expressions,
+        model,
+        observations,
+        links=links,
+        prior=prior,
+        progress=True,
+    )
+    landmarks = None
+    if options.landmark_noise_mm > 0:
+        landmarks = landmark_evidence(model, frames, options.landmark_noise_mm)
+    terms = () if landmarks is None else (landmarks,)
+    unknowns = fit(
+        unknowns, stages=schedule.JOINT_STAGES, terms=terms, name="refinement"
+    )
+    to_canonical = ToCanonical(model, unknowns)
+    neutral = most_neutral(unknowns, options)
+    terms = []
+    if landmarks is not None:
+        terms.append(personal_landmarks(landmarks, model, unknowns, neutral))
+    if options.lid_noise_mm > 0:
+        lids = lid_evidence(capture, frames, model, unknowns, neutral, options)
+        terms += [] if lids is None else [lids]
+    if options.color_noise > 0:
+        terms.append(
+            color_evidence(
+                observations, channels, to_canonical, neutral, options.color_noise
+            )
+        )
+    if not terms:
+        return unknowns
+    return fit(
+        unknowns,
+        stages=schedule.EVIDENCE_STAGES,
+        terms=tuple(terms),
+        name="colours, lids, landmarks",
+    )
 
 
 def _observations(
@@ -204,38 +242,6 @@ def _observations(
         jnp.asarray(np.stack(c)) for c in zip(*columns, strict=True)
     )
     return Observations(points, normals, weights), channels
-
-
-def _appearance(
-    model: HeadModel,
-    observations: Observations,
-    channels: jax.Array,
-    unknowns: Unknowns,
-    options: TrackingOptions,
-) -> Appearance:
-    """Colours of the most neutral frames, brought to canonical space by a first fit."""
-    neutral = neutral_first(np.asarray(unknowns.exp))[: options.texture_frames]
-
-    @jax.jit
-    def bring_back(points, pose, exp):
-        moved = apply_pose(pose, points)
-        app = jnp.zeros((1, model.cfg.lat_dim_app))
-        codes = Codes(geo=unknowns.geo[None], app=app, exp=exp[None])
-        anchors = predict_anchors(model.params, model.cfg, codes.geo)
-        return deform(model.params, model.cfg, moved[None], codes, anchors)[0, :, :3]
-
-    points, colors = [], []
-    for i in neutral:
-        known = np.asarray(observations.weights[i]) > 0
-        back = bring_back(observations.points[i], unknowns.pose[i], unknowns.exp[i])
-        points.append(np.asarray(back)[known])
-        colors.append(np.asarray(channels[i])[known])
-    points, colors = np.concatenate(points), np.concatenate(colors)
-    # A stray point must not stretch the grid.
-    low, high = np.array(TRACKING_BOX)
-    inside = ((points > low) & (points < high)).all(axis=-1)
-    texture = make_texture(points[inside], colors[inside])
-    return Appearance(texture, channels, options.color_noise)
 
 
 def _links(timesteps: list[Timestep]) -> np.ndarray:

@@ -75,7 +75,7 @@ def apply_pose(pose: Array, points: jax.Array) -> jax.Array:
     return points @ rotation_matrix(pose[:3]).T + pose[3:]
 
 
-def _pose_jacobian(points: jax.Array, gradient: jax.Array) -> jax.Array:
+def pose_jacobian(points: jax.Array, gradient: jax.Array) -> jax.Array:
     """Of the distance, for a further small rotation and translation: [P, 6]."""
     return jnp.concatenate([jnp.cross(points, gradient), gradient], axis=-1)
 
@@ -118,7 +118,7 @@ def expression_residuals(
         points, own
     )
     by_exp = by_condition[:, -cfg.lat_dim_exp :]
-    jacobian = jnp.concatenate([_pose_jacobian(points, gradient), by_exp], axis=-1)
+    jacobian = jnp.concatenate([pose_jacobian(points, gradient), by_exp], axis=-1)
     return PointResiduals(sdf=sdf, normals=gradient, jacobian=jacobian)
 
 
@@ -145,6 +145,6 @@ def identity_residuals(
         points, own_exp, own_geo
     )
     jacobian = jnp.concatenate(
-        [_pose_jacobian(points, gradient), by_exp, by_geo], axis=-1
+        [pose_jacobian(points, gradient), by_exp, by_geo], axis=-1
     )
     return PointResiduals(sdf=sdf, normals=gradient, jacobian=jacobian)

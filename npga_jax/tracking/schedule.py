@@ -14,15 +14,9 @@ import numpy as np
 
 from npga_jax.core import Array, Progress
 from npga_jax.nphm import HeadModel, NPHMConfig
-from npga_jax.tracking.appearance import Appearance
-from npga_jax.tracking.solver import (
-    Observations,
-    PriorWeights,
-    Robust,
-    Unknowns,
-    solve_expressions,
-    solve_identity,
-)
+from npga_jax.tracking.equations import Observations, PriorWeights, Robust, Unknowns
+from npga_jax.tracking.solver import solve_expressions, solve_identity
+from npga_jax.tracking.terms import Terms
 
 _FIXED = 1e9
 """A precision that holds an unknown where it is."""
@@ -53,7 +47,7 @@ IDENTITY_STAGES = (
 )
 JOINT_STAGES = (FitStage(0.008, 0.03, 0.5, 4),)
 
-COLOR_STAGES = (FitStage(0.008, 0.03, 0.5, 6),)
+EVIDENCE_STAGES = (FitStage(0.008, 0.03, 0.5, 6),)
 
 _step_expressions = jax.jit(solve_expressions, static_argnames="cfg")
 _step_identity = jax.jit(solve_identity, static_argnames="cfg")
@@ -98,7 +92,7 @@ def _iterate(
     stages: Sequence[FitStage],
     progress: bool,
     name: str,
-    *extra: Appearance | None,
+    terms: Terms,
 ) -> Unknowns:
     """Takes the steps of all stages; each stage begins with the damping given."""
     prior, links = as_arrays(prior, model.cfg), jnp.asarray(links, jnp.float32)
@@ -117,7 +111,7 @@ def _iterate(
                     current,
                     prior,
                     robust,
-                    *extra,
+                    terms,
                 )
                 done += 1
                 if progress:
@@ -134,14 +128,14 @@ def fit_expressions(
     prior: PriorWeights,
     stages: Sequence[FitStage] = EXPRESSION_STAGES,
     *,
-    appearance: Appearance | None = None,
+    terms: Terms = (),
     progress: bool = False,
     name: str = "expressions",
 ) -> Unknowns:
     """Poses and expressions of all frames; the identity is held.
 
     Args:
-      appearance: colours to fit beside geometry.
+      terms: what is to be fitted beside geometry.
       progress: whether to say on stderr how far it is.
       name: what to call this there.
     """
@@ -156,7 +150,7 @@ def fit_expressions(
         stages,
         progress,
         name,
-        appearance,
+        terms,
     )
 
 
@@ -167,6 +161,7 @@ def fit_poses(
     prior: PriorWeights,
     stages: Sequence[FitStage] = POSE_STAGES,
     *,
+    terms: Terms = (),
     progress: bool = False,
 ) -> Unknowns:
     """Poses of all frames, each by itself; identity and expressions are held."""
@@ -179,6 +174,7 @@ def fit_poses(
         links,
         rigid,
         stages,
+        terms=terms,
         progress=progress,
         name="poses",
     )
@@ -192,6 +188,7 @@ def fit_identity(
     prior: PriorWeights,
     stages: Sequence[FitStage] = IDENTITY_STAGES,
     *,
+    terms: Terms = (),
     progress: bool = False,
     name: str = "identity",
 ) -> Unknowns:
@@ -207,6 +204,7 @@ def fit_identity(
         stages,
         progress,
         name,
+        terms,
     )
 
 

@@ -6,19 +6,21 @@ are an arrow: frames are eliminated one by one (Schur complement), and the ident
 solved for at the end. Temporal neighbours are held at their last values.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
-from npga_jax.core import Array, Params, exact_products
-from npga_jax.nphm import Codes, NPHMConfig, deformation_condition, predict_anchors
-from npga_jax.tracking.appearance import (
-    Appearance,
-    canonical_channels,
-    color_cost,
-    color_residuals,
-    color_weights,
+from npga_jax.core import Params, exact_products
+from npga_jax.nphm import NPHMConfig
+from npga_jax.tracking.equations import (
+    Observations,
+    PriorWeights,
+    Robust,
+    Unknowns,
+    compose,
+    frame_equations,
+    frame_states,
+    identity_prior,
+    robust_cost,
 )
 from npga_jax.tracking.residuals import (
     POSE_DIM,
@@ -26,79 +28,15 @@ from npga_jax.tracking.residuals import (
     distances,
     expression_residuals,
     identity_residuals,
-    rotation_matrix,
-    rotation_vector,
 )
-
-
-class Observations(NamedTuple):
-    """Points of T frames, P each, brought near the model's frame by a first pose."""
-
-    points: jax.Array  # [T, P, 3] NPHM units
-    normals: jax.Array  # [T, P, 3] outward, unit length; zero where unknown
-    weights: jax.Array  # [T, P] 0 for padding and for what the model does not have
-
-
-class Unknowns(NamedTuple):
-    """What is solved for."""
-
-    geo: Array  # [G] identity
-    exp: Array  # [T, E] expression
-    pose: Array  # [T, 6] rotation vector and translation, see `apply_pose`
-
-
-class PriorWeights(NamedTuple):
-    """How strongly unknowns are held, as precisions in units of one residual.
-
-    A residual of `noise` counts as much as a code one standard deviation from zero.
-    """
-
-    noise: jax.Array | float = 0.004  # NPHM units (1 mm)
-    geo: Array | float = 25.0  # [G] or []; 1 / variance
-    exp: Array | float = 25.0  # [E] or []
-    smooth_exp: jax.Array | float = 0.0  # per neighbour in time
-    pose_rotation: jax.Array | float = 1e2  # 1 / radian^2
-    pose_translation: jax.Array | float = 1e2  # 1 / unit^2
-    symmetry: jax.Array | float = 0.0  # of the local codes of mirror pairs
-
-
-class Robust(NamedTuple):
-    """Which points count."""
-
-    scale: jax.Array | float  # NPHM units; Geman-McClure's
-    cutoff: jax.Array | float  # NPHM units; farther points do not count
-    min_cosine: jax.Array | float  # between observed and model normal
-
-
-def facing_weights(
-    gradient: jax.Array, normals: jax.Array, weights: jax.Array, robust: Robust
-) -> jax.Array:
-    """Weights [P], zero where the model's surface faces elsewhere than the point."""
-    known = jnp.sum(normals**2, axis=-1) > 0.25
-    length = jnp.sqrt(jnp.sum(gradient**2, axis=-1) + 1e-12)
-    cosine = jnp.sum(normals * gradient, axis=-1) / length
-    return jnp.where(known & (cosine < robust.min_cosine), 0.0, weights)
-
-
-def point_weights(residual: jax.Array, weights: jax.Array, robust: Robust) -> jax.Array:
-    """Weights of iteratively reweighted least squares: [P]."""
-    squared = robust.scale**2
-    weight = weights * (squared / (squared + residual**2)) ** 2
-    return jnp.where(jnp.abs(residual) < robust.cutoff, weight, 0.0)
-
-
-def robust_cost(residual: jax.Array, weights: jax.Array, robust: Robust) -> jax.Array:
-    """Sum of Geman-McClure's losses: []."""
-    squared = jnp.minimum(residual**2, robust.cutoff**2)
-    return jnp.sum(weights * robust.scale**2 * squared / (robust.scale**2 + squared))
-
-
-def _neighbours(exp: Array, links: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sum of the codes of the frames before and after, and their number."""
-    before = jnp.roll(exp, 1, axis=0) * links[:, None]
-    after_link = jnp.roll(links, -1)
-    after = jnp.roll(exp, -1, axis=0) * after_link[:, None]
-    return before + after, links + after_link
+from npga_jax.tracking.terms import (
+    Head,
+    Terms,
+    add_term,
+    frames_of,
+    term_cost,
+    with_frames,
+)
 
 
 def frame_cost(
@@ -109,6 +47,7 @@ def frame_cost(
     links: jax.Array,
     prior: PriorWeights,
     robust: Robust,
+    terms: Terms = (),
 ) -> jax.Array:
     """What each frame costs, its own priors included and the identity's left out.
 
@@ -120,15 +59,24 @@ def frame_cost(
     """
 
     def data(frame):
-        points, weights, pose, exp = frame
+        points, weights, pose, exp, own = frame
         residual = distances(params, cfg, apply_pose(pose, points), unknowns.geo, exp)
-        return robust_cost(residual, weights, robust)
+        cost = robust_cost(residual, weights, robust) / prior.noise**2
+        head = Head(unknowns.geo, exp, pose)
+        for term in with_frames(terms, own):
+            cost += term_cost(term, params, cfg, head, weights)
+        return cost
 
     cost = jax.lax.map(
         data,
-        (observations.points, observations.weights, unknowns.pose, unknowns.exp),
+        (
+            observations.points,
+            observations.weights,
+            unknowns.pose,
+            unknowns.exp,
+            frames_of(terms),
+        ),
     )
-    cost = cost / prior.noise**2
     cost += jnp.sum(prior.exp * unknowns.exp**2, axis=-1)
     cost += prior.pose_rotation * jnp.sum(unknowns.pose[:, :3] ** 2, axis=-1)
     cost += prior.pose_translation * jnp.sum(unknowns.pose[:, 3:] ** 2, axis=-1)
@@ -137,125 +85,16 @@ def frame_cost(
     return cost + prior.smooth_exp * (smooth + jnp.roll(smooth, -1))
 
 
-def _total_cost(params, cfg, observations, unknowns, links, prior, robust) -> jax.Array:
+def _total_cost(
+    params, cfg, observations, unknowns, links, prior, robust, terms
+) -> jax.Array:
     """What all costs together: []. A pull between two frames counts once."""
-    frames = frame_cost(params, cfg, observations, unknowns, links, prior, robust)
+    frames = frame_cost(
+        params, cfg, observations, unknowns, links, prior, robust, terms
+    )
     step = unknowns.exp - jnp.roll(unknowns.exp, 1, axis=0)
     twice = prior.smooth_exp * jnp.sum(links * jnp.sum(step**2, axis=-1))
     return jnp.sum(frames) - twice + identity_prior(cfg, unknowns.geo, prior)[2]
-
-
-class _Frame(NamedTuple):
-    """What a step reads of one frame; with one more axis in front, of all frames."""
-
-    points: jax.Array  # [P, 3]
-    normals: jax.Array  # [P, 3]
-    weights: jax.Array  # [P]
-    pose: Array  # [6]
-    exp: Array  # [E]
-    near_exp: jax.Array  # [E] sum of the codes of the frames before and after
-    num_near: jax.Array  # [] how many they are
-
-
-class _Equations(NamedTuple):
-    """Normal equations of one frame, its own priors included."""
-
-    matrix: jax.Array  # [N, N], N = 6 + E or 6 + E + G
-    right: jax.Array  # [N]
-    weights: jax.Array  # [P] of the observation, zero where the normal test drops it
-
-
-def _frames(observations: Observations, unknowns: Unknowns, links: jax.Array) -> _Frame:
-    near_exp, num_near = _neighbours(unknowns.exp, links)
-    return _Frame(*observations, unknowns.pose, unknowns.exp, near_exp, num_near)
-
-
-def _frame_equations(
-    residual_fn, params, cfg, frame: _Frame, geo, prior, robust
-) -> _Equations:
-    moved = apply_pose(frame.pose, frame.points)
-    turned = frame.normals @ rotation_matrix(frame.pose[:3]).T
-    result = residual_fn(params, cfg, moved, geo, frame.exp)
-    weights = facing_weights(result.normals, turned, frame.weights, robust)
-    weighted = point_weights(result.sdf, weights, robust)[:, None] * result.jacobian
-    scale = 1.0 / prior.noise**2
-    precision, pull = _frame_prior(frame, prior)
-    others = (0, result.jacobian.shape[1] - precision.shape[0])
-    return _Equations(
-        matrix=scale * (weighted.T @ result.jacobian)
-        + jnp.diag(jnp.pad(precision, others)),
-        right=-scale * (weighted.T @ result.sdf) + jnp.pad(pull, others),
-        weights=weights,
-    )
-
-
-def _condition(params, cfg, geo: Array, exp: Array) -> jax.Array:
-    """Of the deformation, for one head: [C]."""
-    app = jnp.zeros((1, cfg.lat_dim_app))
-    codes = Codes(geo=geo[None], app=app, exp=exp[None])
-    anchors = predict_anchors(params, cfg, codes.geo)
-    return deformation_condition(params, cfg, codes, anchors)[0]
-
-
-def _with_colors(
-    equations: _Equations, params, cfg, frame: _Frame, geo, appearance, observed
-) -> _Equations:
-    """Adds what colours [P, C] say to one frame's equations."""
-    residual, jacobian = color_residuals(
-        params,
-        cfg,
-        appearance.texture,
-        apply_pose(frame.pose, frame.points),
-        _condition(params, cfg, geo, frame.exp),
-        observed,
-    )
-    weighted = color_weights(residual, equations.weights)[..., None] * jacobian
-    scale = 1.0 / appearance.noise**2
-    return equations._replace(
-        matrix=equations.matrix + scale * jnp.einsum("cpi,cpj->ij", weighted, jacobian),
-        right=equations.right - scale * jnp.einsum("cpi,cp->i", weighted, residual),
-    )
-
-
-def _color_costs(params, cfg, observations, unknowns, appearance) -> jax.Array:
-    """What the colours of each frame cost: [T]."""
-
-    def one(frame):
-        points, weights, pose, exp, observed = frame
-        channels = canonical_channels(
-            params,
-            appearance.texture,
-            apply_pose(pose, points),
-            _condition(params, cfg, unknowns.geo, exp),
-        )
-        return color_cost((channels - observed).T, weights)
-
-    cost = jax.lax.map(
-        one,
-        (
-            observations.points,
-            observations.weights,
-            unknowns.pose,
-            unknowns.exp,
-            appearance.channels,
-        ),
-    )
-    return cost / appearance.noise**2
-
-
-def _frame_prior(frame: _Frame, prior) -> tuple[jax.Array, jax.Array]:
-    """Precisions and right-hand sides of one frame's own priors: [6 + E] each."""
-    exp = jnp.broadcast_to(prior.exp, frame.exp.shape)
-    precision = jnp.concatenate(
-        [
-            jnp.full(3, prior.pose_rotation),
-            jnp.full(3, prior.pose_translation),
-            exp + prior.smooth_exp * frame.num_near,
-        ]
-    )
-    values = jnp.concatenate([frame.pose, frame.exp])
-    pull = jnp.concatenate([jnp.zeros(POSE_DIM), prior.smooth_exp * frame.near_exp])
-    return precision, pull - precision * values
 
 
 def _damped(matrix: jax.Array, damping: jax.Array) -> jax.Array:
@@ -279,13 +118,6 @@ def _keep_better(better: jax.Array, trial, old, damping: jax.Array):
     return jax.tree.map(choose, trial, old), jnp.clip(damping, 1e-6, 1e3)
 
 
-def _compose(pose: Array, update: jax.Array) -> jax.Array:
-    """A pose residual followed by a small motion: [6], [6] -> [6]."""
-    turn = rotation_matrix(update[:3])
-    rotation = rotation_vector(turn @ rotation_matrix(pose[:3]))
-    return jnp.concatenate([rotation, turn @ pose[3:] + update[3:]])
-
-
 @exact_products
 def solve_expressions(
     params: Params,
@@ -296,7 +128,7 @@ def solve_expressions(
     damping: jax.Array,
     prior: PriorWeights,
     robust: Robust,
-    appearance: Appearance | None = None,
+    terms: Terms = (),
 ) -> tuple[Unknowns, jax.Array]:
     """One damped step of every frame's pose and expression; identity is held.
 
@@ -305,37 +137,34 @@ def solve_expressions(
 
     Args:
       damping: [T] relative to the diagonal.
-      appearance: colours to fit beside geometry.
+      terms: what is to be fitted beside geometry.
 
     Returns:
       The unknowns, and the next damping [T].
     """
-    channels = None if appearance is None else appearance.channels
 
     def one(inputs):
-        frame, damp, observed = inputs
-        equations = _frame_equations(
+        frame, damp, own = inputs
+        equations = frame_equations(
             expression_residuals, params, cfg, frame, unknowns.geo, prior, robust
         )
-        if appearance is not None:
-            equations = _with_colors(
-                equations, params, cfg, frame, unknowns.geo, appearance, observed
+        head = Head(unknowns.geo, frame.exp, frame.pose)
+        for term in with_frames(terms, own):
+            equations = add_term(
+                equations, term, params, cfg, head, with_identity=False
             )
         step = jax.scipy.linalg.solve(
             _damped(equations.matrix, damp), equations.right, assume_a="pos"
         )
-        pose = _compose(frame.pose, step[:POSE_DIM])
+        pose = compose(frame.pose, step[:POSE_DIM])
         return pose, frame.exp + step[POSE_DIM:], equations.weights
 
-    frames = _frames(observations, unknowns, links)
-    pose, exp, weights = jax.lax.map(one, (frames, damping, channels))
+    frames = frame_states(observations, unknowns, links)
+    pose, exp, weights = jax.lax.map(one, (frames, damping, frames_of(terms)))
     counted = observations._replace(weights=weights)
 
     def cost(values):
-        total = frame_cost(params, cfg, counted, values, links, prior, robust)
-        if appearance is not None:
-            total += _color_costs(params, cfg, counted, values, appearance)
-        return total
+        return frame_cost(params, cfg, counted, values, links, prior, robust, terms)
 
     before, after = cost(unknowns), cost(unknowns._replace(pose=pose, exp=exp))
     # Neighbours move at the same time, so a little more is not yet a failure.
@@ -344,28 +173,6 @@ def solve_expressions(
         better, (pose, exp), (unknowns.pose, unknowns.exp), damping
     )
     return unknowns._replace(pose=pose, exp=exp), damping
-
-
-def identity_prior(
-    cfg: NPHMConfig, geo: Array, prior: PriorWeights
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Precision matrix of the identity code, its pull at `geo`, and its cost.
-
-    Besides the pull to zero, `symmetry` joins the local codes of mirror pairs.
-    """
-    dim = cfg.lat_dim_geo
-    precision = jnp.diag(jnp.broadcast_to(prior.geo, (dim,)))
-    loc = cfg.lat_dim_loc_geo
-    start = cfg.lat_dim_glob
-    even = start + jnp.arange(cfg.num_symm_pairs)[:, None] * 2 * loc
-    even = (even + jnp.arange(loc)).reshape(-1)
-    odd = even + loc
-    precision = precision.at[even, even].add(prior.symmetry)
-    precision = precision.at[odd, odd].add(prior.symmetry)
-    precision = precision.at[even, odd].add(-prior.symmetry)
-    precision = precision.at[odd, even].add(-prior.symmetry)
-    pull = -precision @ geo
-    return precision, pull, -pull @ geo
 
 
 @exact_products
@@ -378,6 +185,7 @@ def solve_identity(
     damping: jax.Array,
     prior: PriorWeights,
     robust: Robust,
+    terms: Terms = (),
 ) -> tuple[Unknowns, jax.Array]:
     """One damped step of the identity and of all frames together.
 
@@ -385,16 +193,21 @@ def solve_identity(
 
     Args:
       damping: [] relative to the diagonal.
+      terms: what is to be fitted beside geometry; those that know the identity.
 
     Returns:
       The unknowns (unchanged if the cost would rise), and the next damping [].
     """
     inner = POSE_DIM + cfg.lat_dim_exp
 
-    def one(carry, frame):
-        equations = _frame_equations(
+    def one(carry, inputs):
+        frame, own = inputs
+        equations = frame_equations(
             identity_residuals, params, cfg, frame, unknowns.geo, prior, robust
         )
+        head = Head(unknowns.geo, frame.exp, frame.pose)
+        for term in with_frames(terms, own):
+            equations = add_term(equations, term, params, cfg, head, with_identity=True)
         matrix, right = equations.matrix, equations.right
         cross = matrix[:inner, inner:]
         solved = jax.scipy.linalg.solve(
@@ -410,19 +223,21 @@ def solve_identity(
 
     precision, pull, _ = identity_prior(cfg, unknowns.geo, prior)
     (shared, right), (by_geo, rest, weights) = jax.lax.scan(
-        one, (precision, pull), _frames(observations, unknowns, links)
+        one,
+        (precision, pull),
+        (frame_states(observations, unknowns, links), frames_of(terms)),
     )
     geo_step = jax.scipy.linalg.solve(_damped(shared, damping), right, assume_a="pos")
     frame_step = rest - by_geo @ geo_step
     trial = Unknowns(
         geo=unknowns.geo + geo_step,
         exp=unknowns.exp + frame_step[:, POSE_DIM:],
-        pose=jax.vmap(_compose)(unknowns.pose, frame_step[:, :POSE_DIM]),
+        pose=jax.vmap(compose)(unknowns.pose, frame_step[:, :POSE_DIM]),
     )
     counted = observations._replace(weights=weights)
 
     def cost(values):
-        return _total_cost(params, cfg, counted, values, links, prior, robust)
+        return _total_cost(params, cfg, counted, values, links, prior, robust, terms)
 
     before, after = cost(unknowns), cost(trial)
     better = (after < before) & jnp.isfinite(after)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npga_jax.data import NUM_LANDMARKS, decode
-from npga_jax.preparation import open_detector, triangulate, triangulate_face
+from npga_jax.preparation import triangulate, triangulate_face
+from npga_jax.tracking import open_detector
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 MODEL = SHARED / "assets" / "face_landmarker.task"

@@ -6,28 +6,20 @@ import numpy as np
 import pytest
 
 from npga_jax.nphm.codes import Codes
-from npga_jax.nphm.model import deform, deformation_condition, predict_anchors
+from npga_jax.nphm.model import deform, predict_anchors
 from npga_jax.tracking.appearance import (
-    Appearance,
     Texture,
-    canonical_channels,
     color_channels,
-    color_cost,
-    color_residuals,
-    color_weights,
+    color_term,
     make_texture,
     sample_texture,
 )
-from npga_jax.tracking.residuals import apply_pose
-from npga_jax.tracking.solver import (
-    Observations,
-    PriorWeights,
-    Robust,
-    Unknowns,
-    solve_expressions,
-)
+from npga_jax.tracking.equations import Observations, PriorWeights, Robust, Unknowns
+from npga_jax.tracking.solver import solve_expressions
+from npga_jax.tracking.terms import Head
 from tests.small_head_model import TINY as CFG
 from tests.small_head_model import make_model
+from tests.tracking.check_terms import check_jacobian
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +46,6 @@ def texture():
     return linear_texture()
 
 
-def condition_of(params, geo, exp):
-    codes = Codes(geo=geo[None], app=None, exp=exp[None])
-    anchors = predict_anchors(params, CFG, codes.geo)
-    return deformation_condition(params, CFG, codes, anchors)[0]
-
-
 def test_chromaticity_does_not_see_shading():
     rgb = np.array([[0.6, 0.4, 0.2]])
     bright, dark = color_channels(rgb), color_channels(0.5 * rgb)
@@ -83,39 +69,12 @@ def test_texture_averages_what_is_near_and_knows_nothing_far_away():
 
 def test_jacobian_agrees_with_finite_differences(params, texture):
     rng = np.random.default_rng(1)
-    points = jnp.asarray(rng.normal(size=(6, 3)) * 0.2, jnp.float32)
+    points = jnp.asarray(rng.normal(size=(1, 6, 3)) * 0.2, jnp.float32)
     geo = jnp.asarray(rng.normal(size=CFG.lat_dim_geo) * 0.3, jnp.float32)
     exp = jnp.asarray(rng.normal(size=3) * 0.3, jnp.float32)
-    observed = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32)
-    residual, jacobian = color_residuals(
-        params, CFG, texture, points, condition_of(params, geo, exp), observed
-    )
-
-    def moved(pose, e):
-        return canonical_channels(
-            params, texture, apply_pose(pose, points), condition_of(params, geo, e)
-        )
-
-    np.testing.assert_allclose(
-        residual.T, moved(jnp.zeros(6), exp) - observed, atol=1e-5
-    )
-    step = jnp.asarray(rng.normal(size=9), jnp.float32)
-    size = 1e-3
-    change = moved(size * step[:6], exp + size * step[6:]) - moved(
-        -size * step[:6], exp - size * step[6:]
-    )
-    np.testing.assert_allclose(
-        jnp.einsum("cpi,i->pc", jacobian, step), change / (2 * size), atol=3e-3
-    )
-
-
-def test_robust_weights_belong_to_the_cost():
-    residual = jnp.linspace(-0.2, 0.2, 9)[None]
-    weights = jnp.linspace(0.0, 2.0, 9)
-    slope = jax.grad(lambda r: color_cost(r, weights))(residual)
-    np.testing.assert_allclose(
-        slope, 2 * color_weights(residual, weights) * residual, rtol=1e-4, atol=1e-6
-    )
+    observed = jnp.asarray(rng.normal(size=(1, 6, 3)), jnp.float32)
+    term = color_term(texture, points, observed, 0.02)
+    check_jacobian(params, term, Head(geo, exp, jnp.zeros(6)), rng)
 
 
 def test_colors_find_a_code_that_geometry_leaves_open(params, texture):
@@ -129,7 +88,7 @@ def test_colors_find_a_code_that_geometry_leaves_open(params, texture):
     anchors = predict_anchors(params, CFG, codes.geo)
     queries = deform(params, CFG, points, codes, anchors)
     channels = sample_texture(texture, queries[..., :3].reshape(-1, 3))
-    appearance = Appearance(texture, channels.reshape(frames, count, 3), 1e-4)
+    term = color_term(texture, points, channels.reshape(frames, count, 3), 1e-4)
     # No point is near enough to the surface to count there.
     observations = Observations(
         points, jnp.zeros_like(points), jnp.ones((frames, count))
@@ -149,6 +108,6 @@ def test_colors_find_a_code_that_geometry_leaves_open(params, texture):
             damping,
             prior,
             Robust(0.01, 1e-9, -1.0),
-            appearance,
+            (term,),
         )
     np.testing.assert_allclose(unknowns.exp, true, atol=0.02)

@@ -5,9 +5,9 @@ import pytest
 
 from npga_jax.data.capture import Timestep
 from npga_jax.tracking.alignment import Similarity
+from npga_jax.tracking.equations import Unknowns
 from npga_jax.tracking.frame_report import frame_fits
 from npga_jax.tracking.gathering import Frame
-from npga_jax.tracking.solver import Unknowns
 from tests.small_head_model import make_model
 
 
@@ -23,7 +23,7 @@ def test_a_larger_head_has_larger_distances():
         model,
         unknowns,
         [
-            Frame(Timestep(i, "SEQ", i), None, (i + 1) * points, 600, None)
+            Frame(Timestep(i, "SEQ", i), None, (i + 1) * points, 600, None, None)
             for i in range(2)
         ],
         [Similarity(np.eye(3), np.zeros(3), scale) for scale in (1.0, 2.0)],

@@ -7,15 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from npga_jax.tracking.equations import Observations, PriorWeights, Robust, Unknowns
 from npga_jax.tracking.schedule import as_arrays
-from npga_jax.tracking.solver import (
-    Observations,
-    PriorWeights,
-    Robust,
-    Unknowns,
-    solve_expressions,
-    solve_identity,
-)
+from npga_jax.tracking.solver import solve_expressions, solve_identity
 from tests.exact_products import inexact_products
 from tests.small_head_model import TINY as CFG
 from tests.small_head_model import make_model

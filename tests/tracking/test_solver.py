@@ -10,6 +10,14 @@ from npga_jax.nphm.model import HeadModel
 from npga_jax.nphm.surface import project_to_surface
 from npga_jax.prior.heldout import codes_of, scan_prior
 from npga_jax.tracking import schedule
+from npga_jax.tracking.equations import (
+    Observations,
+    Robust,
+    Unknowns,
+    facing_weights,
+    point_weights,
+    robust_cost,
+)
 from npga_jax.tracking.head_prior import open_prior
 from npga_jax.tracking.residuals import (
     apply_pose,
@@ -17,15 +25,6 @@ from npga_jax.tracking.residuals import (
     expression_residuals,
     identity_residuals,
     rotation_matrix,
-)
-from npga_jax.tracking.solver import (
-    Observations,
-    Robust,
-    Unknowns,
-    _compose,
-    facing_weights,
-    point_weights,
-    robust_cost,
 )
 from tests.small_head_model import TINY as CFG
 from tests.small_head_model import make_model
@@ -71,11 +70,11 @@ def test_expression_residuals_are_the_first_columns(small):
 
 
 _rotation = jax.jit(rotation_matrix)
-_composed = jax.jit(_compose)
+_composed = jax.jit(compose)
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-5, 0.3, 2.5, np.pi])
-def test_rotation_matrices_turn_and_compose(length):
+def test_rotation_matrices_turn_andcompose(length):
     vector = jnp.array([0.48, -0.6, 0.64]) * length
     rotation = _rotation(vector)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)

@@ -20,24 +20,29 @@ class Detector:
         self._mediapipe, self._landmarker = mediapipe, landmarker
 
     def find(self, image: np.ndarray) -> np.ndarray | None:
-        """The landmarks of the clearest face.
+        """The landmarks of the clearest face, as `find_all` gives them; or None."""
+        faces = self.find_all(image)
+        return faces[0] if faces else None
+
+    def find_all(self, image: np.ndarray) -> list[np.ndarray]:
+        """The landmarks of all faces, at most as many as the detector was opened for.
 
         Args:
           image: [H, W, 3] uint8.
 
         Returns:
-          [478, 2] float32: x and y as shares of width and height, from the upper left
-          corner of the first pixel; or None where no face is found.
+          [478, 2] float32 each: x and y as shares of width and height, from the upper
+          left corner of the first pixel.
         """
         mp = self._mediapipe
         data = np.ascontiguousarray(image)
         picture = mp.Image(image_format=mp.ImageFormat.SRGB, data=data)
-        faces = self._landmarker.detect(picture).face_landmarks
-        if not faces:
-            return None
-        found = np.array([(p.x, p.y) for p in faces[0]], np.float32)
-        is_whole = found.shape == (NUM_LANDMARKS, 2) and np.isfinite(found).all()
-        return found if is_whole else None
+        found = []
+        for face in self._landmarker.detect(picture).face_landmarks:
+            points = np.array([(p.x, p.y) for p in face], np.float32)
+            if points.shape == (NUM_LANDMARKS, 2) and np.isfinite(points).all():
+                found.append(points)
+        return found
 
 
 def check_model(path: Path) -> None:
@@ -54,11 +59,12 @@ def check_model(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_detector(path: Path) -> Iterator[Detector]:
+def open_detector(path: Path, *, num_faces: int = 1) -> Iterator[Detector]:
     """Opens MediaPipe's face landmarker, which `npga_jax[landmarks]` installs.
 
     Args:
       path: of the model, `face_landmarker.task`.
+      num_faces: how many faces of an image are found at most.
 
     Raises:
       InputError: there is no such file, it is no model, or mediapipe is missing.
@@ -84,7 +90,8 @@ def open_detector(path: Path) -> Iterator[Detector]:
     vision = tasks.vision
     try:
         options = vision.FaceLandmarkerOptions(
-            base_options=tasks.BaseOptions(model_asset_path=str(path)), num_faces=1
+            base_options=tasks.BaseOptions(model_asset_path=str(path)),
+            num_faces=num_faces,
         )
         landmarker = vision.FaceLandmarker.create_from_options(options)
     except OSError as error:
