@@ -15,7 +15,9 @@ from npga_jax.preparation.records import (
     FOLDER,
     begin_record,
     draw_sheet,
+    is_own,
     read_record,
+    sequence_record,
     shrink,
     stamps,
     write_record,
@@ -58,11 +60,11 @@ def sequences_without_landmarks(
     """
     lacking = []
     for sequence in capture.sequences:
-        record = _record_of(output, sequence)
-        if sequence in capture.landmark_paths and not record.exists():
+        record = sequence_record(output, _KIND, sequence)
+        made = _file_of(output, sequence)
+        if is_own(capture.landmark_paths.get(sequence), made, record):
             continue
-        made_of = _made_of(capture, sequence, model)
-        if read_record(record, made_of, _file_of(output, sequence)) is None:
+        if read_record(record, _made_of(capture, sequence, model), made) is None:
             lacking.append(sequence)
     return lacking
 
@@ -108,7 +110,8 @@ def find_capture_landmarks(
                 say(done, sequence)
             found[sequence] = _write(capture, timesteps, rows, output, model)
     draw_sheet(
-        {s: [_record_of(output, s)] for s in capture.sequences}, landmarks_sheet(output)
+        {s: [sequence_record(output, _KIND, s)] for s in capture.sequences},
+        landmarks_sheet(output),
     )
     return found
 
@@ -170,7 +173,7 @@ def _write(
         "agreeing": np.stack([face.agreeing for face in faces]),
         "error": np.stack([face.error for face in faces]),
     }
-    record = _record_of(output, sequence)
+    record = sequence_record(output, _KIND, sequence)
     made_of = _made_of(capture, sequence, model)
     begin_record(record, made_of)
     with atomic_write(_file_of(output, sequence)) as file:
@@ -206,10 +209,6 @@ def _cameras(capture: Capture, timestep: Timestep) -> tuple[np.ndarray, np.ndarr
 
 def _file_of(output: Path, sequence: str) -> Path:
     return output / "sequences" / sequence / LANDMARKS
-
-
-def _record_of(output: Path, sequence: str) -> Path:
-    return output / FOLDER / _KIND / f"{sequence}.json"
 
 
 def _made_of(capture: Capture, sequence: str, model: Path) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ from npga_jax.preparation.raw import (
 from npga_jax.preparation.records import (
     begin_record,
     draw_sheet,
+    is_own,
     read_record,
     record_path,
     shrink,
@@ -87,14 +88,18 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
     """
     wide = min(width, raw.video_size[0]) // 2 * 2
     high = 2 * round(raw.video_size[1] * wide / raw.video_size[0] / 2)
-    own = {s: find_sources(raw.folder, s, "alpha") for s in raw.sequences}
+    there = {s: find_sources(raw.folder, s, "alpha") for s in raw.sequences}
     videos = list(itertools.product(raw.sequences, raw.cameras))
     records = {v: record_path(output, KIND, *v) for v in videos}
-    lacking = [v for v in videos if v[1] not in own[v[0]] or records[v].exists()]
+    made = {(s, c): matte_path(output, s, c) for s, c in videos}
+    lacking = [
+        (s, c)
+        for s, c in videos
+        if not is_own(there[s].get(c), made[s, c], records[s, c])
+    ]
     is_outlined = can_be_outlined(raw) and len(lacking) == len(videos)
     tasks = []
     for sequence, camera in lacking:
-        matte = output / "sequences" / sequence / ALPHA_MAPS / f"cam_{camera}.mp4"
         if not is_outlined:
             check_plates(raw, camera)
         tasks.append(
@@ -103,7 +108,7 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
                 camera=camera,
                 source=raw.videos[sequence, camera],
                 plate=raw.plates.get(camera),
-                output=matte,
+                output=made[sequence, camera],
                 record=records[sequence, camera],
                 size=(wide, high),
                 stride=raw.stride,
@@ -112,6 +117,11 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
             )
         )
     return tasks
+
+
+def matte_path(output: Path, sequence: str, camera: str) -> Path:
+    """Where a camera's mattes that were made are."""
+    return output / "sequences" / sequence / ALPHA_MAPS / f"cam_{camera}.mp4"
 
 
 def matte_capture(

@@ -21,6 +21,25 @@ def record_path(output: Path, kind: str, sequence: str, camera: str) -> Path:
     return output / FOLDER / kind / sequence / f"cam_{camera}.json"
 
 
+def sequence_record(output: Path, kind: str, sequence: str) -> Path:
+    """The record of a sequence's files; its picture ends in .png."""
+    return output / FOLDER / kind / f"{sequence}.json"
+
+
+def is_own(found: Path | None, made: Path, record: Path) -> bool:
+    """Whether a file is the user's own: not where ours goes, a link, or unrecorded.
+
+    Args:
+      found: the file that is taken; None where there is none.
+      made: where ours goes.
+      record: of ours.
+    """
+    if found is None:
+        return False
+    is_elsewhere = found.parent.resolve() != made.parent.resolve()
+    return is_elsewhere or found.is_symlink() or not record.exists()
+
+
 def stamps(paths: Mapping[str, Path]) -> dict[str, Any]:
     """Size and time of change of files, which tell whether they are the same.
 

@@ -143,6 +143,78 @@ def test_mattes_of_ones_own_are_kept(raw, truth, tmp_path, elsewhere):
     assert opened.has_mattes
 
 
+OWN = {
+    "alpha_maps/cam_222200036.mp4": "alpha_maps/cam_222200036.mp4",
+    "pointclouds/frame_00001.pcd": "pointclouds/frame_1.pcd",
+    "segmentation/cam_222200037.npz": "segmentation/cam_222200037.NPZ",
+    "tracking/nphm.npz": "tracking/nphm.npz",
+    "landmarks/face.npz": "landmarks/face.npz",
+}
+"""Files of FREE as they are made, and what the user calls them."""
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_own_files_that_come_later_come_first(
+    raw, truth, tmp_path, can_link, monkeypatch
+):
+    if not can_link:
+        monkeypatch.setattr("os.symlink", refuse)
+    shutil.rmtree(raw / "sequences/FREE/pointclouds")
+    options = (f"--output={tmp_path / 'out'}",)
+    assert prepare(raw, *options, steps=("mattes",)).returncode == 0
+    place = tmp_path / "out" / raw.name / "sequences/FREE"
+    for made in OWN:
+        if not made.startswith("alpha"):  # As later steps would leave them.
+            (place / made).parent.mkdir(exist_ok=True)
+            (place / made).write_bytes(b"made " + made.encode())
+    before = {made: (place / made).read_bytes() for made in OWN}
+    others = [p for p in mattes_in(place.parents[1]) if p != place / next(iter(OWN))]
+    times = [p.stat().st_mtime_ns for p in others]
+    for made, own in OWN.items():
+        target = raw / "sequences/FREE" / own
+        target.parent.mkdir(exist_ok=True)
+        source = truth.folder / "sequences/FREE" / made
+        if made.startswith("segmentation"):
+            with target.open("wb") as file:
+                np.savez(file, labels=np.zeros((3, 9, 6), np.uint8))
+        elif source.exists():
+            shutil.copyfile(source, target)
+        else:
+            target.write_bytes(b"own " + own.encode())
+    result = prepare(raw, *options, steps=("mattes",))
+    assert result.returncode == 0, result.stderr
+    assert "5 files of your own take the place of those in" in result.stdout
+    assert "1 of 4 videos have mattes of your own: kept" in result.stdout
+    replaced = place.parents[1] / "preparation/replaced/sequences/FREE"
+    for made, own in OWN.items():
+        content = (raw / "sequences/FREE" / own).read_bytes()
+        assert (place / own).read_bytes() == content
+        assert (replaced / made).read_bytes() == before[made]
+        assert made == own or not (place / made).exists()
+    assert not list(place.parents[1].glob(f"preparation/*/FREE/cam_{CAMERAS[0]}.*"))
+    assert len(others) == 3 and [p.stat().st_mtime_ns for p in others] == times
+    # Once more, there is nothing left to do.
+    result = prepare(raw, *options, steps=("mattes",))
+    assert "take the place" not in result.stdout and result.returncode == 0
+
+
+def refuse(*_, **__):
+    raise OSError(1, "Operation not permitted")
+
+
+def test_own_files_that_come_later_come_before_the_cache(raw, truth):
+    assert prepare(raw, steps=("mattes",)).returncode == 0
+    name = f"sequences/FREE/alpha_maps/cam_{CAMERAS[0]}.mp4"
+    (raw / name).parent.mkdir()
+    shutil.copyfile(truth.folder / name, raw / name)
+    (raw / "sequences/BACKGROUND" / f"image_{CAMERAS[0]}.jpg").touch()
+    made = (made_of(raw) / name).stat().st_mtime_ns
+    result = prepare(raw, steps=("mattes",))
+    assert "1 of 4 videos have mattes of your own: kept" in result.stdout
+    # What it replaces is not made again for another plate.
+    assert (made_of(raw) / name).stat().st_mtime_ns == made
+
+
 def test_frames_without_a_person_are_named(raw):
     video = raw / "sequences/FREE/images" / f"cam_{CAMERAS[1]}.mp4"
     empty = np.broadcast_to(np.uint8(BACKGROUND), (3, HEIGHT, WIDTH, 3))
