@@ -1,11 +1,12 @@
 """The steps that make what a raw capture lacks, and say what was found."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 
 from npga_jax.app.job import Preparing, check_disk
-from npga_jax.data import TRACKED, Timestep, widest
+from npga_jax.data import PREPARATION, TRACKED, Timestep, widest
 from npga_jax.preparation import (
     CloudCheck,
     FrameCheck,
@@ -59,7 +60,7 @@ def make_mattes(job: Preparing) -> None:
         found = _outline(job, tasks)
     else:
         found = matte_capture(tasks, workers=min(job.num_workers, len(tasks)))
-    picture = job.output / "preparation" / "mattes.png"
+    picture = job.output / PREPARATION / "mattes.png"
     draw_mattes(tasks, picture)
     count = sum(len(checks) for checks in found.values())
     print(f"{count} mattes in {len(tasks)} videos: {job.output}; look at {picture}")
@@ -77,8 +78,10 @@ def _outline(
         "no clean plates: mattes are the outline of what stereo finds; hair and rims "
         "are rough"
     )
+    step = math.gcd(*(stride for task in tasks for stride in task.strides))
     bare = dataclasses.replace(
-        job, capture=dataclasses.replace(job.capture, mattes=False)
+        job,
+        capture=dataclasses.replace(job.capture, mattes=False, frame_stride=step),
     )
     lacking = any(checks_of(task) is None for task in tasks)
     found = outline_capture(

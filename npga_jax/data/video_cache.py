@@ -25,6 +25,7 @@ import numpy as np
 from npga_jax.core import InputError, Progress, atomic_write, cache_root
 from npga_jax.data import decoding as video
 from npga_jax.data.color import apply_color_calibration
+from npga_jax.data.made_files import ALL_FRAMES, is_multiple
 
 _FORMAT_VERSION = 2
 _STALE_AFTER = 600.0  # Seconds after which an unfinished file has no writer any more.
@@ -45,11 +46,16 @@ class Entry:
     height: int
     stride: int
     ccm: np.ndarray | None = None  # [3, n] colour calibration, for rgb only
+    made: tuple[int, ...] = ALL_FRAMES  # strides of what is the source's own
 
     @property
     def sidecar(self) -> Path:
         """The .json beside the array."""
         return self.array.with_suffix(".json")
+
+    def holds(self, frame_id: int) -> bool:
+        """Whether the source has a frame of its own, and no repetition of another."""
+        return is_multiple(frame_id, self.made)
 
     @property
     def frame_shape(self) -> tuple[int, ...]:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from npga_jax.core import write_json
-from npga_jax.data import Timestep
+from npga_jax.data import PREPARATION, Timestep
 from npga_jax.io import write_png
 from npga_jax.preparation.fusion import Cloud
-from npga_jax.preparation.records import FOLDER, draw_sheet, sequence_record, shrink
+from npga_jax.preparation.records import draw_sheet, sequence_record, shrink
 from npga_jax.preparation.stereo import View, project
 
 _KIND = "clouds"
@@ -35,7 +35,7 @@ def read_checks(output: Path) -> dict[tuple[str, int], CloudCheck]:
       output: folder of the prepared subject.
     """
     found = {}
-    for record in sorted((output / FOLDER / _KIND).glob("*.json")):
+    for record in sorted((output / PREPARATION / _KIND).glob("*.json")):
         for frame, check in _checks_in(record).items():
             found[record.stem, frame] = check
     return found
@@ -87,7 +87,7 @@ def _checks_in(record: Path) -> dict[int, CloudCheck]:
 
 def clouds_sheet(output: Path) -> Path:
     """The picture of all sequences' clouds."""
-    return output / FOLDER / "clouds.png"
+    return output / PREPARATION / "clouds.png"
 
 
 def draw_clouds(output: Path, sequences: Iterable[str]) -> None:

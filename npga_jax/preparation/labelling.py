@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from npga_jax.core import InputError, Progress, atomic_write
-from npga_jax.data import Capture, Timestep, find_sources, segmentation
+from npga_jax.data import (
+    PREPARATION,
+    Capture,
+    Timestep,
+    find_sources,
+    is_multiple,
+    read_strides,
+    record_path,
+    segmentation,
+)
 from npga_jax.preparation.labels import (
     Colors,
     PosedHead,
@@ -23,7 +32,6 @@ from npga_jax.preparation.records import (
     draw_sheet,
     is_own,
     read_record,
-    record_path,
     shrink,
     stamps,
     write_record,
@@ -82,6 +90,9 @@ def files_to_label(capture: Capture, output: Path) -> dict[str, list[str]]:
             if not record.exists() and capture.has_labels(timesteps[0], camera_id):
                 continue
             made_of = _made_of(capture, output, sequence, camera_id)
+            strides = read_strides(record)
+            if is_multiple(capture.frame_stride, strides):
+                made_of["stride"] = strides[0]  # Those that are used are among them.
             if read_record(record, made_of, made) is None:
                 lacking.setdefault(sequence, []).append(camera_id)
     return lacking
@@ -143,7 +154,7 @@ def label_capture(
 
 def sheet_path(output: Path) -> Path:
     """The picture of all label maps."""
-    return output / "preparation" / "labels.png"
+    return output / PREPARATION / "labels.png"
 
 
 def _posed_heads(

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npga_jax.core import Progress, atomic_write
-from npga_jax.data import LANDMARKS, NUM_LANDMARKS, Capture, Timestep
+from npga_jax.data import LANDMARKS, NUM_LANDMARKS, PREPARATION, Capture, Timestep
 from npga_jax.preparation.face_detector import Detector, open_detector
 from npga_jax.preparation.landmarks import triangulate_face
 from npga_jax.preparation.records import (
-    FOLDER,
     begin_record,
     draw_sheet,
     is_own,
@@ -118,7 +117,7 @@ def find_capture_landmarks(
 
 def landmarks_sheet(output: Path) -> Path:
     """The picture of all landmarks."""
-    return output / FOLDER / "landmarks.png"
+    return output / PREPARATION / "landmarks.png"
 
 
 def wrong_faces(checks: Sequence[FaceCheck]) -> dict[int, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from npga_jax.core import InputError
-from npga_jax.data import LANDMARKS
+from npga_jax.data import LANDMARKS, PREPARATION, record_path
 from npga_jax.preparation.cloud_records import forget_checks
 from npga_jax.preparation.raw import (
     ALPHA_MAPS,
@@ -19,12 +19,12 @@ from npga_jax.preparation.raw import (
     PLATES,
     RawCapture,
 )
-from npga_jax.preparation.records import FOLDER, record_path, sequence_record
+from npga_jax.preparation.records import sequence_record
 
 _MADE = (ALPHA_MAPS, CLOUDS, LABELS, CODES, LANDMARKS.parent.name)
 """Folders of a sequence in which what is made comes beside what is the user's own."""
 _RECORDS = {ALPHA_MAPS: "mattes", LABELS: "labels"}
-_REPLACED = FOLDER / "replaced"
+_REPLACED = PREPARATION / "replaced"
 _CLOUD = re.compile(r"frame_0*(\d+)\.pcd", re.IGNORECASE)
 
 

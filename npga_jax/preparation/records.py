@@ -9,21 +9,15 @@ import numpy as np
 from PIL import Image
 
 from npga_jax.core import InputError, write_json
+from npga_jax.data import PREPARATION
 from npga_jax.io import write_png
 
-FOLDER = Path("preparation")
-"""Below the prepared capture."""
 TILE_WIDTH = 160
-
-
-def record_path(output: Path, kind: str, sequence: str, camera: str) -> Path:
-    """The record of one camera's file in one sequence; its picture ends in .png."""
-    return output / FOLDER / kind / sequence / f"cam_{camera}.json"
 
 
 def sequence_record(output: Path, kind: str, sequence: str) -> Path:
     """The record of a sequence's files; its picture ends in .png."""
-    return output / FOLDER / kind / f"{sequence}.json"
+    return output / PREPARATION / kind / f"{sequence}.json"
 
 
 def is_own(found: Path | None, made: Path, record: Path) -> bool:
@@ -62,7 +56,7 @@ def read_record(
     """What was found when a file was made; None if it is to be made (again).
 
     Args:
-      record: of `record_path`.
+      record: of `data.record_path`, or of `sequence_record`.
       made_of: what decides how the file looks.
       made: the file.
     """

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from npga_jax.app import in_cache, prepare_missing
+from npga_jax.core import InputError
 from npga_jax.data import CaptureConfig, open_located, prepared_folder
 from npga_jax.preparation.matting import FrameCheck, wrong_frames
 from npga_jax.preparation.records import TILE_WIDTH, draw_sheet, write_record
@@ -213,6 +215,64 @@ def test_own_files_that_come_later_come_before_the_cache(raw, truth):
     assert "1 of 4 videos have mattes of your own: kept" in result.stdout
     # What it replaces is not made again for another plate.
     assert (made_of(raw) / name).stat().st_mtime_ns == made
+
+
+def check_mattes(raw, truth, tmp_path, stride):
+    """All frames of a stride have the true mattes, those of FREE too."""
+    cache = raw.parent.parent / CACHE
+    cfg = CaptureConfig(width=WIDTH, cache_dir=cache, frame_stride=stride)
+    made = open_located(raw.parent, raw.name, cfg, progress=False, need_driving=False)
+    true = open_prepared(truth.root, truth.subject, tmp_path / "cache")
+    for timestep in made.timesteps:
+        moment = (timestep.sequence, timestep.frame_id)
+        (other,) = (t for t in true.timesteps if (t.sequence, t.frame_id) == moment)
+        for camera in CAMERAS:
+            error = made.alpha(timestep, camera).astype(float)
+            error -= true.alpha(other, camera)
+            assert np.abs(error).mean() < 0.03 * 255
+
+
+def test_mattes_of_some_frames_are_not_taken_for_others(raw, truth, tmp_path):
+    def prepare_at(stride):
+        result = prepare(raw, f"--capture.frame-stride={stride}", steps=("mattes",))
+        assert result.returncode == 0, result.stderr
+        return {p: p.stat().st_mtime_ns for p in mattes_in(made_of(raw))}
+
+    prepare_at(2)
+    check_mattes(raw, truth, tmp_path, 2)
+    with pytest.raises(InputError) as refused:
+        check_mattes(raw, truth, tmp_path, 1)
+    said = str(refused.value)
+    assert "are of one frame in 2, but every frame is used" in said
+    assert "like 3 other files" in said
+    assert "with --capture.frame-stride 1, or pass --capture.frame-stride 2" in said
+    before = prepare_at(1)
+    for stride in (1, 2):
+        check_mattes(raw, truth, tmp_path, stride)
+    assert prepare_at(2) == before  # They are among those that are there.
+    check_mattes(raw, truth, tmp_path, 1)
+
+
+def test_mattes_of_two_strides_serve_both_and_no_third(raw, truth, tmp_path):
+    for stride in (3, 2):
+        options = (f"--capture.frame-stride={stride}",)
+        assert prepare(raw, *options, steps=("mattes",)).returncode == 0
+    for stride in (2, 3):
+        check_mattes(raw, truth, tmp_path, stride)
+    record = next(made_of(raw).glob("preparation/mattes/FREE/*.json"))
+    frames = json.loads(record.read_text())["frames"]
+    assert [frame["frame_id"] for frame in frames] == [0, 2]
+    with pytest.raises(InputError, match="of one frame in 2 and one frame in 3"):
+        check_mattes(raw, truth, tmp_path, 1)
+
+
+def test_training_makes_the_mattes_that_other_strides_lack(raw):
+    prepare(raw, "--capture.frame-stride=2", steps=("mattes",))
+    cache = raw.parent.parent / CACHE
+    cfg = CaptureConfig(width=WIDTH, cache_dir=cache)
+    job = in_cache(raw.parent, raw.name, cfg, workers=1)
+    assert set(prepare_missing(job, ())) == {"mattes"}
+    assert prepare_missing(job, ()) == {}
 
 
 def test_frames_without_a_person_are_named(raw):
