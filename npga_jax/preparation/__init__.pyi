@@ -2,6 +2,7 @@ from .cloud_records import CloudCheck as CloudCheck
 from .cloud_records import clouds_sheet as clouds_sheet
 from .clouds import frames_without_clouds as frames_without_clouds
 from .clouds import make_clouds as make_clouds
+from .clouds import tried_before as tried_before
 from .clouds import wrong_clouds as wrong_clouds
 from .face_detector import check_model as check_model
 from .face_detector import open_detector as open_detector

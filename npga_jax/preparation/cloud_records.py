@@ -26,6 +26,8 @@ class CloudCheck(NamedTuple):
 
     num_points: int
     seconds: float
+    made_of: str = ""
+    """Changes with all that decides how many points are found; "" if not known."""
 
 
 def read_checks(output: Path) -> dict[tuple[str, int], CloudCheck]:
@@ -66,7 +68,7 @@ def forget_checks(output: Path, sequence: str, frames: Collection[int]) -> None:
 
 def _write_checks(record: Path, checks: Mapping[int, CloudCheck]) -> None:
     frames = [
-        {"frame_id": i, "num_points": c.num_points, "seconds": round(c.seconds, 2)}
+        {"frame_id": i, **c._replace(seconds=round(c.seconds, 2))._asdict()}
         for i, c in sorted(checks.items())
     ]
     write_json(record, {"frames": frames})
@@ -77,7 +79,9 @@ def _checks_in(record: Path) -> dict[int, CloudCheck]:
     try:
         return {
             int(frame["frame_id"]): CloudCheck(
-                int(frame["num_points"]), float(frame["seconds"])
+                int(frame["num_points"]),
+                float(frame["seconds"]),
+                str(frame.get("made_of", "")),
             )
             for frame in json.loads(record.read_text())["frames"]
         }

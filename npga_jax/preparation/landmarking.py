@@ -1,6 +1,5 @@
 """Landmarks of a whole capture: one file per sequence, resumable."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from npga_jax.preparation.face_detector import Detector, open_detector
 from npga_jax.preparation.landmarks import triangulate_face
 from npga_jax.preparation.records import (
     begin_record,
+    calibration_digest,
     draw_sheet,
     is_own,
     read_record,
@@ -213,14 +213,11 @@ def _file_of(output: Path, sequence: str) -> Path:
 def _made_of(capture: Capture, sequence: str, model: Path) -> Mapping[str, Any]:
     """What decides where landmarks are."""
     timesteps = [t for t in capture.timesteps if t.sequence == sequence]
-    calibration = hashlib.sha256()
-    for array in _cameras(capture, timesteps[0]):
-        calibration.update(np.ascontiguousarray(array).tobytes())
     return {
         "version": _VERSION,
         "frames": [t.frame_id for t in timesteps],
         "cameras": list(capture.cameras),
         "size": [capture.width, capture.height],
-        "calibration": calibration.hexdigest(),
+        "calibration": calibration_digest(capture, timesteps[0]),
         **stamps({"model": model}),
     }

@@ -1,5 +1,6 @@
 """What made files rest on: a record and a small picture beside each."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from npga_jax.core import InputError, write_json
-from npga_jax.data import PREPARATION
+from npga_jax.data import PREPARATION, Capture, Timestep
 from npga_jax.io import write_png
 
 TILE_WIDTH = 160
@@ -48,6 +49,15 @@ def stamps(paths: Mapping[str, Path]) -> dict[str, Any]:
             raise InputError(f"{path} cannot be read ({error.strerror}).") from error
         found[name] = [stat.st_size, stat.st_mtime_ns]
     return found
+
+
+def calibration_digest(capture: Capture, timestep: Timestep) -> str:
+    """Changes with any number of the cameras at a moment."""
+    cameras = [capture.camera(timestep, c) for c in capture.cameras]
+    digest = hashlib.sha256()
+    for arrays in ([c.K for c in cameras], [c.world2cam for c in cameras]):
+        digest.update(np.stack(arrays).tobytes())
+    return digest.hexdigest()
 
 
 def read_record(
