@@ -165,7 +165,7 @@ def main(cfg: AblateConfig) -> None:
         left = (time.monotonic() - began) / (done + 1) * (len(jobs) - done - 1)
         print(
             f"[{done + 1}/{len(jobs)}] {name}, seed {seed}: "
-            + ", ".join(f"{label} {pick(result, *at):.3f}" for *at, label in SHOWN)
+            + ", ".join(f"{label} {x}" for label, x in said_of(result).items())
             + f"; about {left / 60:.0f} min left",
             flush=True,
         )
@@ -288,6 +288,12 @@ def pick(result: dict[str, Any], split: str, region: str, metric: str) -> float:
     return np.nan if value is None else float(value)
 
 
+def said_of(result: dict[str, Any]) -> dict[str, str]:
+    """The figures of a result that were measured, by label."""
+    figures = {label: pick(result, *at) for *at, label in SHOWN}
+    return {label: f"{x:.3f}" for label, x in figures.items() if not np.isnan(x)}
+
+
 def write_results(output: Path, cfg: AblateConfig, results: dict) -> None:
     """The table so far, and all figures."""
     rows = {
@@ -301,7 +307,10 @@ def write_results(output: Path, cfg: AblateConfig, results: dict) -> None:
 
 
 def format_table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """Mean and, with more than one seed, standard deviation over seeds."""
+    """Mean and, with more than one seed, standard deviation over seeds.
+
+    What was not measured, as without a sequence that is held out, is "-".
+    """
     labels = [label for *_, label in SHOWN]
     lines = [
         f"| variant | {' | '.join(labels)} | Gaussians | training s | runs |",
@@ -309,6 +318,8 @@ def format_table(results: dict[str, list[dict[str, Any]]]) -> str:
     ]
 
     def cell(values, digits):
+        if np.isnan(values).any():
+            return "-"
         spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
         return f"{np.mean(values):.{digits}f}{spread}"
 
@@ -328,7 +339,11 @@ def format_table(results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def write_pictures(output: Path, cfg: AblateConfig, names: tuple[str, ...]) -> None:
-    """The most expressive held-out frame as each variant shows it, beside the truth."""
+    """The most expressive held-out frame as each variant shows it, beside the truth.
+
+    Without a sequence that is held out it is a training frame, which no variant saw
+    from this camera.
+    """
     from PIL import Image, ImageDraw
 
     from npga_jax.evaluation import ground_truth, render_cameras
@@ -341,7 +356,8 @@ def write_pictures(output: Path, cfg: AblateConfig, names: tuple[str, ...]) -> N
         method = method_of(ROWS[name], read_config(folder))
         run = load_run(folder, data_root=cfg.data_root, method=method)
         camera = run.config.capture.held_out_camera
-        view = most_expressive(run.capture, run.split.self_reenactment)
+        views = run.split.self_reenactment or run.split.novel_view
+        view = most_expressive(run.capture, views)
         if not panels:
             truth = ground_truth(run.capture, view.timestep, camera)
             panels.append(("truth", np.asarray(truth)))

@@ -12,6 +12,7 @@ from npga_jax.core import InputError, atomic_write, check_writable
 from npga_jax.training import CURVE_FILE
 
 Curve = list[dict[str, float]]
+_AXES = ("step", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +72,8 @@ def read_curve(run: Path, figure: str) -> Curve:
         )
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        curve = [
-            {key: float(line[key]) for key in ("step", "seconds", figure)}
-            for line in lines
-        ]
+        check_figure(path, lines, figure)
+        curve = [{key: float(line[key]) for key in (*_AXES, figure)} for line in lines]
         numbers = [value for point in curve for value in point.values()]
         if not np.isfinite(numbers).all():
             raise ValueError("there are numbers that are not finite")
@@ -91,6 +90,24 @@ def read_curve(run: Path, figure: str) -> Curve:
             "--test-every of experiments/train.py."
         )
     return curve
+
+
+def check_figure(path: Path, lines: list[dict[str, float]], figure: str) -> None:
+    """Names the figures of a curve where all of its tests lack the one asked for.
+
+    A run has none of `self_reenactment` where no sequence is held out, and none of
+    regions where there are no label maps.
+
+    Raises:
+      InputError: there are others.
+    """
+    first = lines[0] if lines and isinstance(lines[0], dict) else {}
+    others = [key for key in first if key not in _AXES]
+    if others and not any(figure in line for line in lines):
+        raise InputError(
+            f"{path} has no figure {figure}, but {', '.join(others)}: give one of "
+            "them with --figure."
+        )
 
 
 def at_step(curve: Curve, step: float, key: str) -> float | None:
@@ -131,7 +148,7 @@ def draw(curves: dict[str, Curve], figure: str, path: Path) -> None:
 
     pyplot.rcParams["text.parse_math"] = False
     canvas, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
-    for axis, key in zip(axes, ("step", "seconds"), strict=True):
+    for axis, key in zip(axes, _AXES, strict=True):
         for name, curve in curves.items():
             xs, ys = ([point[k] for point in curve] for k in (key, figure))
             axis.plot(xs, ys, marker="o", markersize=3, label=f" {name}")

@@ -81,6 +81,11 @@ class RedrivenCapture:
             )
         rows = {int(frame): i for i, frame in enumerate(codes.frame_id)}
         frames = [v.timestep.frame_id for v in split.self_reenactment]
+        if not frames:
+            raise InputError(
+                f"--driving {path} drives the sequence that is held out, and the run "
+                "has none; leave it out, or train with --capture.held-out-sequence."
+            )
         missing = [frame for frame in frames if frame not in rows]
         if missing:
             raise InputError(

@@ -105,7 +105,7 @@ def main(cfg: PrepareConfig) -> None:
 
 def linked(job, output: Path):
     """The same job in a folder of its own, with links to what was handed out."""
-    from npga_jax.preparation import find_raw, link_raw
+    from npga_jax.preparation import find_raw, link_raw, write_report
 
     folder = output / job.name
     if not job.has_raw_layout:
@@ -120,7 +120,13 @@ def linked(job, output: Path):
             "results go to the cache then, where training finds them; or choose "
             "another folder."
         )
-    link_raw(find_raw(job.root, job.name, job.capture), folder)
+    moved = link_raw(find_raw(job.root, job.name, job.capture), folder)
+    if moved:
+        print(
+            f"{len(moved)} files of your own take the place of those in {folder}, "
+            f"which are kept, like {moved[0]}"
+        )
+        write_report(folder)
     return dataclasses.replace(
         job, root=output, output=folder, codes=folder / "sequences"
     )

@@ -15,8 +15,7 @@ from npga_jax.tracking import TrackingOptions
 
 @dataclasses.dataclass(frozen=True)
 class TrackConfig:
-    """Fit a head model to a capture's point clouds, or to the video of one camera: one
-    identity, codes per frame."""
+    """Fit a head model to a capture's clouds or to a video: identity, and codes."""
 
     subject: str = "demo"
     """Folder of the subject; "demo" is the packaged capture."""

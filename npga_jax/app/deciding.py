@@ -7,6 +7,7 @@ from npga_jax.core import InputError
 from npga_jax.data import (
     TRACKED,
     Capture,
+    CaptureConfig,
     holdout_split,
     open_located,
     tracking_output,
@@ -14,6 +15,24 @@ from npga_jax.data import (
 from npga_jax.distillation import Person, open_person
 from npga_jax.tracking import track_subject
 from npga_jax.training import TrainConfig
+
+
+def opened_settings(cfg: TrainConfig, capture: Capture) -> TrainConfig:
+    """Settings for a capture that was opened already: as it was opened.
+
+    What is held out is as `cfg` says, where that is not the usual; the capture knows
+    what else there is to hold out in its layout. A capture of somebody's own that says
+    nothing takes all from `cfg`.
+    """
+    usual, asked, found = CaptureConfig(), cfg.capture, capture.settings
+    if found == usual:
+        return cfg
+    own = {
+        name: getattr(asked, name)
+        for name in ("held_out_sequence", "held_out_camera")
+        if getattr(asked, name) != getattr(usual, name)
+    }
+    return dataclasses.replace(cfg, capture=dataclasses.replace(found, **own))
 
 
 def decide(cfg: TrainConfig, capture: Capture) -> tuple[TrainConfig, Person | None]:

@@ -1,11 +1,12 @@
 """The steps that make what a raw capture lacks, and say what was found."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 
 from npga_jax.app.job import Preparing, check_disk
-from npga_jax.data import TRACKED, Timestep, widest
+from npga_jax.data import PREPARATION, TRACKED, Timestep, widest
 from npga_jax.preparation import (
     CloudCheck,
     FrameCheck,
@@ -20,6 +21,7 @@ from npga_jax.preparation import (
     outline_capture,
     sheet_path,
     tasks_of,
+    tried_before,
     write_report,
     wrong_clouds,
     wrong_frames,
@@ -59,7 +61,7 @@ def make_mattes(job: Preparing) -> None:
         found = _outline(job, tasks)
     else:
         found = matte_capture(tasks, workers=min(job.num_workers, len(tasks)))
-    picture = job.output / "preparation" / "mattes.png"
+    picture = job.output / PREPARATION / "mattes.png"
     draw_mattes(tasks, picture)
     count = sum(len(checks) for checks in found.values())
     print(f"{count} mattes in {len(tasks)} videos: {job.output}; look at {picture}")
@@ -77,8 +79,10 @@ def _outline(
         "no clean plates: mattes are the outline of what stereo finds; hair and rims "
         "are rough"
     )
+    step = math.gcd(*(stride for task in tasks for stride in task.strides))
     bare = dataclasses.replace(
-        job, capture=dataclasses.replace(job.capture, mattes=False)
+        job,
+        capture=dataclasses.replace(job.capture, mattes=False, frame_stride=step),
     )
     lacking = any(checks_of(task) is None for task in tasks)
     found = outline_capture(
@@ -99,6 +103,8 @@ def make_missing_clouds(
 ) -> None:
     """Makes the clouds that lack, and says what was found.
 
+    Frames in which too few points were found before are not tried again, but named.
+
     Args:
       job: what is prepared.
       lacking: the frames; None for all that have none.
@@ -110,6 +116,14 @@ def make_missing_clouds(
     own = len(capture.timesteps) - len(lacking)
     if own:
         print(f"{own} of {len(capture.timesteps)} frames have clouds: kept")
+    tried = tried_before(capture, job.output, lacking, job.points)
+    if tried:
+        print(
+            f"{len(tried)} frames are left out: too few points were found in them "
+            "before. Other settings, mattes or videos try them again"
+        )
+        _name_wrong_clouds(tried)
+    lacking = [t for t in lacking if t not in tried]
     if not lacking:
         return
     check_disk(job.output, "clouds", len(lacking) * job.points * _POINT_BYTES)
@@ -130,6 +144,10 @@ def _say_clouds(job: Preparing, found: Mapping[Timestep, CloudCheck]) -> None:
         f"{len(found)} clouds, {mean:.1f} s a frame: {job.output}; look at "
         f"{clouds_sheet(job.output)}"
     )
+    _name_wrong_clouds(found)
+
+
+def _name_wrong_clouds(found: Mapping[Timestep, CloudCheck]) -> None:
     for timestep, why in wrong_clouds(found).items():
         print(f"LOOKS WRONG  {timestep.sequence} frame {timestep.frame_id}: {why}")
 

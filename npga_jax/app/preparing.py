@@ -64,7 +64,7 @@ def prepare_missing(job: Preparing, untracked: Collection[str]) -> dict[str, flo
       untracked: sequences that are to be tracked.
 
     Returns:
-      Seconds of each step that made something.
+      Seconds of each step for which something lacked.
 
     Raises:
       InputError: something is wrong with the capture, or it cannot be written.

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from npga_jax.app.deciding import decide
+from npga_jax.app.deciding import decide, opened_settings
 from npga_jax.app.evaluation import evaluate_run
 from npga_jax.app.job import in_cache
 from npga_jax.app.preparing import open_prepared
@@ -92,8 +92,9 @@ def train(
         for what the settings say. The run folder keeps the names of the parts that are
         not what the settings give, but no code: to resume or open it, give it again.
       capture: with codes, instead of what `cfg` names; of a layout of your own, or
-        opened already. Its size, cameras and sequences count, what is held out is as
-        in `cfg.capture`. To resume or open the run, give it again.
+        opened already. It counts as it is and was opened, not as in `cfg.capture`;
+        but what is held out is as there, where that is not the usual. To resume or
+        open the run, give it again.
 
     Returns:
       The run, opened; `run.avatar()` is what was trained.
@@ -115,6 +116,8 @@ def train(
     is_own_capture = capture is not None
     if capture is not None:
         cfg = dataclasses.replace(cfg, subject=capture.subject)
+        if not cfg.resume:  # Else they are in its settings.
+            cfg = opened_settings(cfg, capture)
     folder = choose_folder(cfg)
     if cfg.resume and capture is None:
         check_usual_capture(folder)

@@ -29,6 +29,10 @@ from .loader import plan_step as plan_step
 from .loader import prefetch as prefetch
 from .location import locate_subject as locate_subject
 from .location import prepared_folder as prepared_folder
+from .made_files import PREPARATION as PREPARATION
+from .made_files import is_multiple as is_multiple
+from .made_files import read_strides as read_strides
+from .made_files import record_path as record_path
 from .mattes import matte_levels as matte_levels
 from .nersemble import capture_as_given as capture_as_given
 from .nersemble import capture_from_survey as capture_from_survey

@@ -120,7 +120,7 @@ class ImageCapture(Capture):
             found = read_picture(path, "labels")
             return resize(found, "labels", self.width, self.height)
         entry = self.maps.get((timestep.sequence, camera_id))
-        if entry is None:
+        if entry is None or not entry.holds(timestep.frame_id):
             return None
         if video_cache.cached_contents(entry) is None:
             num_maps = probe(entry.source, "labels").contents.num_frames
@@ -130,8 +130,10 @@ class ImageCapture(Capture):
 
     def has_labels(self, timestep: Timestep, camera_id: str) -> bool:
         """Whether there is a label map."""
-        is_own = self._view(timestep, camera_id).labels is not None
-        return is_own or (timestep.sequence, camera_id) in self.maps
+        if self._view(timestep, camera_id).labels is not None:
+            return True
+        entry = self.maps.get((timestep.sequence, camera_id))
+        return entry is not None and entry.holds(timestep.frame_id)
 
     def map_frames(self, sequence: str) -> tuple[int, ...]:
         """Frames that a file of label maps has maps of: all of the layout's."""

@@ -23,6 +23,7 @@ from npga_jax.data.image_checks import (
 from npga_jax.data.image_set import ImageSet
 from npga_jax.data.landmarks import find_landmarks
 from npga_jax.data.location import prepared_folder
+from npga_jax.data.made_files import made_strides, report_unmade
 from npga_jax.data.nersemble_files import find_clouds, find_sources
 from npga_jax.data.settings import CaptureConfig, say_wrong_settings
 
@@ -91,6 +92,17 @@ def open_images(
     has_mattes = cfg.mattes and all_have_mattes(views, out)
     prepared = prepared_folder(found.folder, cfg.cache_dir)
     clouds = find_clouds(found.folder, sequences, out, prepared)
+    maps = _label_maps(found, subject, sequences, cameras, size, cfg)
+    report_unmade(
+        {
+            entry.source: entry.made
+            for (sequence, _), entry in maps.items()
+            if not all(map(entry.holds, used[sequence]))
+        },
+        "labels",
+        stride,
+        out,
+    )
     capture = ImageCapture(
         subject=subject,
         root=found.folder,
@@ -112,7 +124,7 @@ def open_images(
         codes_name=codes.name,
         clouds=clouds,
         normal_sign=1,
-        maps=_label_maps(found, subject, sequences, cameras, size, cfg),
+        maps=maps,
         rows=_rows(found),
     )
     held_out = hold_out(found, capture, cfg, out)
@@ -263,5 +275,6 @@ def _label_maps(
                     width=size[0],
                     height=size[1],
                     stride=1,
+                    made=made_strides(source),
                 )
     return maps

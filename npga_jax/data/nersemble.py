@@ -64,11 +64,14 @@ class NersembleCapture(Capture):
 
     def labels(self, timestep: Timestep, camera_id: str) -> np.ndarray | None:
         """[H, W] uint8 in facer numbering, or None without a map."""
+        if not self.has_labels(timestep, camera_id):
+            return None
         return self._frame(timestep, camera_id, "labels")
 
     def has_labels(self, timestep: Timestep, camera_id: str) -> bool:
-        """Whether there is a file with label maps of the video."""
-        return (timestep.sequence, camera_id, "labels") in self.entries
+        """Whether there is a file with label maps of the video, made for the frame."""
+        entry = self.entries.get((timestep.sequence, camera_id, "labels"))
+        return entry is not None and entry.holds(timestep.frame_id)
 
     def has_driving(self, timestep: Timestep) -> bool:
         """Whether there are a code and a pose; always, unless they were not needed."""

@@ -27,6 +27,7 @@ from npga_jax.data.code_files import (
 from npga_jax.data.driving import DrivingFile
 from npga_jax.data.findings import Findings, count_things
 from npga_jax.data.location import prepared_folder
+from npga_jax.data.made_files import ALL_FRAMES, made_strides, report_unmade
 from npga_jax.data.nersemble_files import (
     FILES,
     find_cameras,
@@ -126,6 +127,7 @@ def survey_nersemble(
     _list_entries(survey, cfg)
     _measure_entries(survey)
     _find_timesteps(survey)
+    _check_made(survey)
     _check_world(survey)
     return survey
 
@@ -194,6 +196,9 @@ def _list_entries(survey: Survey, cfg: CaptureConfig) -> None:
                     height=survey.size[1],
                     stride=survey.stride,
                     ccm=colors.get(camera) if kind == "rgb" else None,
+                    made=(
+                        ALL_FRAMES if kind == "rgb" else made_strides(sources[camera])
+                    ),
                 )
         report_lacking(kind, lacking, len(survey.cameras), survey)
 
@@ -276,6 +281,20 @@ def _frames_with_codes(
             f"videos have {num_frames} frames."
         )
     return kept
+
+
+def _check_made(survey: Survey) -> None:
+    """Compares the frames that are used with those that files were made for."""
+    used: dict[str, list[int]] = {s: [] for s in survey.sequences}
+    for timestep in survey.timesteps:
+        used[timestep.sequence].append(timestep.frame_id)
+    for kind in FILES:
+        unmade = {
+            entry.source: entry.made
+            for (sequence, _, of), entry in survey.entries.items()
+            if of == kind and not all(map(entry.holds, used[sequence]))
+        }
+        report_unmade(unmade, kind, survey.stride, survey)
 
 
 def _check_world(survey: Survey) -> None:

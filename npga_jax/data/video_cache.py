@@ -25,6 +25,8 @@ import numpy as np
 from npga_jax.core import InputError, Progress, atomic_write, cache_root
 from npga_jax.data import decoding as video
 from npga_jax.data.color import apply_color_calibration
+from npga_jax.data.color_table import ColorTable
+from npga_jax.data.made_files import ALL_FRAMES, is_multiple
 
 _FORMAT_VERSION = 2
 _STALE_AFTER = 600.0  # Seconds after which an unfinished file has no writer any more.
@@ -45,11 +47,16 @@ class Entry:
     height: int
     stride: int
     ccm: np.ndarray | None = None  # [3, n] colour calibration, for rgb only
+    made: tuple[int, ...] = ALL_FRAMES  # strides of what is the source's own
 
     @property
     def sidecar(self) -> Path:
         """The .json beside the array."""
         return self.array.with_suffix(".json")
+
+    def holds(self, frame_id: int) -> bool:
+        """Whether the source has a frame of its own, and no repetition of another."""
+        return is_multiple(frame_id, self.made)
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -184,7 +191,8 @@ def read_first_frame(entry: Entry) -> np.ndarray:
     Raises:
       InputError: if it cannot be read.
     """
-    return _as_used(entry, video.first_frame(entry.source, entry.kind))
+    frame = _resized(entry, video.first_frame(entry.source, entry.kind))
+    return frame if entry.ccm is None else apply_color_calibration(frame, entry.ccm)
 
 
 def format_bytes(count: int) -> str:
@@ -232,10 +240,14 @@ def _write_frames(
     entry: Entry, file: BinaryIO, report: Callable[[int], None]
 ) -> video.Contents:
     num_kept = 0
+    corrected = None if entry.ccm is None else ColorTable(entry.ccm)
 
     def write_frame(frame: np.ndarray) -> None:
         nonlocal num_kept
-        file.write(np.ascontiguousarray(_as_used(entry, frame)).data)
+        frame = _resized(entry, frame)
+        if corrected is not None:
+            frame = corrected(frame)
+        file.write(np.ascontiguousarray(frame).data)
         num_kept += 1
         report(entry.stride)
 
@@ -249,12 +261,9 @@ def _write_frames(
     return contents
 
 
-def _as_used(entry: Entry, frame: np.ndarray) -> np.ndarray:
-    """A frame of the source in the size and the colours that are used."""
-    frame = video.resize(frame, entry.kind, entry.width, entry.height)
-    if entry.ccm is None:
-        return frame
-    return apply_color_calibration(frame, entry.ccm)
+def _resized(entry: Entry, frame: np.ndarray) -> np.ndarray:
+    """A frame of the source in the size that is used."""
+    return video.resize(frame, entry.kind, entry.width, entry.height)
 
 
 def _write_header(file: BinaryIO, num_frames: int, shape: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@ from .cloud_records import CloudCheck as CloudCheck
 from .cloud_records import clouds_sheet as clouds_sheet
 from .clouds import frames_without_clouds as frames_without_clouds
 from .clouds import make_clouds as make_clouds
+from .clouds import tried_before as tried_before
 from .clouds import wrong_clouds as wrong_clouds
 from .fusion import Cloud as Cloud
 from .fusion import fuse as fuse
@@ -20,6 +21,7 @@ from .landmarking import wrong_faces as wrong_faces
 from .landmarks import Triangulated as Triangulated
 from .landmarks import triangulate as triangulate
 from .landmarks import triangulate_face as triangulate_face
+from .linking import link_raw as link_raw
 from .mattes import Matte as Matte
 from .mattes import estimate_matte as estimate_matte
 from .matting import FrameCheck as FrameCheck
@@ -34,7 +36,6 @@ from .raw import FEWEST_CAMERAS as FEWEST_CAMERAS
 from .raw import RawCapture as RawCapture
 from .raw import can_be_outlined as can_be_outlined
 from .raw import find_raw as find_raw
-from .raw import link_raw as link_raw
 from .report import write_report as write_report
 from .stereo import View as View
 from .stereo import depth_maps as depth_maps

@@ -1,17 +1,17 @@
 """What made clouds rest on: a record and a picture per sequence."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from npga_jax.core import write_json
-from npga_jax.data import Timestep
+from npga_jax.data import PREPARATION, Timestep
 from npga_jax.io import write_png
 from npga_jax.preparation.fusion import Cloud
-from npga_jax.preparation.records import FOLDER, draw_sheet, shrink
+from npga_jax.preparation.records import draw_sheet, sequence_record, shrink
 from npga_jax.preparation.stereo import View, project
 
 _KIND = "clouds"
@@ -26,6 +26,8 @@ class CloudCheck(NamedTuple):
 
     num_points: int
     seconds: float
+    made_of: str = ""
+    """Changes with all that decides how many points are found; "" if not known."""
 
 
 def read_checks(output: Path) -> dict[tuple[str, int], CloudCheck]:
@@ -35,7 +37,7 @@ def read_checks(output: Path) -> dict[tuple[str, int], CloudCheck]:
       output: folder of the prepared subject.
     """
     found = {}
-    for record in sorted((output / FOLDER / _KIND).glob("*.json")):
+    for record in sorted((output / PREPARATION / _KIND).glob("*.json")):
         for frame, check in _checks_in(record).items():
             found[record.stem, frame] = check
     return found
@@ -47,10 +49,26 @@ def keep_check(output: Path, timestep: Timestep, check: CloudCheck) -> None:
     Raises:
       InputError: it cannot be written.
     """
-    record = _record_of(output, timestep.sequence)
-    checks = {**_checks_in(record), timestep.frame_id: check}
+    record = sequence_record(output, _KIND, timestep.sequence)
+    _write_checks(record, {**_checks_in(record), timestep.frame_id: check})
+
+
+def forget_checks(output: Path, sequence: str, frames: Collection[int]) -> None:
+    """Drops what was found in some frames, whose clouds are the user's own by now.
+
+    Raises:
+      InputError: the record cannot be written.
+    """
+    record = sequence_record(output, _KIND, sequence)
+    checks = _checks_in(record)
+    kept = {frame: check for frame, check in checks.items() if frame not in frames}
+    if len(kept) < len(checks):
+        _write_checks(record, kept)
+
+
+def _write_checks(record: Path, checks: Mapping[int, CloudCheck]) -> None:
     frames = [
-        {"frame_id": i, "num_points": c.num_points, "seconds": round(c.seconds, 2)}
+        {"frame_id": i, **c._replace(seconds=round(c.seconds, 2))._asdict()}
         for i, c in sorted(checks.items())
     ]
     write_json(record, {"frames": frames})
@@ -61,7 +79,9 @@ def _checks_in(record: Path) -> dict[int, CloudCheck]:
     try:
         return {
             int(frame["frame_id"]): CloudCheck(
-                int(frame["num_points"]), float(frame["seconds"])
+                int(frame["num_points"]),
+                float(frame["seconds"]),
+                str(frame.get("made_of", "")),
             )
             for frame in json.loads(record.read_text())["frames"]
         }
@@ -69,13 +89,9 @@ def _checks_in(record: Path) -> dict[int, CloudCheck]:
         return {}
 
 
-def _record_of(output: Path, sequence: str) -> Path:
-    return output / FOLDER / _KIND / f"{sequence}.json"
-
-
 def clouds_sheet(output: Path) -> Path:
     """The picture of all sequences' clouds."""
-    return output / FOLDER / "clouds.png"
+    return output / PREPARATION / "clouds.png"
 
 
 def draw_clouds(output: Path, sequences: Iterable[str]) -> None:
@@ -84,7 +100,7 @@ def draw_clouds(output: Path, sequences: Iterable[str]) -> None:
     Raises:
       InputError: it cannot be written.
     """
-    rows = {s: [_record_of(output, s)] for s in sequences}
+    rows = {s: [sequence_record(output, _KIND, s)] for s in sequences}
     draw_sheet(rows, clouds_sheet(output))
 
 
@@ -97,7 +113,7 @@ def keep_picture(
       InputError: it cannot be written.
     """
     tiles = [shrink(draw_cloud(view, cloud)) for view in spread_views(views, _SHOWN)]
-    picture = _record_of(output, sequence).with_suffix(".png")
+    picture = sequence_record(output, _KIND, sequence).with_suffix(".png")
     write_png(picture, np.concatenate(tiles, axis=1))
 
 

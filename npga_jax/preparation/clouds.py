@@ -1,24 +1,30 @@
 """Point clouds of a whole capture by stereo: a file per frame, resumable."""
 
+import hashlib
+import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from npga_jax.core import InputError, Progress
-from npga_jax.data import Capture, Timestep, write_pcd
+from npga_jax.data import Capture, Kind, Timestep, find_sources, write_pcd
 from npga_jax.preparation.cloud_records import (
     CloudCheck,
     draw_clouds,
     keep_check,
     keep_picture,
+    read_checks,
 )
 from npga_jax.preparation.fusion import Cloud, fuse
 from npga_jax.preparation.raw import CLOUDS, FEWEST_CAMERAS
+from npga_jax.preparation.records import calibration_digest, stamps
 from npga_jax.preparation.stereo import View, depth_maps
 
+_VERSION = 1
+"""Of the method; frames in which another found too few points are tried again."""
 _FEWEST_POINTS = 500
 _USUAL_SHARE = 0.5
 """Of the median number of points; fewer look wrong."""
@@ -42,6 +48,59 @@ def frames_without_clouds(
         if all(_path_of(output, t).exists() for t in there):
             lacking += [t for t in frames if t not in there]
     return lacking
+
+
+def tried_before(
+    capture: Capture, output: Path, timesteps: Sequence[Timestep], num_points: int
+) -> dict[Timestep, CloudCheck]:
+    """Frames in which too few points were found, of just what there is now.
+
+    Args:
+      capture: as `make_clouds` takes it.
+      output: folder of the prepared subject.
+      timesteps: frames without clouds.
+      num_points: of a frame, about.
+
+    Returns:
+      What was found in them.
+    """
+    checks = read_checks(output)
+    made_of = _made_of(capture, output, timesteps, num_points)
+    found = {t: checks.get((t.sequence, t.frame_id)) for t in timesteps}
+    return {
+        t: check
+        for t, check in found.items()
+        if check is not None
+        and check.num_points < _FEWEST_POINTS
+        and check.made_of == made_of[t.sequence]
+    }
+
+
+def _made_of(
+    capture: Capture, output: Path, timesteps: Sequence[Timestep], num_points: int
+) -> dict[str, str]:
+    """By sequence, what changes with all that decides how many points are found."""
+    firsts = {t.sequence: t for t in reversed(timesteps)}
+    return {s: _digest(capture, output, t, num_points) for s, t in firsts.items()}
+
+
+def _digest(capture: Capture, output: Path, timestep: Timestep, num_points: int) -> str:
+    decides: dict[str, Any] = {
+        "version": _VERSION,
+        "points": [num_points, _FEWEST_POINTS],
+        "size": [capture.width, capture.height],
+        "cameras": capture.cameras,
+        "calibration": calibration_digest(capture, timestep),
+    }
+    kinds: tuple[Kind, ...] = ("rgb", "alpha")
+    for kind in kinds:
+        sources = find_sources(capture.root, timestep.sequence, kind, output)
+        used = {c: path for c, path in sources.items() if c in capture.cameras}
+        decides[kind] = stamps(used)
+    colors = capture.root / "calibration" / "color_calibration.json"
+    decides["colors"] = stamps({"file": colors} if colors.exists() else {})
+    text = json.dumps(decides, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def make_clouds(
@@ -83,12 +142,14 @@ def make_clouds(
     total = len(capture.timesteps)
     done = total - len(timesteps)
     found: dict[Timestep, CloudCheck] = {}
+    made_of = _made_of(capture, output, timesteps, num_points)
     with Progress("clouds", total, unit="frames", start=done, show=progress) as say:
         for timestep in timesteps:
             began = time.monotonic()
             views = views_of(capture, timestep)
             cloud = fuse(views, depth_maps(views, workers=workers), num_points)
-            check = CloudCheck(len(cloud.xyz), time.monotonic() - began)
+            seconds = time.monotonic() - began
+            check = CloudCheck(len(cloud.xyz), seconds, made_of[timestep.sequence])
             keep_cloud(capture, output, timestep, views, cloud, check)
             found[timestep] = check
             done += 1

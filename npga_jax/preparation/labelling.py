@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from npga_jax.core import InputError, Progress, atomic_write
-from npga_jax.data import Capture, Timestep, segmentation
+from npga_jax.data import (
+    PREPARATION,
+    Capture,
+    Timestep,
+    find_sources,
+    is_multiple,
+    read_strides,
+    record_path,
+    segmentation,
+)
 from npga_jax.preparation.labels import (
     Colors,
     PosedHead,
@@ -16,12 +25,13 @@ from npga_jax.preparation.labels import (
     learn_colors,
     place_head,
 )
+from npga_jax.preparation.matting import KIND, matte_path
 from npga_jax.preparation.raw import LABELS
 from npga_jax.preparation.records import (
     begin_record,
     draw_sheet,
+    is_own,
     read_record,
-    record_path,
     shrink,
     stamps,
     write_record,
@@ -70,12 +80,19 @@ def files_to_label(capture: Capture, output: Path) -> dict[str, list[str]]:
         timesteps = [t for t in capture.timesteps if t.sequence == sequence]
         if not any(capture.has_driving(t) for t in timesteps):
             continue
+        there = find_sources(capture.root, sequence, "labels")
         for camera_id in capture.cameras:
             record = record_path(output, _KIND, sequence, camera_id)
+            made = _file_of(output, sequence, camera_id)
+            if is_own(there.get(camera_id), made, record):
+                continue
+            # Of other layouts: their own maps.
             if not record.exists() and capture.has_labels(timesteps[0], camera_id):
                 continue
-            made = _file_of(output, sequence, camera_id)
             made_of = _made_of(capture, output, sequence, camera_id)
+            strides = read_strides(record)
+            if is_multiple(capture.frame_stride, strides):
+                made_of["stride"] = strides[0]  # Those that are used are among them.
             if read_record(record, made_of, made) is None:
                 lacking.setdefault(sequence, []).append(camera_id)
     return lacking
@@ -137,7 +154,7 @@ def label_capture(
 
 def sheet_path(output: Path) -> Path:
     """The picture of all label maps."""
-    return output / "preparation" / "labels.png"
+    return output / PREPARATION / "labels.png"
 
 
 def _posed_heads(
@@ -242,9 +259,12 @@ def _made_of(
 ) -> dict[str, Any]:
     """What decides how label maps look."""
     # The record of mattes of ours changes with them; those of the user are given.
+    record = record_path(output, KIND, sequence, camera_id)
+    matte = find_sources(capture.root, sequence, "alpha").get(camera_id)
+    is_given = is_own(matte, matte_path(output, sequence, camera_id), record)
     paths = {
         "codes": capture.driving_paths.get(sequence),
-        "matte": record_path(output, "mattes", sequence, camera_id),
+        "matte": None if is_given else record,
     }
     return {
         "version": _VERSION,

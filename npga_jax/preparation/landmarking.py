@@ -1,6 +1,5 @@
 """Landmarks of a whole capture: one file per sequence, resumable."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,13 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npga_jax.core import Progress, atomic_write
-from npga_jax.data import LANDMARKS, NUM_LANDMARKS, Capture, Timestep
+from npga_jax.data import LANDMARKS, NUM_LANDMARKS, PREPARATION, Capture, Timestep
 from npga_jax.preparation.landmarks import triangulate_face
 from npga_jax.preparation.records import (
-    FOLDER,
     begin_record,
+    calibration_digest,
     draw_sheet,
+    is_own,
     read_record,
+    sequence_record,
     shrink,
     stamps,
     write_record,
@@ -58,11 +59,11 @@ def sequences_without_landmarks(
     """
     lacking = []
     for sequence in capture.sequences:
-        record = _record_of(output, sequence)
-        if sequence in capture.landmark_paths and not record.exists():
+        record = sequence_record(output, _KIND, sequence)
+        made = _file_of(output, sequence)
+        if is_own(capture.landmark_paths.get(sequence), made, record):
             continue
-        made_of = _made_of(capture, sequence, model)
-        if read_record(record, made_of, _file_of(output, sequence)) is None:
+        if read_record(record, _made_of(capture, sequence, model), made) is None:
             lacking.append(sequence)
     return lacking
 
@@ -108,14 +109,15 @@ def find_capture_landmarks(
                 say(done, sequence)
             found[sequence] = _write(capture, timesteps, rows, output, model)
     draw_sheet(
-        {s: [_record_of(output, s)] for s in capture.sequences}, landmarks_sheet(output)
+        {s: [sequence_record(output, _KIND, s)] for s in capture.sequences},
+        landmarks_sheet(output),
     )
     return found
 
 
 def landmarks_sheet(output: Path) -> Path:
     """The picture of all landmarks."""
-    return output / FOLDER / "landmarks.png"
+    return output / PREPARATION / "landmarks.png"
 
 
 def wrong_faces(checks: Sequence[FaceCheck]) -> dict[int, str]:
@@ -170,7 +172,7 @@ def _write(
         "agreeing": np.stack([face.agreeing for face in faces]),
         "error": np.stack([face.error for face in faces]),
     }
-    record = _record_of(output, sequence)
+    record = sequence_record(output, _KIND, sequence)
     made_of = _made_of(capture, sequence, model)
     begin_record(record, made_of)
     with atomic_write(_file_of(output, sequence)) as file:
@@ -208,21 +210,14 @@ def _file_of(output: Path, sequence: str) -> Path:
     return output / "sequences" / sequence / LANDMARKS
 
 
-def _record_of(output: Path, sequence: str) -> Path:
-    return output / FOLDER / _KIND / f"{sequence}.json"
-
-
 def _made_of(capture: Capture, sequence: str, model: Path) -> Mapping[str, Any]:
     """What decides where landmarks are."""
     timesteps = [t for t in capture.timesteps if t.sequence == sequence]
-    calibration = hashlib.sha256()
-    for array in _cameras(capture, timesteps[0]):
-        calibration.update(np.ascontiguousarray(array).tobytes())
     return {
         "version": _VERSION,
         "frames": [t.frame_id for t in timesteps],
         "cameras": list(capture.cameras),
         "size": [capture.width, capture.height],
-        "calibration": calibration.hexdigest(),
+        "calibration": calibration_digest(capture, timesteps[0]),
         **stamps({"model": model}),
     }

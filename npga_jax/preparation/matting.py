@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import itertools
+import math
 import multiprocessing
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npga_jax.core import Progress
-from npga_jax.data import decode, find_sources, resize
+from npga_jax.data import (
+    decode,
+    find_sources,
+    is_multiple,
+    read_strides,
+    record_path,
+    resize,
+)
 from npga_jax.io import write_video
 from npga_jax.preparation.mattes import estimate_matte
 from npga_jax.preparation.raw import (
@@ -25,8 +33,8 @@ from npga_jax.preparation.raw import (
 from npga_jax.preparation.records import (
     begin_record,
     draw_sheet,
+    is_own,
     read_record,
-    record_path,
     shrink,
     stamps,
     write_record,
@@ -55,7 +63,7 @@ class MatteTask:
     output: Path  # of the matte's video
     record: Path
     size: tuple[int, int]  # (W, H) of the matte, both even
-    stride: int
+    strides: tuple[int, ...]  # Multiples of any get a matte: earlier runs' stay.
     fps: float
     num_frames: int  # as stated
 
@@ -87,14 +95,22 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
     """
     wide = min(width, raw.video_size[0]) // 2 * 2
     high = 2 * round(raw.video_size[1] * wide / raw.video_size[0] / 2)
-    own = {s: find_sources(raw.folder, s, "alpha") for s in raw.sequences}
+    there = {s: find_sources(raw.folder, s, "alpha") for s in raw.sequences}
     videos = list(itertools.product(raw.sequences, raw.cameras))
     records = {v: record_path(output, KIND, *v) for v in videos}
-    lacking = [v for v in videos if v[1] not in own[v[0]] or records[v].exists()]
+    made = {(s, c): matte_path(output, s, c) for s, c in videos}
+    lacking = [
+        (s, c)
+        for s, c in videos
+        if not is_own(there[s].get(c), made[s, c], records[s, c])
+    ]
     is_outlined = can_be_outlined(raw) and len(lacking) == len(videos)
+    strides = {
+        sequence: _least(raw.stride, [records[v] for v in lacking if v[0] == sequence])
+        for sequence in raw.sequences
+    }
     tasks = []
     for sequence, camera in lacking:
-        matte = output / "sequences" / sequence / ALPHA_MAPS / f"cam_{camera}.mp4"
         if not is_outlined:
             check_plates(raw, camera)
         tasks.append(
@@ -103,15 +119,28 @@ def tasks_of(raw: RawCapture, output: Path, width: int) -> list[MatteTask]:
                 camera=camera,
                 source=raw.videos[sequence, camera],
                 plate=raw.plates.get(camera),
-                output=matte,
+                output=made[sequence, camera],
                 record=records[sequence, camera],
                 size=(wide, high),
-                stride=raw.stride,
+                strides=strides[sequence],
                 fps=raw.fps,
                 num_frames=raw.num_frames[sequence, camera],
             )
         )
     return tasks
+
+
+def _least(stride: int, records: Iterable[Path]) -> tuple[int, ...]:
+    """Strides of a run and of earlier ones, without those that others include."""
+    found = {stride, *(s for record in records for s in read_strides(record))}
+    return tuple(
+        s for s in sorted(found) if not is_multiple(s, (o for o in found if o < s))
+    )
+
+
+def matte_path(output: Path, sequence: str, camera: str) -> Path:
+    """Where a camera's mattes that were made are."""
+    return output / "sequences" / sequence / ALPHA_MAPS / f"cam_{camera}.mp4"
 
 
 def matte_capture(
@@ -176,17 +205,23 @@ def matte_video(task: MatteTask) -> list[FrameCheck]:
     # A minute of mattes is more than memory should hold: they are packed.
     packed: list[bytes] = []
     checks: list[FrameCheck] = []
-    middle = max(task.num_frames // task.stride // 2, 0)
+    wanted = [f for f in range(task.num_frames) if is_multiple(f, task.strides)]
+    shown = wanted[len(wanted) // 2] if wanted else 0
     pictures: list[np.ndarray] = []
+    step = math.gcd(*task.strides)
+    numbers = itertools.count(step=step)
 
     def add(frame: np.ndarray) -> None:
+        frame_id = next(numbers)
+        if not is_multiple(frame_id, task.strides):
+            return
         image = resize(frame, "rgb", width, height)
         matte = estimate_matte(image, plate)
-        if len(packed) in (0, middle):
+        if frame_id in (0, shown):
             pictures.append(over_checker(image, matte.alpha))
         checks.append(
             FrameCheck(
-                len(packed) * task.stride,
+                frame_id,
                 round(matte.exposure, 4),
                 round(matte.explained, 4),
                 matte.people,
@@ -195,15 +230,31 @@ def matte_video(task: MatteTask) -> list[FrameCheck]:
         )
         packed.append(zlib.compress(matte.alpha.tobytes(), 1))
 
-    contents = decode(task.source, "rgb", task.stride, add)
-
-    def shown() -> Iterator[np.ndarray]:
-        for i in range(contents.num_frames):
-            levels = np.frombuffer(zlib.decompress(packed[i // task.stride]), np.uint8)
-            yield levels.reshape(height, width)
-
-    keep_mattes(task, shown(), checks, pictures[-1])
+    contents = decode(task.source, "rgb", step, add)
+    frames = each_frame(task, packed, checks, contents.num_frames)
+    keep_mattes(task, frames, checks, pictures[-1])
     return checks
+
+
+def each_frame(
+    task: MatteTask,
+    packed: Sequence[bytes],
+    checks: Sequence[FrameCheck],
+    num_frames: int,
+) -> Iterator[np.ndarray]:
+    """The matte [H, W] of each frame of the video: its own, or the one before.
+
+    Args:
+      task: the video.
+      packed: its mattes, by zlib.
+      checks: of them; they say which frames they are of.
+      num_frames: of the video.
+    """
+    own = [check.frame_id for check in checks]
+    at = np.searchsorted(own, np.arange(num_frames), side="right") - 1
+    for i in np.maximum(at, 0):
+        levels = np.frombuffer(zlib.decompress(packed[i]), np.uint8)
+        yield levels.reshape(task.size[::-1])
 
 
 def area_of(alpha: np.ndarray) -> float:
@@ -287,10 +338,11 @@ def _made_of(task: MatteTask) -> dict[str, Any]:
     files = {"source": task.source}
     if task.plate:
         files["plate"] = task.plate
+    one, *more = task.strides
     return {
         "version": _VERSION,
         "size": list(task.size),
-        "stride": task.stride,
+        "stride": [one, *more] if more else one,
         **stamps(files),
         **({} if task.plate else {"outline": OUTLINE_VERSION}),
     }

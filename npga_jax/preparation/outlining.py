@@ -3,14 +3,14 @@
 import concurrent.futures
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from npga_jax.core import InputError, Progress
-from npga_jax.data import Camera, Capture, Timestep, resize
+from npga_jax.data import Camera, Capture, Timestep, is_multiple, resize
 from npga_jax.preparation.cloud_records import CloudCheck, draw_clouds
 from npga_jax.preparation.clouds import keep_cloud
 from npga_jax.preparation.fusion import Cloud, fuse
@@ -20,6 +20,7 @@ from npga_jax.preparation.matting import (
     MatteTask,
     area_of,
     checks_of,
+    each_frame,
     keep_mattes,
     over_checker,
 )
@@ -50,7 +51,8 @@ def outline_capture(
     are kept.
 
     Args:
-      capture: the same videos, opened without mattes, in the mattes' width.
+      capture: the same videos, opened without mattes, in the mattes' width, with all
+        frames that the tasks want.
       tasks: videos; what an earlier call finished is not made again.
       output: folder of the prepared subject.
       width: of the images that are compared, pixels.
@@ -67,12 +69,16 @@ def outline_capture(
     for task in tasks:
         if found[task.sequence, task.camera] is None:
             waiting.setdefault(task.sequence, {})[task.camera] = task
-    total = len(capture.timesteps)
-    done = sum(t.sequence not in waiting for t in capture.timesteps)
+    strides = {task.sequence: task.strides for task in tasks}
+    wanted = [
+        t for t in capture.timesteps if is_multiple(t.frame_id, strides[t.sequence])
+    ]
+    total = len(wanted)
+    done = sum(t.sequence not in waiting for t in wanted)
     clouds: dict[Timestep, CloudCheck] = {}
     with Progress("outlines", total, unit="frames", start=done, show=progress) as say:
         for sequence, by_camera in waiting.items():
-            frames = [t for t in capture.timesteps if t.sequence == sequence]
+            frames = [t for t in wanted if t.sequence == sequence]
             roll = _Roll(by_camera, shown=frames[len(frames) // 2])
             for timestep in frames:
                 began = time.monotonic()
@@ -146,7 +152,6 @@ class _Roll:
     def __init__(self, tasks: Mapping[str, MatteTask], shown: Timestep):
         self.tasks = tasks
         self.shown = shown  # in the pictures
-        self.frame_ids: list[int] = []
         self.packed: dict[str, list[bytes]] = {c: [] for c in tasks}
         self.pictures: dict[str, np.ndarray] = {}
         self.checks: dict[str, list[FrameCheck]] = {c: [] for c in tasks}
@@ -160,7 +165,6 @@ class _Roll:
         self, timestep: Timestep, mattes: Mapping[str, tuple[np.ndarray, np.ndarray]]
     ) -> None:
         """Takes the next frame: image and matte of each camera."""
-        self.frame_ids.append(timestep.frame_id)
         for camera_id, (image, alpha) in mattes.items():
             people = count_people(alpha > 127)
             check = FrameCheck(timestep.frame_id, None, None, people, area_of(alpha))
@@ -173,20 +177,10 @@ class _Roll:
         """Writes all cameras' videos and records; returns the checks by camera."""
         for camera_id, task in self.tasks.items():
             num_frames = len(capture.map_frames(task.sequence))
-            frames = self._frames(camera_id, task.size, num_frames)
             checks, picture = self.checks[camera_id], self.pictures[camera_id]
+            frames = each_frame(task, self.packed[camera_id], checks, num_frames)
             keep_mattes(task, frames, checks, picture)
         return self.checks
-
-    def _frames(
-        self, camera_id: str, size: tuple[int, int], num_frames: int
-    ) -> Iterator[np.ndarray]:
-        """The matte [H, W] of each frame of the video: its own, or the one before."""
-        packed = self.packed[camera_id]
-        at = np.searchsorted(self.frame_ids, np.arange(num_frames), side="right") - 1
-        for i in np.maximum(at, 0):
-            levels = np.frombuffer(zlib.decompress(packed[i]), np.uint8)
-            yield levels.reshape(size[::-1])
 
 
 def _nobody(capture: Capture, sequence: str) -> InputError:

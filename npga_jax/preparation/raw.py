@@ -1,9 +1,7 @@
 """What a rig hands out: videos, calibration, and a clean plate per camera."""
 
 import dataclasses
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import numpy as np
 
 from npga_jax.core import InputError
 from npga_jax.data import (
-    LANDMARKS,
     CaptureConfig,
     find_sources,
     probe,
@@ -132,54 +129,6 @@ def read_plate(path: Path, video: Path) -> np.ndarray:
             "the same size."
         )
     return plate
-
-
-def link_raw(raw: RawCapture, output: Path) -> None:
-    """Makes all that was handed out appear in the prepared folder, by links.
-
-    Where links are impossible, files are copied.
-
-    Raises:
-      InputError: the folder cannot be written, or was made of another capture.
-    """
-    made = (ALPHA_MAPS, CLOUDS, LABELS, CODES, LANDMARKS.parent.name)
-    sources = [raw.folder / "calibration", raw.folder / PLATES]
-    for sequence in raw.sequences:
-        for path in sorted((raw.folder / "sequences" / sequence).iterdir()):
-            # What is made comes beside what is the user's own.
-            is_made = path.name in made and path.is_dir()
-            sources += sorted(path.iterdir()) if is_made else [path]
-    try:
-        for source in sources:
-            target = output / source.relative_to(raw.folder)
-            if target.is_symlink() and not target.exists():
-                target.unlink()  # What it led to is gone.
-            if target.is_symlink() and target.resolve() != source.resolve():
-                raise InputError(
-                    f"{output} was made of {target.resolve()}, not of {source}; choose "
-                    "another --output."
-                )
-            if target.exists():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.symlink(source, target, target_is_directory=source.is_dir())
-            except OSError:
-                _copy(source, target)
-    except OSError as error:
-        raise InputError(
-            f"{output} cannot be written ({error.strerror}); choose another --output."
-        ) from error
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copies a file or a folder, so that what is cut short is not taken for whole."""
-    part = target.with_name(f"{target.name}.part")
-    if source.is_dir():
-        shutil.copytree(source, part, dirs_exist_ok=True)
-    else:
-        shutil.copyfile(source, part)
-    part.replace(target)
 
 
 def _find_plates(folder: Path) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """What made files rest on: a record and a small picture beside each."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,16 +10,29 @@ import numpy as np
 from PIL import Image
 
 from npga_jax.core import InputError, write_json
+from npga_jax.data import PREPARATION, Capture, Timestep
 from npga_jax.io import write_png
 
-FOLDER = Path("preparation")
-"""Below the prepared capture."""
 TILE_WIDTH = 160
 
 
-def record_path(output: Path, kind: str, sequence: str, camera: str) -> Path:
-    """The record of one camera's file in one sequence; its picture ends in .png."""
-    return output / FOLDER / kind / sequence / f"cam_{camera}.json"
+def sequence_record(output: Path, kind: str, sequence: str) -> Path:
+    """The record of a sequence's files; its picture ends in .png."""
+    return output / PREPARATION / kind / f"{sequence}.json"
+
+
+def is_own(found: Path | None, made: Path, record: Path) -> bool:
+    """Whether a file is the user's own: not where ours goes, a link, or unrecorded.
+
+    Args:
+      found: the file that is taken; None where there is none.
+      made: where ours goes.
+      record: of ours.
+    """
+    if found is None:
+        return False
+    is_elsewhere = found.parent.resolve() != made.parent.resolve()
+    return is_elsewhere or found.is_symlink() or not record.exists()
 
 
 def stamps(paths: Mapping[str, Path]) -> dict[str, Any]:
@@ -37,13 +51,22 @@ def stamps(paths: Mapping[str, Path]) -> dict[str, Any]:
     return found
 
 
+def calibration_digest(capture: Capture, timestep: Timestep) -> str:
+    """Changes with any number of the cameras at a moment."""
+    cameras = [capture.camera(timestep, c) for c in capture.cameras]
+    digest = hashlib.sha256()
+    for arrays in ([c.K for c in cameras], [c.world2cam for c in cameras]):
+        digest.update(np.stack(arrays).tobytes())
+    return digest.hexdigest()
+
+
 def read_record(
     record: Path, made_of: Mapping[str, Any], made: Path
 ) -> list[dict[str, Any]] | None:
     """What was found when a file was made; None if it is to be made (again).
 
     Args:
-      record: of `record_path`.
+      record: of `data.record_path`, or of `sequence_record`.
       made_of: what decides how the file looks.
       made: the file.
     """

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npga_jax.core import atomic_write
+from npga_jax.data import PREPARATION
 from npga_jax.preparation.cloud_records import read_checks
 from npga_jax.preparation.clouds import wrong_clouds
 from npga_jax.preparation.matting import KIND, FrameCheck, wrong_frames
 from npga_jax.preparation.raw import ALPHA_MAPS, CLOUDS, LABELS
-from npga_jax.preparation.records import FOLDER
 
 _PICTURES = {
     "mattes": "Mattes over a checker: a row per sequence, a column per camera",
@@ -51,7 +51,7 @@ def write_report(output: Path) -> Path:
     Raises:
       InputError: it cannot be written.
     """
-    path = output / FOLDER / "report.html"
+    path = output / PREPARATION / "report.html"
     mattes = _matte_records(output)
     wrong = [*_wrong_mattes(mattes), *_wrong_clouds(output)]
     rows = [_about_mattes(output, mattes), _about_clouds(output), _about_labels(output)]
@@ -77,7 +77,7 @@ def write_report(output: Path) -> Path:
 def _matte_records(output: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """The records of mattes that can be read, by sequence and camera."""
     found = {}
-    for path in sorted((output / FOLDER / KIND).glob("*/cam_*.json")):
+    for path in sorted((output / PREPARATION / KIND).glob("*/cam_*.json")):
         try:
             stored = json.loads(path.read_text())
             checks = [FrameCheck(**frame) for frame in stored["frames"]]

@@ -10,8 +10,12 @@ from npga_jax.app.evaluation import evaluate_run
 from npga_jax.app.opened import open_avatar
 from npga_jax.core.errors import InputError
 from npga_jax.data.capture import Camera, Capture, Driving, PointCloud, Timestep
+from npga_jax.data.location import prepared_folder
+from npga_jax.data.settings import CaptureConfig
 from npga_jax.training.run_folder import read_own_parts
 from npga_jax.training.runs import load_run
+from tests.data import layouts
+from tests.synthetic_capture import write_pcd
 
 CAMERAS = ("left", "middle", "right")
 TIMESTEPS = tuple(Timestep(i, sequence, i % 2) for i, sequence in enumerate("aabb"))
@@ -65,6 +69,42 @@ def make_capture(root) -> Ball:
         driving_model="ball",
         has_mattes=False,
     )
+
+
+@pytest.fixture
+def moment(tiny_run, tmp_path):
+    """A capture in nerfstudio's layout, opened; it knows no FREE and no 222200037."""
+    source = tiny_run.capture
+    folder, cache = tmp_path / "studio", tmp_path / "cache"
+    layouts.write_moment(folder, source, source.timesteps[1])
+    transforms = folder / "transforms.json"
+    transforms.write_text(transforms.read_text().replace("cam_222200037", "cam_7"))
+    for path in folder.rglob("cam_222200037.png"):
+        path.rename(path.with_name("cam_7.png"))
+    place = prepared_folder(folder, cache) / "sequences/moment/pointclouds"
+    cloud = source.points(source.timesteps[1])
+    write_pcd(place / "frame_00000.pcd", cloud.xyz, cloud.rgb, cloud.normals)
+    used = CaptureConfig(width=16, driving="still", cache_dir=cache)
+    return npga_jax.open_capture("studio", tmp_path, used)
+
+
+@pytest.mark.parametrize("asked", [None, "7"])
+def test_an_opened_capture_is_used_as_it_was_opened(tiny_run, moment, tmp_path, asked):
+    cfg = dataclasses.replace(
+        tiny_run.config,
+        output=tmp_path / "run",
+        steps=2,
+        forward=dataclasses.replace(tiny_run.config.forward, source="auto"),
+        capture=CaptureConfig(**({"held_out_camera": asked} if asked else {})),
+    )
+    camera = asked or moment.settings.held_out_camera
+    run = npga_jax.train(cfg, capture=moment)
+    expected = dataclasses.replace(moment.settings, held_out_camera=camera)
+    assert run.config.capture == expected
+    assert expected.held_out_sequence == "" and expected.width == 16
+    assert {c for v in run.split.novel_view for c in v.cameras} == {camera}
+    resumed = dataclasses.replace(run.config, resume=True, output=run.folder)
+    assert npga_jax.train(resumed, capture=moment).step == 2
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from npga_jax.core.errors import InputError
+from npga_jax.data import color_table
 from npga_jax.data.color import apply_color_calibration, expand_polynomial
+from npga_jax.data.color_table import ColorTable
 
 PIXEL = np.array([[0.5, 0.2, 0.1]])
 
@@ -90,3 +92,45 @@ def test_unknown_polynomial_is_an_error(num_terms):
     image = np.zeros((1, 1, 3), np.uint8)
     with pytest.raises(InputError, match=f"{num_terms} terms is not known"):
         apply_color_calibration(image, np.zeros((3, num_terms)))
+
+
+@pytest.mark.parametrize("num_terms", [3, 4, 11])
+def test_a_table_gives_the_same_levels(num_terms):
+    rng = np.random.default_rng(num_terms)
+    ccm = rng.normal(0, 0.1, (3, num_terms))
+    ccm[:, :3] += np.eye(3)
+    table = ColorTable(ccm)
+    black = np.zeros((9, 7, 3), np.uint8)
+    images = [rng.integers(0, 256, (60, 40, 3), dtype=np.uint8) for _ in range(3)]
+    for image in (*images, black, *images, images[0][::2, ::-1]):
+        expected = apply_color_calibration(image, ccm)
+        np.testing.assert_array_equal(table(image), expected)
+
+
+def test_a_table_works_each_colour_out_once(monkeypatch):
+    asked = []
+
+    def count(rgb, ccm):
+        asked.append(len(np.unique(rgb, axis=0)))
+        return apply_color_calibration(rgb, ccm)
+
+    monkeypatch.setattr(color_table, "apply_color_calibration", count)
+    table = ColorTable(0.9 * np.eye(3))
+    first = np.random.default_rng(0).integers(0, 4, (30, 20, 3), dtype=np.uint8)
+    table(first)
+    table(first[::-1])
+    table(first + np.uint8(4))
+    assert asked == [64, 64]  # Of each of the two images; the same again costs nothing.
+
+
+def test_without_numba_nothing_changes(monkeypatch):
+    monkeypatch.setattr(color_table, "_look_up", lambda: None)
+    image = np.random.default_rng(1).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    ccm = np.eye(3) + 0.1
+    out = ColorTable(ccm)(image)
+    np.testing.assert_array_equal(out, apply_color_calibration(image, ccm))
+
+
+def test_a_table_of_an_unknown_polynomial_is_an_error():
+    with pytest.raises(InputError, match="6 terms is not known"):
+        ColorTable(np.zeros((3, 6)))(np.zeros((1, 1, 3), np.uint8))

@@ -73,6 +73,24 @@ def test_variants_are_trained_measured_and_not_trained_again(
     run(script, tiny_capture, tmp_path)
 
 
+def test_without_a_held_out_sequence_novel_views_are_compared(
+    script, tiny_capture, tmp_path, capsys
+):
+    nothing = "--capture.held-out-sequence ''"
+    run(script, tiny_capture, tmp_path, f"--options={' '.join(SMALL)} {nothing}")
+    header, _, *rows = (tmp_path / "table.md").read_text().splitlines()
+    columns = [cell.strip() for cell in header.split("|")]
+    for row in rows:
+        cells = dict(
+            zip(columns, (cell.strip() for cell in row.split("|")), strict=True)
+        )
+        assert cells["face dB"] == cells["face LPIPS"] == "-"
+        assert float(cells["novel view, face dB"]) > 3
+    assert len(rows) == 2 and "nan" not in capsys.readouterr().out
+    with Image.open(tmp_path / "frames.png") as sheet:
+        assert sheet.width == 3 * 32
+
+
 def test_one_table_has_one_budget(script, tiny_capture, tmp_path, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

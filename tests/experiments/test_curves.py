@@ -60,6 +60,11 @@ def test_runs_are_compared_at_shares_of_their_steps(script, tmp_path, capsys):
         ("{", (), "does not hold"),
         (LINE + LINE, (), "steps do not rise"),
         (LINE.replace("20.5", "NaN"), (), "not finite"),
+        (
+            LINE.replace("self_reenactment", "novel_view"),
+            (),
+            "has no figure self_reenactment_face, but novel_view_face: give one of",
+        ),
         (LINE, ("--names", " "), "give --names that tell them apart"),
         (LINE, ("--shares",), "give some, each above 0"),
         ("", ("--names", "a", "b"), "1 --runs and 2 --names"),

@@ -98,3 +98,29 @@ def test_codes_of_another_model_are_refused(tracked, tmp_path):
     result = label(tracked, f"--prior={other}")
     assert result.returncode == 2
     assert "need codes of the head model 'nphm other" in result.stderr
+
+
+def test_maps_of_some_frames_are_not_those_of_others(tracked):
+    capture, prior, cache = tracked
+    cache = cache.with_name("strides")
+    files = prepared_folder(capture.folder, cache) / "sequences"
+
+    def label_at(stride):
+        options = (f"--capture.frame-stride={stride}",)
+        assert label((capture, prior, cache), *options).returncode == 0
+        return {p: p.stat().st_mtime_ns for p in files.glob("*/segmentation/*.npz")}
+
+    def are_there():
+        cfg = CaptureConfig(width=48, cache_dir=cache, driving="nphm")
+        opened = open_located(capture.root, capture.subject, cfg, progress=False)
+        return [
+            (t.frame_id, opened.labels(t, CAMERAS[0]) is not None)
+            for t in opened.timesteps
+            if t.sequence == SEQUENCES[0]
+        ]
+
+    label_at(2)
+    assert are_there() == [(0, True), (1, False)]
+    before = label_at(1)
+    assert are_there() == [(0, True), (1, True)]
+    assert label_at(2) == before and len(before) == 4

@@ -123,6 +123,23 @@ def test_a_capture_without_plates_gets_mattes_and_clouds(views, raw):
     assert prepare_missing(job, SEQUENCES) == {}
 
 
+def test_outlines_that_another_stride_lacks_are_made(views, raw, tmp_path):
+    copy = tmp_path / raw.name
+    shutil.copytree(raw, copy)
+    for view in views:
+        name = f"sequences/FREE/images/cam_{view.camera.camera_id}.mp4"
+        write_video(copy / name, np.stack(3 * [view.image]), 24)
+    options = ("--capture.ignore-sequences=EXP",)
+    for stride, count in ((3, 1), (2, 2)):
+        result = prepare(copy, *options, f"--capture.frame-stride={stride}")
+        assert result.returncode == 0, result.stderr
+        made = prepared_folder(copy, tmp_path / "cache")
+        records = sorted(made.glob("preparation/mattes/FREE/*.json"))
+        frames = [json.loads(record.read_text())["frames"] for record in records]
+        assert [[f["frame_id"] for f in x] for x in frames] == 5 * [[0, 2][:count]]
+        assert len(list(made.rglob("*.pcd"))) == count
+
+
 def test_once_there_are_plates_mattes_are_made_of_them(raw, tmp_path):
     copy = tmp_path / raw.name
     shutil.copytree(raw, copy)

@@ -7,77 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npga_jax.data import CaptureConfig, open_located, prepared_folder
 from npga_jax.preparation.matting import FrameCheck, wrong_frames
 from npga_jax.preparation.records import TILE_WIDTH, draw_sheet, write_record
-from tests.scripts import run_script
-from tests.synthetic_capture import BACKGROUND, write_capture, write_video
-
-CAMERAS = ("222200036", "222200037")
-SEQUENCES = ("EXP-1-head", "FREE")
-WIDTH, HEIGHT = 96, 144
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory):
-    """A capture with mattes, to compare with."""
-    return write_capture(
-        tmp_path_factory.mktemp("truth"),
-        sequences=SEQUENCES,
-        cameras=CAMERAS,
-        num_frames=3,
-        width=WIDTH,
-        height=HEIGHT,
-        with_labels=False,
-    )
-
-
-@pytest.fixture
-def raw(truth, tmp_path):
-    """The same as it is handed out: plates, no mattes."""
-    folder = tmp_path / "raw" / truth.subject
-    without = shutil.ignore_patterns("alpha_maps")
-    shutil.copytree(truth.folder, folder, ignore=without)
-    plates = folder / "sequences" / "BACKGROUND"
-    plates.mkdir()
-    for camera in CAMERAS:
-        write_plate(plates / f"image_{camera}.jpg")
-    return folder
-
-
-def write_plate(path, width=WIDTH, height=HEIGHT):
-    color = np.broadcast_to(np.uint8(BACKGROUND), (height, width, 3))
-    Image.fromarray(color).save(path, quality=95)
-
-
-CACHE = "cache"
-
-
-def prepare(raw, *options, steps=("mattes", "clouds")):
-    return run_script(
-        "experiments/prepare.py",
-        f"--subject={raw.name}",
-        f"--data-root={raw.parent}",
-        f"--capture.cache-dir={raw.parent.parent / CACHE}",
-        "--workers=1",
-        *options,
-        "--steps",
-        *steps,
-    )
-
-
-def made_of(raw):
-    """Where what is made of a capture goes."""
-    return prepared_folder(raw, raw.parent.parent / CACHE)
-
-
-def mattes_in(folder):
-    return sorted(folder.glob("sequences/*/alpha_maps/*.mp4"))
-
-
-def open_prepared(root, subject, cache):
-    cfg = CaptureConfig(width=WIDTH, cache_dir=cache)
-    return open_located(root, subject, cfg, progress=False, need_driving=False)
+from tests.preparation.raw_capture import (
+    CACHE,
+    CAMERAS,
+    HEIGHT,
+    WIDTH,
+    made_of,
+    mattes_in,
+    open_prepared,
+    prepare,
+    write_plate,
+)
+from tests.synthetic_capture import BACKGROUND, write_video
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 
-from npga_jax.data import Timestep
+from npga_jax.data import Timestep, record_path
 from npga_jax.preparation.cloud_records import CloudCheck, keep_check, read_checks
 from npga_jax.preparation.matting import FrameCheck
-from npga_jax.preparation.records import draw_sheet, record_path, write_record
+from npga_jax.preparation.records import draw_sheet, write_record
 from npga_jax.preparation.report import write_report
 
 TILE = np.full((20, 16, 3), 90, np.uint8)

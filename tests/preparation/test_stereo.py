@@ -136,8 +136,10 @@ class Rig:
     subject = "ball"
     sequences = ("FREE",)
     timesteps = (Timestep(0, "FREE", 6),)
+    width, height = WIDTH, HEIGHT
 
-    def __init__(self, views, has_mattes=True):
+    def __init__(self, views, root, has_mattes=True):
+        self.root = root
         self.views = {v.camera.camera_id: v for v in views}
         self.cameras = tuple(self.views)
         self.has_mattes = has_mattes
@@ -156,7 +158,7 @@ class Rig:
 
 
 def test_a_file_per_frame_is_written(views, cloud, tmp_path):
-    rig = Rig(views)
+    rig = Rig(views, tmp_path)
     found = make_clouds(
         rig, tmp_path, rig.timesteps, num_points=2000, workers=2, progress=False
     )
@@ -206,9 +208,11 @@ def test_sequences_with_clouds_of_ones_own_are_left_alone(tmp_path):
 def test_what_cannot_be_made_is_refused(views, tmp_path):
     options = {"num_points": 2000, "workers": 1, "progress": False}
     with pytest.raises(InputError, match="need mattes"):
-        make_clouds(Rig(views, has_mattes=False), tmp_path, Rig.timesteps, **options)
+        make_clouds(
+            Rig(views, tmp_path, has_mattes=False), tmp_path, Rig.timesteps, **options
+        )
     with pytest.raises(InputError, match="need 3 cameras or more; ball has 2"):
-        make_clouds(Rig(views[:2]), tmp_path, Rig.timesteps, **options)
+        make_clouds(Rig(views[:2], tmp_path), tmp_path, Rig.timesteps, **options)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,6 +14,7 @@ from npga_jax.tracking.equations import (
     Observations,
     Robust,
     Unknowns,
+    compose,
     facing_weights,
     point_weights,
     robust_cost,
@@ -74,7 +75,7 @@ _composed = jax.jit(compose)
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-5, 0.3, 2.5, np.pi])
-def test_rotation_matrices_turn_andcompose(length):
+def test_rotation_matrices_turn_and_compose(length):
     vector = jnp.array([0.48, -0.6, 0.64]) * length
     rotation = _rotation(vector)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
