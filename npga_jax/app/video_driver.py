@@ -48,9 +48,9 @@ def follow_video(
     """
     if not video.is_file():
         raise InputError(f"there is no video {video}; give the path of a file.")
+    info = probe(video, "rgb")
     check_model(model)
     check_writable(output)
-    info = probe(video, "rgb")
     lens = usual_lens(info.width, info.height)
     if focal is not None:
         k = lens.K.copy()

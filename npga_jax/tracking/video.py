@@ -42,8 +42,9 @@ _NOISE = 1.5 / MILLIMETRES_PER_UNIT
 _COARSE = 8.0
 """Noises that residuals may be off at first, before the identity is known."""
 _IDENTITY_FRAMES = 16
-_BLOCK = 64
-"""Frames whose codes are sought together: what is held in memory does not grow."""
+_BLOCKS = (8, 64)
+"""Frames whose codes are sought together: the smallest that holds all, at most the
+largest, so that what is held in memory does not grow with the video."""
 _MOST_LANDMARKS = 140
 _STAGE = schedule.FitStage(1.0, 1.0, -1.0, 6)
 """Distances to a surface are not observed: only the number of iterations counts."""
@@ -126,12 +127,13 @@ def fit_faces(
     geo = _fit_identity(head, landmarks, poses, pixels, trust, lens, prior, progress)
     exp, pose = [], []
     count = len(poses)
+    block = next((size for size in _BLOCKS if size >= count), _BLOCKS[-1])
     with Progress("codes", count, unit="frames", show=progress) as say:
-        for start in range(0, count, _BLOCK):
-            rows = np.minimum(np.arange(start, start + _BLOCK), count - 1)
+        for start in range(0, count, block):
+            rows = np.minimum(np.arange(start, start + block), count - 1)
             term = _term(landmarks, poses, pixels, trust, lens, rows)
             found = _fit_block(head, geo, term, prior)
-            known = min(_BLOCK, count - start)
+            known = min(block, count - start)
             exp.append(np.asarray(found.exp[:known]))
             pose.append(np.asarray(found.pose[:known]))
             say(start + known)
@@ -200,13 +202,14 @@ def _fit_identity(head, landmarks, poses, pixels, trust, lens, prior, progress):
 
 def _fit_block(head: HeadModel, geo, term: Term, prior) -> Unknowns:
     """Expressions and poses of a block of frames."""
-    unknowns = schedule.start(head.cfg, _BLOCK)._replace(geo=geo)
+    count = len(term.frames[0])
+    unknowns = schedule.start(head.cfg, count)._replace(geo=geo)
     for scale in (_COARSE, _COARSE / 4):
         unknowns = schedule.fit_expressions(
             head,
-            _unobserved(_BLOCK),
+            _unobserved(count),
             unknowns,
-            np.zeros(_BLOCK),
+            np.zeros(count),
             prior,
             (_STAGE,),
             terms=(term.replace(scale=jnp.float32(scale * _NOISE)),),

@@ -67,6 +67,7 @@ def make_script(monkeypatch, root, subject, *, driving):
     )
     # It takes the place of what is made when it is first asked for.
     reenact.notes = avatar.__dict__["renderer"] = Notes()
+    reenact.avatar = avatar
     opened = Opened(avatar, cfg, root / "run")
     monkeypatch.setattr("npga_jax.app.open_avatar", lambda *_, **__: opened)
     return reenact
