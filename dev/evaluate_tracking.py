@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from canonical_drift import canonical_truth, drift_of
 from true_surface import check_sequence, load_truth, true_surface
 
 from npga_jax.app import cli
@@ -51,7 +52,7 @@ def main(cfg: EvaluateTrackingConfig) -> None:
     loaded = open_prior(cfg.prior)
     truth = load_truth(cfg.capture)
     ict = load_ict(cfg.scans)
-    results, errors = {}, []
+    results, errors, places = {}, [], {}
     print("sequence                      frames  median mm  95 % mm  jitter / truth's")
     for sequence, path in files.items():
         check_sequence(truth, cfg.capture, sequence)
@@ -60,6 +61,7 @@ def main(cfg: EvaluateTrackingConfig) -> None:
         )
         results[sequence] = result
         errors.append(error)
+        places.update(canonical_truth(path, sequence, truth, ict, loaded))
         print(
             f"{sequence:<28}  {len(result['frames']):6d}  {result['median_mm']:9.3f}  "
             f"{result['p95_mm']:7.2f}  {result['jitter_ratio']:16.2f}",
@@ -81,7 +83,9 @@ def main(cfg: EvaluateTrackingConfig) -> None:
         "error_jitter_mm": float(np.median(shaking)),
     }
     print("   ".join(f"{k} {v:.3f}" for k, v in totals.items()))
-    write_json(target, {**totals, "sequences": results})
+    drift = drift_of(places, truth, ict)
+    print(f"drift of the true face in canonical space: {drift}")
+    write_json(target, {**totals, "canonical_drift": drift, "sequences": results})
     mean_error = np.mean(np.concatenate(errors), axis=0)
     write_picture(picture, ict, truth["identity"], mean_error, frames)
     print(f"wrote {target} and {picture}")

@@ -103,6 +103,7 @@ class Equations(NamedTuple):
     matrix: jax.Array  # [N, N], N = 6 + E or 6 + E + G
     right: jax.Array  # [N]
     weights: jax.Array  # [P] of the observation, zero where the normal test drops it
+    cost: jax.Array  # [] of what is observed, where these equations are taken
 
 
 def frame_states(
@@ -134,6 +135,7 @@ def frame_equations(
         + jnp.diag(jnp.pad(precision, others)),
         right=-scale * (weighted.T @ result.sdf) + jnp.pad(pull, others),
         weights=weights,
+        cost=scale * robust_cost(result.sdf, weights, robust),
     )
 
 

@@ -36,8 +36,8 @@ from npga_jax.tracking.terms import (
 _MOST_BYTES = 1 << 20
 _SMOOTHING = 1e-6
 """Of the motions between anchors."""
-_RULES = StopRules(converged=4e-4, diverged=0.3, max_steps=12)
-"""A tenth of a millimetre."""
+_RULES = StopRules(converged=8e-4, diverged=0.3, max_steps=8)
+"""A fifth of a millimetre."""
 _FARTHEST = 0.3
 """NPHM units by which an expression may move a landmark."""
 _SCALE_IN_NOISES = 3.0

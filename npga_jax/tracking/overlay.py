@@ -9,7 +9,9 @@ from npga_jax.data import Capture
 from npga_jax.io import render_mesh, write_video
 from npga_jax.nphm import METRES_PER_UNIT, Codes, HeadModel, head_mesh
 
-_RESOLUTION = 112
+_FINEST, _COARSEST = 112, 40
+_CELLS_PER_PIXEL = 0.5
+"""Of a head's mesh: a small face needs no fine one, and that is what takes time."""
 _OPACITY = 0.6
 
 
@@ -66,8 +68,12 @@ def draw_head(
     geo, exp = identity_and_expression
     app = np.zeros(model.cfg.lat_dim_app, np.float32)
     codes = Codes(geo=geo, app=app, exp=exp)
-    mesh = head_mesh(model, codes, posed=True, resolution=_RESOLUTION)
     matrix = world_from_head
+    depth = (viewmat @ matrix)[2, 3]
+    scale = np.cbrt(np.linalg.det(matrix[:3, :3]))
+    pixels = METRES_PER_UNIT * scale * K[1, 1] / max(depth, 1e-6)  # of a unit
+    cells = int(np.clip(_CELLS_PER_PIXEL * pixels, _COARSEST, _FINEST))
+    mesh = head_mesh(model, codes, posed=True, resolution=cells)
     vertices = mesh.vertices * METRES_PER_UNIT @ matrix[:3, :3].T + matrix[:3, 3]
     height, width = image.shape[:2]
     picture = render_mesh(

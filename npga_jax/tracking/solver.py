@@ -67,7 +67,7 @@ def frame_cost(
             cost += term_cost(term, params, cfg, head, weights)
         return cost
 
-    cost = jax.lax.map(
+    observed = jax.lax.map(
         data,
         (
             observations.points,
@@ -77,7 +77,12 @@ def frame_cost(
             frames_of(terms),
         ),
     )
-    cost += jnp.sum(prior.exp * unknowns.exp**2, axis=-1)
+    return observed + _held_cost(unknowns, links, prior)
+
+
+def _held_cost(unknowns: Unknowns, links: jax.Array, prior: PriorWeights) -> jax.Array:
+    """What the priors of each frame's own unknowns cost: [T]."""
+    cost = jnp.sum(prior.exp * unknowns.exp**2, axis=-1)
     cost += prior.pose_rotation * jnp.sum(unknowns.pose[:, :3] ** 2, axis=-1)
     cost += prior.pose_translation * jnp.sum(unknowns.pose[:, 3:] ** 2, axis=-1)
     step = unknowns.exp - jnp.roll(unknowns.exp, 1, axis=0)
@@ -85,13 +90,8 @@ def frame_cost(
     return cost + prior.smooth_exp * (smooth + jnp.roll(smooth, -1))
 
 
-def _total_cost(
-    params, cfg, observations, unknowns, links, prior, robust, terms
-) -> jax.Array:
-    """What all costs together: []. A pull between two frames counts once."""
-    frames = frame_cost(
-        params, cfg, observations, unknowns, links, prior, robust, terms
-    )
+def _total_cost(cfg, frames: jax.Array, unknowns, links, prior) -> jax.Array:
+    """All costs together, of frames [T]: []. A pull between two counts once."""
     step = unknowns.exp - jnp.roll(unknowns.exp, 1, axis=0)
     twice = prior.smooth_exp * jnp.sum(links * jnp.sum(step**2, axis=-1))
     return jnp.sum(frames) - twice + identity_prior(cfg, unknowns.geo, prior)[2]
@@ -157,16 +157,22 @@ def solve_expressions(
             _damped(equations.matrix, damp), equations.right, assume_a="pos"
         )
         pose = compose(frame.pose, step[:POSE_DIM])
-        return pose, frame.exp + step[POSE_DIM:], equations.weights
+        exp = frame.exp + step[POSE_DIM:]
+        return pose, exp, equations.weights, equations.cost
 
     frames = frame_states(observations, unknowns, links)
-    pose, exp, weights = jax.lax.map(one, (frames, damping, frames_of(terms)))
-    counted = observations._replace(weights=weights)
-
-    def cost(values):
-        return frame_cost(params, cfg, counted, values, links, prior, robust, terms)
-
-    before, after = cost(unknowns), cost(unknowns._replace(pose=pose, exp=exp))
+    pose, exp, weights, cost = jax.lax.map(one, (frames, damping, frames_of(terms)))
+    before = cost + _held_cost(unknowns, links, prior)
+    after = frame_cost(
+        params,
+        cfg,
+        observations._replace(weights=weights),
+        unknowns._replace(pose=pose, exp=exp),
+        links,
+        prior,
+        robust,
+        terms,
+    )
     # Neighbours move at the same time, so a little more is not yet a failure.
     better = (after < before * 1.001) & jnp.isfinite(after)
     (pose, exp), damping = _keep_better(
@@ -219,10 +225,11 @@ def solve_identity(
         shared, shared_right = carry
         shared = shared + matrix[inner:, inner:] - cross.T @ by_geo
         shared_right = shared_right + right[inner:] - cross.T @ rest
-        return (shared, shared_right), (by_geo, rest, equations.weights)
+        kept = (by_geo, rest, equations.weights, equations.cost)
+        return (shared, shared_right), kept
 
     precision, pull, _ = identity_prior(cfg, unknowns.geo, prior)
-    (shared, right), (by_geo, rest, weights) = jax.lax.scan(
+    (shared, right), (by_geo, rest, weights, cost) = jax.lax.scan(
         one,
         (precision, pull),
         (frame_states(observations, unknowns, links), frames_of(terms)),
@@ -234,11 +241,18 @@ def solve_identity(
         exp=unknowns.exp + frame_step[:, POSE_DIM:],
         pose=jax.vmap(compose)(unknowns.pose, frame_step[:, :POSE_DIM]),
     )
-    counted = observations._replace(weights=weights)
-
-    def cost(values):
-        return _total_cost(params, cfg, counted, values, links, prior, robust, terms)
-
-    before, after = cost(unknowns), cost(trial)
+    before = cost + _held_cost(unknowns, links, prior)
+    after = frame_cost(
+        params,
+        cfg,
+        observations._replace(weights=weights),
+        trial,
+        links,
+        prior,
+        robust,
+        terms,
+    )
+    before = _total_cost(cfg, before, unknowns, links, prior)
+    after = _total_cost(cfg, after, trial, links, prior)
     better = (after < before) & jnp.isfinite(after)
     return _keep_better(better, trial, unknowns, damping)

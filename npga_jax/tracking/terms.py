@@ -95,6 +95,7 @@ def add_term(
     return equations._replace(
         matrix=equations.matrix + weighted.T @ linear.jacobian,
         right=equations.right - weighted.T @ linear.values,
+        cost=equations.cost + _cost(term, linear.values, linear.weights),
     )
 
 
@@ -105,6 +106,10 @@ def term_cost(
     values, weights = term.evaluate(
         params, cfg, term.shared, term.frames, head, point_weights
     )
+    return _cost(term, values, weights)
+
+
+def _cost(term: Term, values: jax.Array, weights: jax.Array) -> jax.Array:
     squared = values**2
     loss = term.scale**2 * squared / (term.scale**2 + squared)
     return jnp.sum(weights * loss) / term.noise**2

@@ -33,7 +33,7 @@ def line_term(scale):
 
 def test_equations_are_the_gradient_of_the_cost():
     term = line_term(0.7)
-    empty = Equations(jnp.zeros((7, 7)), jnp.zeros(7), jnp.ones(1))
+    empty = Equations(jnp.zeros((7, 7)), jnp.zeros(7), jnp.ones(1), jnp.zeros(()))
     found = add_term(empty, term, None, None, HEAD, with_identity=False)
 
     def cost(x):
@@ -48,3 +48,11 @@ def test_far_residuals_count_less():
     assert term_cost(far, None, None, HEAD, jnp.ones(1)) < 1e-2 * term_cost(
         near, None, None, HEAD, jnp.ones(1)
     )
+
+
+def test_the_cost_of_the_equations_is_that_of_the_place_they_are_taken_at():
+    term = line_term(0.7)
+    empty = Equations(jnp.zeros((7, 7)), jnp.zeros(7), jnp.ones(1), jnp.float32(2.0))
+    found = add_term(empty, term, None, None, HEAD, with_identity=False)
+    alone = term_cost(term, None, None, HEAD, jnp.ones(1))
+    np.testing.assert_allclose(found.cost, 2.0 + alone, rtol=1e-6)
