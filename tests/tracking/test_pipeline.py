@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from npga_jax.data.settings import CaptureConfig
 from npga_jax.nphm.config import METRES_PER_UNIT
 from npga_jax.nphm.surface import project_to_surface
 from npga_jax.prior.heldout import codes_of
-from npga_jax.tracking import overlay as drawn
 from npga_jax.tracking.files import model_name
 from npga_jax.tracking.head_prior import open_prior
 from npga_jax.tracking.options import TrackingOptions
@@ -70,8 +68,7 @@ def track(capture, cache: Path, output: Path, **changes):
 @pytest.fixture(scope="module")
 def tracked(capture, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracked")
-    with mock.patch.object(drawn, "_RESOLUTION", 40):  # Images are 16 pixels wide.
-        result = track(capture, folder / "cache", folder / "out", overlay=True)
+    result = track(capture, folder / "cache", folder / "out", overlay=True)
     return result, folder
 
 

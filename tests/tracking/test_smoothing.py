@@ -22,7 +22,7 @@ def test_strength_follows_the_noise():
     time = np.linspace(0, 1, 200)[:, None]
     blink = np.exp(-(((time - 0.5) / 0.012) ** 2))  # five frames
     quiet = smooth_track(blink + 1e-4 * np.random.default_rng(1).normal(size=(200, 1)))
-    assert quiet.max() > 0.97
+    assert quiet.max() > 0.9
     rest = np.random.default_rng(2).normal(size=(200, 3))
     assert smooth_track(rest).std() < 0.4 * rest.std()
 
