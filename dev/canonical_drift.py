@@ -18,10 +18,8 @@ def lid_vertices(ict: Any) -> np.ndarray:
     from npga_jax.prior import NARROW_FACE_VERTICES
 
     names = list(ict.expression_names)
-    moved = sum(
-        np.linalg.norm(ict.expression[names.index(n)][NARROW_FACE_VERTICES], axis=-1)
-        for n in _BLINKS
-    )
+    units = ict.expression[[names.index(n) for n in _BLINKS]][:, NARROW_FACE_VERTICES]
+    moved = np.linalg.norm(units, axis=-1).sum(axis=0)
     side = ict.neutral[NARROW_FACE_VERTICES, 0]
     halves = [np.flatnonzero(side < 0), np.flatnonzero(side > 0)]
     return np.concatenate([h[np.argsort(-moved[h])[:_NUM_LIDS]] for h in halves])

@@ -61,8 +61,9 @@ def main(cfg: MakeLandmarksConfig) -> None:
                 shut.append(weights[blinks].mean() > _SHUT)
     if not faces:
         raise InputError("the captures have no landmarks; make them first.")
-    table = place_landmarks(*(np.stack(x) for x in (faces, turn, seen, known)), shut)
-    vertex, offset, spread = table
+    vertex, offset, spread = place_landmarks(
+        np.stack(faces), np.stack(turn), np.stack(seen), np.stack(known), np.array(shut)
+    )
     mean = to_nphm(ict.neutral)[FACE_VERTICES]
     metre = 1.0 / 0.25
     with atomic_write(cfg.output) as file:
@@ -89,7 +90,6 @@ def place_landmarks(faces, turn, seen, known, shut):
     Returns:
       [478] vertices, [478, 3] metres in the head's frame, [478] metres.
     """
-    shut = np.asarray(shut)
     share = np.where(shut, 0.5 / max(shut.sum(), 1), 0.5 / max((~shut).sum(), 1))
     some = np.unique(np.linspace(0, len(faces) - 1, 12).astype(int))
     trees = [KDTree(faces[t]) for t in some]

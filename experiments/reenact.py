@@ -158,7 +158,7 @@ def open_driver(cfg: ReenactConfig, opened: Any) -> Driver:
 
     avatar, config = opened.avatar, opened.config
     if cfg.driver_video is not None:
-        return open_video(cfg, opened, cfg.driver_video)
+        return open_video(opened, cfg.driver_video, cfg.landmarks, cfg.prior)
     if cfg.driving is not None and not cfg.driver_subject:
         codes = load_codes(cfg.driving, avatar)
         return Driver(driver_name(cfg.driving), codes)
@@ -215,20 +215,23 @@ def open_driver(cfg: ReenactConfig, opened: Any) -> Driver:
     return Driver(f"{cfg.driver_subject}_{sequence}", codes, picture, capture.fps)
 
 
-def open_video(cfg: ReenactConfig, opened: Any, video: Path) -> Driver:
+def open_video(
+    opened: Any, video: Path, landmarks: Path | None, prior: Path | None
+) -> Driver:
     """Tracks a video; its codes stay beside what is rendered."""
     from npga_jax.app import follow_video, load_codes
     from npga_jax.data import probe, read_frames
     from npga_jax.tracking import model_name, open_prior
 
-    loaded = open_prior(cfg.prior)
+    assert landmarks is not None  # `check_options` has seen to it.
+    loaded = open_prior(prior)
     if opened.avatar.driving_model != model_name(loaded):
         raise InputError(
             f"the avatar is driven by codes of '{opened.avatar.driving_model}', and "
             f"videos are tracked with '{model_name(loaded)}'; give the avatar's head "
             "model with --prior, or train with codes of the packaged one."
         )
-    path, _ = follow_video(video, cfg.landmarks, loaded, opened.folder / "renders")
+    path, _ = follow_video(video, landmarks, loaded, opened.folder / "renders")
     frames = enumerate(read_frames(video, "rgb"))
 
     def picture(frame_id: int) -> np.ndarray:

@@ -84,6 +84,7 @@ def track_one_video(cfg: TrackConfig, video: Path) -> None:
     from npga_jax.app import follow_video
     from npga_jax.tracking import open_prior, write_video_overlay
 
+    assert cfg.landmarks is not None  # `check_options` has seen to it.
     loaded = open_prior(cfg.prior)
     output = cfg.output or Path("runs") / "track"
     path, track = follow_video(

@@ -1,5 +1,6 @@
 """What a capture says of its heads beside clouds, once these have been fitted."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -214,7 +215,9 @@ def personal_landmarks(
     unseen = np.isnan(offsets).all(axis=(0, 2))
     offsets[:, unseen] = 0.0
     shared = shared._replace(offsets=jnp.asarray(np.nanmedian(offsets, axis=0)))
-    return term.replace(shared=shared, frames=(points, across, weights * ~unseen))
+    return dataclasses.replace(
+        term, shared=shared, frames=(points, across, weights * ~unseen)
+    )
 
 
 def most_neutral(unknowns: Unknowns, options: TrackingOptions) -> list[int]:

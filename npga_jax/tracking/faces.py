@@ -44,7 +44,7 @@ def find_faces(video: Path, model: Path, *, progress: bool = True) -> Faces:
     crowded = count = 0
     with (
         open_detector(model, num_faces=_MOST_FACES) as detector,
-        Progress("faces", info.contents.num_frames or None, show=progress) as say,
+        Progress("faces", max(info.contents.num_frames, 1), show=progress) as say,
     ):
         last: np.ndarray | None = None
         for image in read_frames(video, "rgb"):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
-from npga_jax.core import Params, load_npz
+from npga_jax.core import Array, Params, load_npz
 from npga_jax.nphm import (
     HeadModel,
     NPHMConfig,
@@ -141,7 +141,7 @@ def place_landmarks(
     return found.points, found.valid & (moved < _FARTHEST), condition
 
 
-def _canonical(params, cfg, landmarks: ModelLandmarks, geo: jax.Array) -> jax.Array:
+def _canonical(params, cfg, landmarks: ModelLandmarks, geo: Array) -> jax.Array:
     anchors = predict_anchors(params, cfg, geo[None])[0]
     return landmarks.points + landmarks.by_anchor @ (anchors - landmarks.anchors)
 

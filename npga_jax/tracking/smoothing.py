@@ -33,7 +33,7 @@ def smooth_track(values: np.ndarray) -> np.ndarray:
         left = np.sum(((1 - kept)[:, None] * waves) ** 2) / values.size
         scores.append(left / max(1 - kept.sum() / count, 1e-9) ** 2)
     kept = 1 / (1 + _STRENGTHS[int(np.argmin(scores))] * stiffness)
-    smooth = scipy.fft.idct(kept[:, None] * waves, axis=0, norm="ortho")
+    smooth = np.asarray(scipy.fft.idct(kept[:, None] * waves, axis=0, norm="ortho"))
     return smooth.astype(values.dtype)
 
 

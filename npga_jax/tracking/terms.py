@@ -5,6 +5,7 @@ frame's unknowns; how residuals are weighed (Geman and McClure's robust loss) is
 same for all.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -68,7 +69,8 @@ def frames_of(terms: Terms) -> tuple[Any, ...]:
 def with_frames(terms: Terms, frames: tuple[Any, ...]) -> Terms:
     """The same terms of other frames, or of one."""
     return tuple(
-        term.replace(frames=own) for term, own in zip(terms, frames, strict=True)
+        dataclasses.replace(term, frames=own)
+        for term, own in zip(terms, frames, strict=True)
     )
 
 

@@ -1,5 +1,6 @@
 """Tracks a head in a video of one camera, by the landmarks of its face."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,7 +195,7 @@ def _fit_identity(head, landmarks, poses, pixels, trust, lens, prior, progress):
             np.zeros(_IDENTITY_FRAMES),
             prior,
             (_STAGE,),
-            terms=(term.replace(scale=jnp.float32(scale * _NOISE)),),
+            terms=(dataclasses.replace(term, scale=jnp.float32(scale * _NOISE)),),
             progress=progress,
         )
     return unknowns.geo
@@ -212,7 +213,7 @@ def _fit_block(head: HeadModel, geo, term: Term, prior) -> Unknowns:
             np.zeros(count),
             prior,
             (_STAGE,),
-            terms=(term.replace(scale=jnp.float32(scale * _NOISE)),),
+            terms=(dataclasses.replace(term, scale=jnp.float32(scale * _NOISE)),),
         )
     return unknowns
 
@@ -267,6 +268,7 @@ def write_video_track(
     """
     check_writable(output)
     path = write_tracked(output, name, tracked_file(track, loaded))
+    assert path is not None  # Callers see to it that there are frames.
     faces = track.faces
     lost = np.setdiff1d(np.arange(faces.num_frames), track.frame_id)
     gaps = [[int(lost[r][0]), int(lost[r][-1])] for r in runs_of(lost) if len(lost)]
@@ -302,6 +304,7 @@ def write_video_overlay(
 ) -> Path:
     """The tracked head drawn over its video: <output>/<name>/overlay.mp4."""
     rows = {int(frame): i for i, frame in enumerate(track.frame_id)}
+    geo, exp = np.asarray(track.unknowns.geo), np.asarray(track.unknowns.exp)
 
     def frames() -> Iterator[np.ndarray]:
         for moment, image in enumerate(read_frames(video, "rgb")):
@@ -309,7 +312,7 @@ def write_video_overlay(
             if i is None:
                 yield np.concatenate([image, image], axis=1)
                 continue
-            codes = (track.unknowns.geo, track.unknowns.exp[i])
+            codes = (geo, exp[i])
             yield draw_head(
                 image, model, codes, track.poses[i].matrix(), np.eye(4), track.lens.K
             )

@@ -213,7 +213,7 @@ def test_files_of_version_1_are_read_but_for_the_variant_that_went(saved):
 def test_the_packaged_model_is_the_one_that_was_trained():
     """To the bit: codes that were tracked with it carry its fingerprint."""
     packaged = open_prior(None)
-    assert model_name(packaged) == "nphm default 308c1666"
+    assert model_name(packaged) == "nphm default 1dcee4a3"
     assert packaged.model.cfg.num_anchors == 65 and not packaged.model.cfg.has_color
     assert len(packaged.geo_std) == 560
 
