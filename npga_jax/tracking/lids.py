@@ -37,12 +37,16 @@ _SLACK = 0.3 / MILLIMETRES_PER_UNIT
 _SCALE = 10.0 / MILLIMETRES_PER_UNIT
 """A shut lid is half an opening's height off."""
 _FEWEST_POINTS = 40
+_BY_LOWER = 3.0
+"""How much farther the lower rim counts than the upper one: what covers an eye is the
+upper lid, and the fold of skin that is in the middle of an opening belongs to it."""
 
 
 class Openings(NamedTuple):
     """Where canonical space, seen from the front, has the openings of the eyes."""
 
-    distance: jax.Array  # [X, Y] NPHM units from the rims; negative within
+    distance: jax.Array  # [X, Y] NPHM units from the rims; negative within: of the
+    # upper rim, save close above the lower one
     origin: jax.Array  # [2] of the first cell's middle
     depth: jax.Array  # [2] nearest and farthest place of eyes along z
 
@@ -73,11 +77,20 @@ def find_openings(places: np.ndarray, is_eye: np.ndarray) -> Openings | None:
     of_eyes, of_skin = density(eyes), density(places[~is_eye])
     within = (of_eyes > of_skin) & (of_eyes > _LEAST_DENSITY * of_eyes.max())
     outside = ndimage.distance_transform_edt(~within)
-    inside = ndimage.distance_transform_edt(within)
+    inside = np.minimum(_depth(within), _BY_LOWER * _depth(within[:, ::-1])[:, ::-1])
     distance = ndimage.gaussian_filter((outside - inside) * _CELL, 1.0)
     near, far = np.quantile(eyes[:, 2], [0.02, 0.98])
     depth = (near - _MARGIN, far + _MARGIN)
     return Openings(*(jnp.asarray(x, jnp.float32) for x in (distance, low, depth)))
+
+
+def _depth(within: np.ndarray) -> np.ndarray:
+    """How many cells it is to the upper end of a column of cells that are within."""
+    depth, count = np.zeros(within.shape), np.zeros(len(within))
+    for row in reversed(range(within.shape[1])):
+        count = np.where(within[:, row], count + 1, 0)
+        depth[:, row] = count
+    return depth
 
 
 def distance_to_rim(openings: Openings, places: jax.Array) -> jax.Array:

@@ -4,7 +4,6 @@ import itertools
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,26 +13,19 @@ import numpy as np
 
 from npga_jax.core import check_ranges, check_writable
 from npga_jax.data import Capture, CaptureConfig, Timestep, open_located
-from npga_jax.nphm import MILLIMETRES_PER_UNIT, HeadModel
+from npga_jax.nphm import MILLIMETRES_PER_UNIT
 from npga_jax.tracking import schedule
 from npga_jax.tracking.alignment import Similarity, refined
 from npga_jax.tracking.appearance import color_channels
 from npga_jax.tracking.clouds import padded
 from npga_jax.tracking.equations import Observations, PriorWeights, Unknowns
-from npga_jax.tracking.evidence import (
-    ToCanonical,
-    color_evidence,
-    landmark_evidence,
-    lid_evidence,
-    most_neutral,
-    personal_landmarks,
-)
 from npga_jax.tracking.files import Tracked, model_name, read_identity, write_tracked
 from npga_jax.tracking.frame_report import FrameFit, frame_fits, write_report
 from npga_jax.tracking.gathering import Frame, gather_frames
 from npga_jax.tracking.head_prior import LoadedPrior, open_prior
 from npga_jax.tracking.options import TrackingOptions
 from npga_jax.tracking.overlay import write_overlays
+from npga_jax.tracking.refinement import refine
 
 
 class Tracking(NamedTuple):
@@ -170,57 +162,6 @@ def track(
     )
     seconds = time.perf_counter() - began
     return Tracking(frames, unknowns, poses, fits, without_cloud, seconds)
-
-
-def refine(
-    capture: Capture,
-    model: HeadModel,
-    frames: list[Frame],
-    observations: Observations,
-    channels: jax.Array,
-    unknowns: Unknowns,
-    links: np.ndarray,
-    prior: PriorWeights,
-    options: TrackingOptions,
-) -> Unknowns:
-    """Expressions once more, by all that the capture says of a person whom it knows."""
-    fit = partial(
-        schedule.fit_expressions,
-        model,
-        observations,
-        links=links,
-        prior=prior,
-        progress=True,
-    )
-    landmarks = None
-    if options.landmark_noise_mm > 0:
-        landmarks = landmark_evidence(model, frames, options.landmark_noise_mm)
-    terms = () if landmarks is None else (landmarks,)
-    unknowns = fit(
-        unknowns, stages=schedule.JOINT_STAGES, terms=terms, name="refinement"
-    )
-    to_canonical = ToCanonical(model, unknowns)
-    neutral = most_neutral(unknowns, options)
-    terms = []
-    if landmarks is not None:
-        terms.append(personal_landmarks(landmarks, model, unknowns, neutral))
-    if options.lid_noise_mm > 0:
-        lids = lid_evidence(capture, frames, model, unknowns, neutral, options)
-        terms += [] if lids is None else [lids]
-    if options.color_noise > 0:
-        terms.append(
-            color_evidence(
-                observations, channels, to_canonical, neutral, options.color_noise
-            )
-        )
-    if not terms:
-        return unknowns
-    return fit(
-        unknowns,
-        stages=schedule.EVIDENCE_STAGES,
-        terms=tuple(terms),
-        name="colours, lids, landmarks",
-    )
 
 
 def _observations(

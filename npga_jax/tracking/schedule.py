@@ -18,7 +18,7 @@ from npga_jax.tracking.equations import Observations, PriorWeights, Robust, Unkn
 from npga_jax.tracking.solver import solve_expressions, solve_identity
 from npga_jax.tracking.terms import Terms
 
-_FIXED = 1e9
+FIXED = 1e9
 """A precision that holds an unknown where it is."""
 
 _DAMPING = 1e-3
@@ -47,7 +47,7 @@ IDENTITY_STAGES = (
 )
 JOINT_STAGES = (FitStage(0.008, 0.03, 0.5, 4),)
 
-EVIDENCE_STAGES = (FitStage(0.008, 0.03, 0.5, 6),)
+EVIDENCE_STAGES = (FitStage(0.008, 0.03, 0.5, 4),)
 
 _step_expressions = jax.jit(solve_expressions, static_argnames="cfg")
 _step_identity = jax.jit(solve_identity, static_argnames="cfg")
@@ -165,7 +165,7 @@ def fit_poses(
     progress: bool = False,
 ) -> Unknowns:
     """Poses of all frames, each by itself; identity and expressions are held."""
-    rigid = prior._replace(exp=_FIXED, smooth_exp=0.0)
+    rigid = prior._replace(exp=FIXED, smooth_exp=0.0)
     links = np.zeros(len(unknowns.exp))
     return fit_expressions(
         model,

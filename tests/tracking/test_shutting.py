@@ -1,0 +1,161 @@
+"""Eyes that shut: what a head model says of them, and what label maps do."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
+from npga_jax.tracking.equations import PriorWeights, Unknowns
+from npga_jax.tracking.head_prior import open_prior
+from npga_jax.tracking.landmark_term import (
+    Sightings,
+    landmark_term,
+    model_landmarks,
+    packaged_table,
+    place_landmarks,
+)
+from npga_jax.tracking.lid_sight import LidRays, meet, met_again, openness
+from npga_jax.tracking.lids import find_openings, lid_term
+from npga_jax.tracking.shutting import shut_eyes, without_lids
+from npga_jax.tracking.terms import Head
+
+MM = 1 / MILLIMETRES_PER_UNIT
+RIGHT, LEFT = ((159, 145), (158, 153)), ((386, 374), (385, 380))
+"""Landmarks of upper and lower lids about the middle of each eye."""
+BROWS_AND_LIPS = [105, 334, 61, 291, 13, 14, 152]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return open_prior(None)
+
+
+@pytest.fixture(scope="module")
+def shut(loaded):
+    """What shuts both eyes, the right and the left one: [3, E]."""
+    rest = jnp.zeros(loaded.model.cfg.lat_dim_exp)
+    geo = jnp.zeros(loaded.model.cfg.lat_dim_geo)
+    prior = PriorWeights(exp=1.0 / loaded.exp_std**2)
+    return np.asarray(shut_eyes(loaded.model, geo, rest, prior))
+
+
+@pytest.fixture(scope="module")
+def landmarks(loaded, shut):
+    """Of the head at rest, and with each of the three: [4, 478, 3] millimetres."""
+    model, table = loaded.model, packaged_table()
+    placed = model_landmarks(model, table, np.arange(len(table.points)))
+    geo, found = jnp.zeros(model.cfg.lat_dim_geo), []
+    for exp in (np.zeros_like(shut[0]), *shut):
+        head = Head(geo, jnp.asarray(exp), jnp.zeros(6))
+        places, _, _ = place_landmarks(model.params, model.cfg, placed, head)
+        found.append(np.asarray(places) / MM)
+    return np.stack(found)
+
+
+def gap(landmarks, pairs):
+    upper, lower = np.transpose(pairs)
+    return np.linalg.norm(landmarks[upper] - landmarks[lower], axis=-1).mean()
+
+
+def test_the_eyes_that_were_asked_for_shut(landmarks):
+    rest, both, right, left = landmarks
+    for eye in (RIGHT, LEFT):
+        assert gap(both, eye) < 0.7 * gap(rest, eye)
+    assert gap(right, RIGHT) < 0.75 * gap(rest, RIGHT)
+    assert gap(left, LEFT) < 0.75 * gap(rest, LEFT)
+    assert gap(right, LEFT) > gap(left, LEFT) + 1
+    assert gap(left, RIGHT) > gap(right, RIGHT) + 1
+
+
+def test_the_rest_of_the_face_stays(landmarks):
+    moved = np.linalg.norm(landmarks[1:] - landmarks[0], axis=-1)
+    assert moved[:, BROWS_AND_LIPS].max() < 1.5
+
+
+def test_landmarks_of_lids_are_left_out_and_no_others(loaded):
+    table, model = packaged_table(), loaded.model
+    count = len(table.points)
+    term = landmark_term(
+        model_landmarks(model, table, np.arange(count)),
+        Sightings(
+            np.zeros((2, count, 3)),
+            np.broadcast_to(np.eye(3), (2, count, 3, 3)),
+            np.full((2, count), 0.5),
+        ),
+        1.0,
+    )
+    _, _, weights = without_lids(term).frames
+    assert not np.asarray(weights)[:, [159, 145, 386, 374, 33, 263]].any()
+    assert (np.asarray(weights)[:, [*BROWS_AND_LIPS, 1, 10, 234]] == 0.5).all()
+
+
+@pytest.fixture(scope="module")
+def rays(loaded):
+    """From the front to both eyes of three frames; the right is shut in the last."""
+    eyes = packaged_table().points[[159, 145, 386, 374]].reshape(2, 2, 3).mean(axis=1)
+    rng = np.random.default_rng(0)
+    off = rng.uniform(-1, 1, (3, 2, 150, 2)) * [14 * MM, 12 * MM]
+    is_eye = ((off / [11 * MM, 4 * MM]) ** 2).sum(axis=-1) < 1
+    is_eye[2, 0] = False
+    origins = np.zeros((3, 2, 150, 3))
+    origins[..., :2] = eyes[None, :, None, :2] + off
+    origins[..., 2] = eyes[None, :, None, 2] + 20 * MM
+    flat = lambda x: x.reshape(3, 300, *x.shape[3:])  # noqa: E731
+    down = np.broadcast_to([0.0, 0.0, -1.0], (3, 300, 3))
+    known = np.arange(300) != 7
+    return LidRays(
+        flat(origins).astype(np.float32),
+        down.astype(np.float32),
+        np.zeros((3, 300), np.float32),
+        flat(is_eye),
+        np.broadcast_to(known, (3, 300)),
+    )
+
+
+@pytest.fixture(scope="module")
+def at_rest(loaded):
+    cfg = loaded.model.cfg
+    return Unknowns(
+        jnp.zeros(cfg.lat_dim_geo), jnp.zeros((3, cfg.lat_dim_exp)), jnp.zeros((3, 6))
+    )
+
+
+def test_openness_is_of_each_eye_against_the_usual(loaded, rays, at_rest):
+    found = openness(loaded.model, rays, at_rest)
+    np.testing.assert_allclose(found[:2], 1.0, atol=0.35)
+    assert found[2, 0] == 0 and found[2, 1] > 0.65
+
+
+def test_without_pixels_eyes_are_taken_for_open(loaded, rays, at_rest):
+    unknown = rays._replace(known=np.zeros_like(rays.known))
+    assert (openness(loaded.model, unknown, at_rest) == 1).all()
+
+
+def test_rays_meet_the_surface_wherever_the_pose_residual_puts_the_head(
+    loaded, rays, at_rest
+):
+    """The same rays as seen before a pose residual meet the same places."""
+    shift = jnp.array([0.0, 0, 0, 2 * MM, -1 * MM, 3 * MM])
+    moved = rays._replace(origins=rays.origins - np.asarray(shift[3:]))
+    posed = at_rest._replace(pose=jnp.tile(shift, (3, 1)))
+    direct, by_pose = (
+        meet(loaded.model, r, u) for r, u in ((rays, at_rest), (moved, posed))
+    )
+    both = np.asarray(direct.known & by_pose.known)
+    assert both.mean() > 0.9 and not both[:, 7].any()
+    apart = np.asarray(direct.places - by_pose.places)[both]
+    assert np.abs(apart).max() < 0.1 * MM
+
+
+def test_lids_that_shut_are_met_before_the_eye_behind_them(loaded, shut, rays, at_rest):
+    met = meet(loaded.model, rays, at_rest)
+    known = np.asarray(met.known)
+    places = np.asarray(met.places)[known]
+    openings = find_openings(places, rays.is_eye[known])
+    term = lid_term(openings, met.points, rays.is_eye, known.astype(np.float32), 1.0)
+    exp = jnp.asarray(np.tile(shut[0], (3, 1)))
+    again = met_again(term, loaded.model, rays, at_rest._replace(exp=exp))
+    points, _, weights = (np.asarray(x) for x in again.frames)
+    eye = rays.is_eye & known & (weights > 0)
+    ahead = points[eye][:, 2] - np.asarray(met.points)[eye][:, 2]
+    assert np.median(ahead) > 0.2 * MM
