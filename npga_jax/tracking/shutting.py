@@ -46,6 +46,9 @@ _BY_UPPER = 0.9
 _NOISE = 0.5 / MILLIMETRES_PER_UNIT
 _SCALE = 20.0 / MILLIMETRES_PER_UNIT
 _REST_WEIGHT = 0.1
+_CORNERS = ((33, 133), (263, 362))
+_COMING_DOWN = 0.25
+"""Of the way that lids go when eyes shut: less is not told from noise."""
 _STAGE = schedule.FitStage(0.008, 0.03, 0.5, 8)
 
 
@@ -116,6 +119,69 @@ def shut_eyes(
         terms=(dataclasses.replace(term, scale=jnp.float32(_SCALE)),),
     )
     return found.exp - rest
+
+
+def closed_lids(pixels: np.ndarray) -> np.ndarray:
+    """How far the lids of a video's face are shut, from the landmarks' gaps: [T, 2].
+
+    Args:
+      pixels: [T, 478, 2].
+
+    Returns:
+      Of the right eye and the left one: 0 as in the median frame, 1 shut.
+    """
+    gaps = []
+    for upper, lower, (outer, inner) in zip(_UPPER, _LOWER, _CORNERS, strict=True):
+        gap = np.linalg.norm(pixels[:, upper] - pixels[:, lower], axis=-1).mean(axis=1)
+        width = np.linalg.norm(pixels[:, outer] - pixels[:, inner], axis=-1)
+        gaps.append(gap / np.maximum(width, 1e-6))
+    gaps = np.stack(gaps, axis=1)
+    usual = np.median(gaps, axis=0)
+    return np.clip(1 - gaps / np.maximum(usual, 1e-6), 0.0, 1.0)
+
+
+def lower_lids(
+    model: HeadModel, geo: jax.Array, exp: np.ndarray, closed: np.ndarray, prior
+) -> np.ndarray:
+    """Shuts the lids of codes as far as they are seen shut, where they are less so.
+
+    A few landmarks weigh too little against the prior of codes to fold a lid; and
+    smoothing in time takes blinks for noise.
+
+    Args:
+      exp: [T, E].
+      closed: [T, 2] see `closed_lids`.
+      prior: of expressions.
+
+    Returns:
+      [T, E].
+    """
+    if (closed <= _COMING_DOWN).all():
+        return exp
+    rest = jnp.asarray(np.median(exp, axis=0))
+    both, right, left = np.asarray(shut_eyes(model, geo, rest, prior))
+    table = packaged_table()
+    used = np.concatenate([np.ravel(_UPPER), np.ravel(_LOWER)])
+    landmarks = model_landmarks(model, table, used)
+
+    @jax.jit
+    def gap(code):
+        head = Head(geo, code, jnp.zeros(6))
+        places, _, _ = place_landmarks(model.params, model.cfg, landmarks, head)
+        upper, lower = places.reshape(2, 2, -1, 3)
+        return jnp.linalg.norm(upper - lower, axis=-1).mean(axis=-1)
+
+    wide, narrow = (np.asarray(gap(code)) for code in (rest, rest + both))
+    rows = np.flatnonzero((closed > _COMING_DOWN).any(axis=1))
+    gaps = np.asarray([gap(jnp.asarray(exp[row])) for row in rows])
+    already = (wide - gaps) / np.maximum(wide - narrow, 1e-6)
+    own = closed[rows]
+    missing = np.where(own > _COMING_DOWN, np.maximum(own - already, 0.0), 0.0)
+    by_both = missing.min(axis=1, keepdims=True)
+    by_right, by_left = np.split(missing - by_both, 2, axis=1)
+    exp = exp.copy()
+    exp[rows] += by_both * both + by_right * right + by_left * left
+    return exp
 
 
 def _shut(

@@ -36,6 +36,7 @@ from npga_jax.tracking.monocular import (
     usual_lens,
 )
 from npga_jax.tracking.overlay import draw_head
+from npga_jax.tracking.shutting import closed_lids, lower_lids
 from npga_jax.tracking.smoothing import runs_of, smooth_track
 from npga_jax.tracking.terms import Head, Term
 
@@ -147,6 +148,7 @@ def fit_faces(
     frame_id, exp, error = faces.frame_id[good], exp[good], error[good]
     if smooth:
         exp, poses = _smoothed(frame_id, exp, poses)
+    exp = lower_lids(head, geo, exp, closed_lids(faces.pixels)[good], prior)
     unknowns = Unknowns(np.asarray(geo), exp, np.zeros((len(exp), 6), np.float32))
     seconds = time.perf_counter() - began
     return VideoTrack(frame_id, unknowns, poses, error, failed, faces, lens, seconds)
