@@ -16,7 +16,14 @@ from npga_jax.tracking.landmark_term import (
 )
 from npga_jax.tracking.lid_sight import LidRays, meet, met_again, openness
 from npga_jax.tracking.lids import find_openings, lid_term
-from npga_jax.tracking.shutting import shut_eyes, without_lids
+from npga_jax.tracking.shutting import (
+    _LOWER,
+    _UPPER,
+    closed_lids,
+    lower_lids,
+    shut_eyes,
+    without_lids,
+)
 from npga_jax.tracking.terms import Head
 
 MM = 1 / MILLIMETRES_PER_UNIT
@@ -159,3 +166,42 @@ def test_lids_that_shut_are_met_before_the_eye_behind_them(loaded, shut, rays, a
     eye = rays.is_eye & known & (weights > 0)
     ahead = points[eye][:, 2] - np.asarray(met.points)[eye][:, 2]
     assert np.median(ahead) > 0.2 * MM
+
+
+def faces(openness):
+    """Landmarks of a video's frames [T, 478, 2] whose eyes are open by [T, 2]."""
+    table = packaged_table()
+    flat = (table.points / MM)[:, :2] * [1, -1]
+    pixels = np.repeat(flat[None], len(openness), axis=0)
+    for eye, pairs in enumerate(zip(_UPPER, _LOWER, strict=True)):
+        upper, lower = (np.array(x) for x in pairs)
+        own = flat[lower] + openness[:, eye, None, None] * (flat[upper] - flat[lower])
+        pixels[:, upper] = own
+    return pixels
+
+
+def test_lids_of_a_video_are_closed_as_far_as_their_gap_is_smaller():
+    openness = np.ones((9, 2))
+    openness[4], openness[5], openness[6, 1] = 0.0, 0.4, 0.2
+    sizes = np.linspace(1, 3, 9)[:, None, None]  # a face that comes nearer
+    found = closed_lids(faces(openness) * sizes)
+    np.testing.assert_allclose(found, 1 - openness, atol=1e-6)
+
+
+def test_lids_come_down_where_codes_left_them_up_and_nowhere_else(loaded, shut):
+    prior = PriorWeights(exp=1.0 / loaded.exp_std**2)
+    exp = np.zeros((6, len(shut[0])), np.float32)
+    exp[2] = shut[0]  # this code is shut already
+    closed = np.zeros((6, 2))
+    closed[1] = closed[2] = 1.0
+    closed[3] = 0.1  # noise
+    closed[4, 0] = 0.6
+    geo = jnp.zeros(loaded.model.cfg.lat_dim_geo)
+    found = lower_lids(loaded.model, geo, exp, closed, prior)
+    np.testing.assert_array_equal(found[[0, 3, 5]], exp[[0, 3, 5]])
+    scale = np.linalg.norm(shut[0])
+    np.testing.assert_allclose(found[1], shut[0], atol=0.02 * scale)
+    np.testing.assert_allclose(found[2], shut[0], atol=0.02 * scale)
+    np.testing.assert_allclose(found[4], 0.6 * shut[1], atol=0.25 * scale)
+    same = lower_lids(loaded.model, geo, exp, 0 * closed, prior)
+    np.testing.assert_array_equal(same, exp)
