@@ -49,7 +49,7 @@ _LEAST_DETERMINANT = 0.1
 """Of d x_posed / d x: what is below is pulled up before it turns negative."""
 _FOLDING_SHARE = 4
 """Every fourth point is looked at; a Jacobian costs as much as four points."""
-METHOD_VERSION = 4
+METHOD_VERSION = 5
 """Raised with every change of loss, sampling or network that options do not say: what
 an earlier version left in a cache is then not taken for this one's."""
 

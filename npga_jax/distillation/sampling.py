@@ -10,6 +10,7 @@ from npga_jax.avatar import NECK_HEIGHTS
 from npga_jax.core import edge_strain, most_neutral_row
 from npga_jax.distillation.person import Backward, Person, make_backward, move_back
 from npga_jax.nphm import METRES_PER_UNIT, TRACKING_BOX, head_mesh
+from npga_jax.tracking import PriorWeights, shut_eyes
 
 _NEAR = 0.01 * METRES_PER_UNIT
 """Metres: spread around the surface, NPHM's `sigma_near`."""
@@ -20,6 +21,10 @@ _FAR = 1.25 * METRES_PER_UNIT
 _CODE_NOISE = 0.5
 """In deviations of the tracked codes: an unseen sequence leaves what those span."""
 _MOST_MIXED = 6
+_SHUT_SHARE = 0.3
+"""Of codes whose eyes are shut further than those that were tracked."""
+_MOST_SHUT = 1.25
+"""Of what shuts the eyes, at most."""
 _CODES_FOR_STRAIN = 128
 _STRAIN_QUANTILE = 0.98
 _SHORT_EDGE = 1e-4  # metres
@@ -34,6 +39,7 @@ class Domain(NamedTuple):
     codes: jax.Array  # [T, E] tracked
     neutral: jax.Array  # [E] the most neutral of them
     code_std: jax.Array  # [E]
+    shut: jax.Array  # [M, E] what shuts both eyes or one, see `tracking.shut_eyes`
 
 
 class Sample(NamedTuple):
@@ -80,15 +86,26 @@ def make_domain(
 
     displaced = np.asarray(canonical_of(jnp.asarray(some))) - surface
     strain = vertex_strain(surface, edges, displaced) + 1e-6
+    neutral = jnp.asarray(codes[most_neutral_row(codes)])
     domain = Domain(
         surface=jnp.asarray(surface),
         normals=jnp.asarray(normals),
         strain=jnp.asarray(np.cumsum(strain) / np.sum(strain), jnp.float32),
         codes=jnp.asarray(codes),
-        neutral=jnp.asarray(codes[most_neutral_row(codes)]),
+        neutral=neutral,
         code_std=jnp.std(jnp.asarray(codes), axis=0),
+        shut=_shut(person, neutral),
     )
     return domain, backward
+
+
+def _shut(person: Person, neutral: jax.Array) -> jax.Array:
+    """What shuts the eyes [M, E]; nothing where the head model cannot say."""
+    prior = PriorWeights(exp=1.0 / person.exp_std**2)
+    params = jax.tree.map(jnp.asarray, person.model.params)
+    model = person.model._replace(params=params)
+    shut = shut_eyes(model, jnp.asarray(person.geo), neutral, prior)
+    return jnp.where(jnp.isfinite(shut), shut, 0.0)
 
 
 def vertex_strain(
@@ -121,9 +138,10 @@ def draw(key: jax.Array, domain: Domain, num_points: int, num_codes: int) -> Sam
     Three eighths of the points lie near the surface, half near what is stretched, the
     rest in MonoNPHM's box. A code is the neutral one and up to six tracked expressions
     on top, each from none to all of it, with some noise: a sequence that is not seen
-    combines what those seen show one at a time.
+    combines what those seen show one at a time. Few frames show shut eyes, and lids
+    fold more than anything else: three codes of ten shut theirs somewhat on top.
     """
-    keys = iter(jax.random.split(key, 16))
+    keys = iter(jax.random.split(key, 20))
 
     def around(index, spread):
         offsets = spread * jax.random.normal(next(keys), (index.shape[0], 3))
@@ -157,6 +175,10 @@ def draw(key: jax.Array, domain: Domain, num_points: int, num_codes: int) -> Sam
     expr = domain.neutral + jnp.einsum("ck,cke->ce", shares, mixed - domain.neutral)
     noise = _CODE_NOISE * domain.code_std
     expr = expr + noise * jax.random.normal(next(keys), (num_codes, width))
+    which = jax.random.randint(next(keys), (num_codes,), 0, len(domain.shut))
+    how_far = jax.random.uniform(next(keys), (num_codes,), maxval=_MOST_SHUT)
+    is_shut = jax.random.uniform(next(keys), (num_codes,)) < _SHUT_SHARE
+    expr = expr + jnp.where(is_shut, how_far, 0.0)[:, None] * domain.shut[which]
     points = jax.random.permutation(next(keys), jnp.concatenate([near, strained, box]))
     offsets = jax.random.normal(
         next(keys), (num_codes, num_points - num_points // 2, 3)

@@ -1,4 +1,4 @@
-"""Fitting a head model to point clouds: one person, many frames."""
+"""Fitting a head model to clouds, images and videos: one person, many frames."""
 
 import lazy_loader
 

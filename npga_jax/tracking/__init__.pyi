@@ -18,6 +18,7 @@ from .pipeline import Tracking as Tracking
 from .pipeline import track_subject as track_subject
 from .residuals import apply_pose as apply_pose
 from .schedule import fit_scan as fit_scan
+from .shutting import shut_eyes as shut_eyes
 from .template import HeadTemplate as HeadTemplate
 from .template import fill_openings as fill_openings
 from .template import fit_template as fit_template

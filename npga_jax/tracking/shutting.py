@@ -70,9 +70,7 @@ def without_lids(term: Term) -> Term:
     return dataclasses.replace(term, frames=(points, across, weights * ~lids))
 
 
-def shut_eyes(
-    model: HeadModel, geo: jax.Array, rest: jax.Array, prior: PriorWeights
-) -> Array:
+def shut_eyes(model: HeadModel, geo: Array, rest: Array, prior: PriorWeights) -> Array:
     """What to add to an expression code to shut both eyes, the right or the left one.
 
     Args:
@@ -141,7 +139,7 @@ def closed_lids(pixels: np.ndarray) -> np.ndarray:
 
 
 def lower_lids(
-    model: HeadModel, geo: jax.Array, exp: np.ndarray, closed: np.ndarray, prior
+    model: HeadModel, geo: Array, exp: np.ndarray, closed: np.ndarray, prior
 ) -> np.ndarray:
     """Shuts the lids of codes as far as they are seen shut, where they are less so.
 

@@ -26,6 +26,7 @@ def make_points(codes, strained=0):
         codes=jnp.asarray(codes),
         neutral=jnp.asarray(codes[0]),
         code_std=jnp.std(jnp.asarray(codes), axis=0),
+        shut=jnp.zeros((1, codes.shape[1])),
     )
 
 
@@ -51,6 +52,22 @@ def test_shares_and_spreads_of_points():
     assert abs(is_near[:4000].mean() - is_near[4000:].mean()) < 0.03
     outside = ((far <= low) | (far >= HIGH)).any(axis=1)
     assert outside.all() and np.abs(far).max() <= 1.25 * METRES_PER_UNIT
+
+
+def test_three_codes_of_ten_shut_their_eyes_further():
+    same = np.tile(CODES[:1], (2, 1))
+    motions = np.zeros((2, 4), np.float32)
+    motions[0, 0] = motions[1, 2] = 1.0
+    domain = make_points(same)._replace(shut=jnp.asarray(motions))
+    expr = np.asarray(sample(jax.random.key(3), domain, 800, 4000).expr) - CODES[0]
+    assert np.abs(expr[:, [1, 3]]).max() < 1e-6 and expr.min() > -1e-6
+    moved = expr > 1e-6
+    assert not moved.all(axis=1).any() and not (moved[:, 0] & moved[:, 2]).any()
+    np.testing.assert_allclose(moved[:, [0, 2]].mean(axis=0), 0.15, atol=0.03)
+    for column in (0, 2):
+        own = expr[moved[:, column], column]
+        assert 1.2 < own.max() <= 1.25
+        np.testing.assert_allclose(own.mean(), 0.625, atol=0.05)
 
 
 def test_codes_are_the_neutral_one_and_some_expressions_with_some_noise():
