@@ -1,7 +1,7 @@
 """What label maps say of lids: rays through their pixels, and where these meet a head.
 
 A ray meets shut lids elsewhere than it meets the eye behind open ones, so where it
-meets is found anew whenever a code has changed by much.
+meets is found anew once eyes are shut.
 """
 
 import dataclasses
@@ -31,6 +31,8 @@ _MET = 0.3 / MILLIMETRES_PER_UNIT
 """Distance at which a ray has met the surface."""
 _FEWEST_PIXELS = 30
 """About one eye, that say how much of it is seen."""
+_USUAL_QUANTILE = 0.6
+"""Eyes are open in more than the rest of the frames."""
 
 
 class LidRays(NamedTuple):
@@ -126,18 +128,18 @@ def meet(model: HeadModel, rays: LidRays, unknowns: Unknowns) -> Met:
 
 
 def lid_evidence(
-    model: HeadModel,
     rays: LidRays,
-    unknowns: Unknowns,
+    met: Met,
     neutral: Sequence[int],
     noise_mm: float,
 ) -> Term | None:
     """Where eyes are seen and where skin is; None where no label maps say so.
 
     Args:
+      met: where the rays meet the heads.
       neutral: the most neutral frames, in which the eyes' openings are looked for.
     """
-    met = jax.device_get(meet(model, rays, unknowns))
+    met = jax.device_get(met)
     # A code may look neutral because lids were not followed: open eyes are seen.
     seen = (rays.is_eye & met.known).sum(axis=1)
     seen = seen / np.maximum(met.known.sum(axis=1), 1)
@@ -153,27 +155,31 @@ def lid_evidence(
         return None
     return lid_term(
         openings,
-        met.points,
+        np.asarray(met.points),
         np.asarray(rays.is_eye),
         np.asarray(_weights(openings, met)),
         noise_mm / MILLIMETRES_PER_UNIT,
     )
 
 
-def openness(model: HeadModel, rays: LidRays, unknowns: Unknowns) -> np.ndarray:
+def openness(term: Term, met: Met) -> np.ndarray:
     """How much is seen of the right eye and of the left one: [T, 2].
 
-    As shares of what the median frame shows; 1 where too little is seen to say.
+    As shares of what the frames show that show much; 1 where too little is seen to say.
+
+    Args:
+      term: `lid_evidence`.
+      met: what it was made of.
     """
-    met = jax.device_get(meet(model, rays, unknowns))
-    is_right = met.places[..., 0] < 0
+    _, side, weights = (np.asarray(x) for x in term.frames)
+    is_right = np.asarray(met.places)[..., 0] < 0
     shares = []
-    for side in (is_right, ~is_right):
-        around = met.known & side
+    for eye in (is_right, ~is_right):
+        around = (weights > 0) & eye
         count = around.sum(axis=1)
-        share = (rays.is_eye & around).sum(axis=1) / np.maximum(count, 1)
+        share = ((side < 0) & around).sum(axis=1) / np.maximum(count, 1)
         enough = count >= _FEWEST_PIXELS
-        usual = np.median(share[enough]) if enough.any() else 0.0
+        usual = np.quantile(share[enough], _USUAL_QUANTILE) if enough.any() else 0.0
         shares.append(np.where(enough & (usual > 0), share / max(usual, 1e-6), 1.0))
     return np.stack(shares, axis=1)
 

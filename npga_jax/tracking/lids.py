@@ -76,6 +76,7 @@ def find_openings(places: np.ndarray, is_eye: np.ndarray) -> Openings | None:
 
     of_eyes, of_skin = density(eyes), density(places[~is_eye])
     within = (of_eyes > of_skin) & (of_eyes > _LEAST_DENSITY * of_eyes.max())
+    within = ndimage.binary_fill_holes(within)
     outside = ndimage.distance_transform_edt(~within)
     inside = np.minimum(_depth(within), _BY_LOWER * _depth(within[:, ::-1])[:, ::-1])
     distance = ndimage.gaussian_filter((outside - inside) * _CELL, 1.0)
@@ -94,7 +95,7 @@ def _depth(within: np.ndarray) -> np.ndarray:
 
 
 def distance_to_rim(openings: Openings, places: jax.Array) -> jax.Array:
-    """Signed distances, seen from the front, from the nearest rim: [P, 3] -> [P]."""
+    """Signed distances, seen from the front, see `Openings`: [P, 3] -> [P]."""
     at = ((places[:, :2] - openings.origin) / _CELL).T
     return jax.scipy.ndimage.map_coordinates(
         openings.distance, list(at), order=1, mode="nearest"

@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.data import Capture
@@ -22,11 +21,13 @@ from npga_jax.tracking.lid_sight import (
     LidRays,
     lid_evidence,
     lid_rays,
+    meet,
     met_again,
     openness,
 )
 from npga_jax.tracking.options import TrackingOptions
 from npga_jax.tracking.shutting import shut_eyes, without_lids
+from npga_jax.tracking.terms import Term
 
 _OPEN = 0.75
 """Share of what is usually seen of an eye, up to which lids have come down."""
@@ -64,54 +65,62 @@ def refine(
     )
     to_canonical = ToCanonical(model, unknowns)
     neutral = most_neutral(unknowns, options)
-    lids, rays, rest = None, None, []
+    terms = []
+    if landmarks is not None:
+        terms.append(personal_landmarks(landmarks, model, unknowns, neutral))
     if options.lid_noise_mm > 0:
         rays = lid_rays(capture, frames, model, unknowns, options)
-        lids = lid_evidence(model, rays, unknowns, neutral, options.lid_noise_mm)
-    if landmarks is not None:
-        personal = personal_landmarks(landmarks, model, unknowns, neutral)
-        rest.append(personal if lids is None else without_lids(personal))
+        unknowns, lids = _look_at_lids(
+            model, rays, unknowns, neutral, prior, options.lid_noise_mm
+        )
+        if lids is not None:
+            known = np.asarray(lids.frames[-1]).max(axis=1) > 0
+            terms = [lids, *(without_lids(term, known) for term in terms)]
     if options.color_noise > 0:
-        rest.append(
+        terms.append(
             color_evidence(
                 observations, channels, to_canonical, neutral, options.color_noise
             )
         )
-    if lids is not None and rays is not None:
-        unknowns = _begin_shut(model, rays, unknowns, neutral, prior)
-        lids = met_again(lids, model, rays, unknowns)
-    terms = (*rest,) if lids is None else (lids, *rest)
     if not terms:
         return unknowns
     return fit(
         unknowns,
         links,
         stages=schedule.EVIDENCE_STAGES,
-        terms=terms,
+        terms=tuple(terms),
         name="colours, lids, landmarks",
     )
 
 
-def _begin_shut(
+def _look_at_lids(
     model: HeadModel,
     rays: LidRays,
     unknowns: Unknowns,
     neutral: list[int],
     prior: PriorWeights,
-) -> Unknowns:
-    """Begins with shut eyes where little is seen of them.
+    noise_mm: float,
+) -> tuple[Unknowns, Term | None]:
+    """The evidence of lids; and unknowns with shut eyes where little is seen of them.
 
     A shut lid is a fold of an open one, and half-way there distances say that it is
     better open: a fit that begins with open eyes ends there.
     """
-    seen = openness(model, rays, unknowns)
+    if not np.asarray(rays.known).any():
+        return unknowns, None
+    met = meet(model, rays, unknowns)
+    lids = lid_evidence(rays, met, neutral, noise_mm)
+    if lids is None:
+        return unknowns, None
+    seen = openness(lids, met)
     closed = np.where(seen < _OPEN, 1.0 - seen, 0.0)
-    if not closed.any():
-        return unknowns
-    both, right, left = shut_eyes(
-        model, jnp.asarray(unknowns.geo), unknowns.exp[neutral[0]], prior
-    )
+    is_open = closed.max(axis=1) == 0
+    if is_open.all() or not is_open.any():
+        return unknowns, lids
+    rest = next((i for i in neutral if is_open[i]), int(np.argmax(is_open)))
+    both, right, left = shut_eyes(model, unknowns.geo, unknowns.exp[rest], prior)
     by_both = closed.min(axis=1, keepdims=True)
     by_right, by_left = np.split(closed - by_both, 2, axis=1)
     motion = by_both * both + by_right * right + by_left * left
-    return unknowns._replace(exp=unknowns.exp + motion)
+    unknowns = unknowns._replace(exp=unknowns.exp + motion)
+    return unknowns, met_again(lids, model, rays, unknowns)

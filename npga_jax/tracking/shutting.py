@@ -26,13 +26,13 @@ from npga_jax.tracking.landmark_term import (
 )
 from npga_jax.tracking.terms import Head, Term
 
-_UPPER = (
+UPPER_LIDS = (
     (246, 161, 160, 159, 158, 157, 173),
     (466, 388, 387, 386, 385, 384, 398),
 )
 """MediaPipe's landmarks of the upper lids, of the person's right and left eye, from
 the outer corner to the inner one."""
-_LOWER = (
+LOWER_LIDS = (
     (7, 163, 144, 145, 153, 154, 155),
     (249, 390, 373, 374, 380, 381, 382),
 )
@@ -41,33 +41,35 @@ _BESIDE = 7.0 / MILLIMETRES_PER_UNIT
 """Nearer to the lids' landmarks than this, others move with the lids."""
 _AROUND = 12.0 / MILLIMETRES_PER_UNIT
 """Nearer than this, skin may move when eyes shut."""
-_BY_UPPER = 0.9
+_BYUPPER_LIDS = 0.9
 """Share of the way that the upper lid goes."""
 _NOISE = 0.5 / MILLIMETRES_PER_UNIT
 _SCALE = 20.0 / MILLIMETRES_PER_UNIT
 _REST_WEIGHT = 0.1
-_CORNERS = ((33, 133), (263, 362))
-_COMING_DOWN = 0.25
-"""Of the way that lids go when eyes shut: less is not told from noise."""
 _STAGE = schedule.FitStage(0.008, 0.03, 0.5, 8)
 
 
 def lid_landmarks(points: np.ndarray, table: LandmarkTable) -> np.ndarray:
     """Which places on the mean head are beside the lids: [L, 3] -> [L] bool."""
-    lids = table.points[np.concatenate([np.ravel(_UPPER), np.ravel(_LOWER)])]
+    lids = table.points[np.concatenate([np.ravel(UPPER_LIDS), np.ravel(LOWER_LIDS)])]
     apart = np.linalg.norm(points[:, None] - lids, axis=-1)
     return apart.min(axis=1) < _BESIDE
 
 
-def without_lids(term: Term) -> Term:
-    """Evidence of landmarks without those of the lids.
+def without_lids(term: Term, rows: np.ndarray) -> Term:
+    """Evidence of landmarks, of some frames without those of the lids.
 
     A detector has its own idea of eyes: it moves the lids of shut eyes half of the way.
+
+    Args:
+      rows: [T] bool, frames whose lids something else says more of.
     """
     points, across, weights = term.frames
     shared: ModelLandmarks = term.shared
     lids = lid_landmarks(np.asarray(shared.points), packaged_table())
-    return dataclasses.replace(term, frames=(points, across, weights * ~lids))
+    lids = np.tile(lids, weights.shape[1] // len(lids))
+    kept = ~(rows[:, None] & lids)
+    return dataclasses.replace(term, frames=(points, across, weights * kept))
 
 
 def shut_eyes(model: HeadModel, geo: Array, rest: Array, prior: PriorWeights) -> Array:
@@ -119,80 +121,17 @@ def shut_eyes(model: HeadModel, geo: Array, rest: Array, prior: PriorWeights) ->
     return found.exp - rest
 
 
-def closed_lids(pixels: np.ndarray) -> np.ndarray:
-    """How far the lids of a video's face are shut, from the landmarks' gaps: [T, 2].
-
-    Args:
-      pixels: [T, 478, 2].
-
-    Returns:
-      Of the right eye and the left one: 0 as in the median frame, 1 shut.
-    """
-    gaps = []
-    for upper, lower, (outer, inner) in zip(_UPPER, _LOWER, _CORNERS, strict=True):
-        gap = np.linalg.norm(pixels[:, upper] - pixels[:, lower], axis=-1).mean(axis=1)
-        width = np.linalg.norm(pixels[:, outer] - pixels[:, inner], axis=-1)
-        gaps.append(gap / np.maximum(width, 1e-6))
-    gaps = np.stack(gaps, axis=1)
-    usual = np.median(gaps, axis=0)
-    return np.clip(1 - gaps / np.maximum(usual, 1e-6), 0.0, 1.0)
-
-
-def lower_lids(
-    model: HeadModel, geo: Array, exp: np.ndarray, closed: np.ndarray, prior
-) -> np.ndarray:
-    """Shuts the lids of codes as far as they are seen shut, where they are less so.
-
-    A few landmarks weigh too little against the prior of codes to fold a lid; and
-    smoothing in time takes blinks for noise.
-
-    Args:
-      exp: [T, E].
-      closed: [T, 2] see `closed_lids`.
-      prior: of expressions.
-
-    Returns:
-      [T, E].
-    """
-    if (closed <= _COMING_DOWN).all():
-        return exp
-    rest = jnp.asarray(np.median(exp, axis=0))
-    both, right, left = np.asarray(shut_eyes(model, geo, rest, prior))
-    table = packaged_table()
-    used = np.concatenate([np.ravel(_UPPER), np.ravel(_LOWER)])
-    landmarks = model_landmarks(model, table, used)
-
-    @jax.jit
-    def gap(code):
-        head = Head(geo, code, jnp.zeros(6))
-        places, _, _ = place_landmarks(model.params, model.cfg, landmarks, head)
-        upper, lower = places.reshape(2, 2, -1, 3)
-        return jnp.linalg.norm(upper - lower, axis=-1).mean(axis=-1)
-
-    wide, narrow = (np.asarray(gap(code)) for code in (rest, rest + both))
-    rows = np.flatnonzero((closed > _COMING_DOWN).any(axis=1))
-    gaps = np.asarray([gap(jnp.asarray(exp[row])) for row in rows])
-    already = (wide - gaps) / np.maximum(wide - narrow, 1e-6)
-    own = closed[rows]
-    missing = np.where(own > _COMING_DOWN, np.maximum(own - already, 0.0), 0.0)
-    by_both = missing.min(axis=1, keepdims=True)
-    by_right, by_left = np.split(missing - by_both, 2, axis=1)
-    exp = exp.copy()
-    exp[rows] += by_both * both + by_right * right + by_left * left
-    return exp
-
-
 def _shut(
     places: np.ndarray, valid: np.ndarray, eyes: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where landmarks would be if some eyes were shut [L, 3], and weights [L]."""
-    upper = np.concatenate([_UPPER[eye] for eye in eyes])
-    lower = np.concatenate([_LOWER[eye] for eye in eyes])
+    upper = np.concatenate([UPPER_LIDS[eye] for eye in eyes])
+    lower = np.concatenate([LOWER_LIDS[eye] for eye in eyes])
     lids = np.concatenate([upper, lower])
     target = places.copy()
-    meeting = (1 - _BY_UPPER) * places[upper] + _BY_UPPER * places[lower]
+    meeting = (1 - _BYUPPER_LIDS) * places[upper] + _BYUPPER_LIDS * places[lower]
     target[upper] = target[lower] = meeting
     apart = np.linalg.norm(places[:, None] - places[lids], axis=-1).min(axis=1)
     weights = np.where(apart < _AROUND, 0.0, _REST_WEIGHT)
-    weights[lids] = 1.0
+    weights[upper] = weights[lower] = valid[upper] & valid[lower]
     return target, weights * valid

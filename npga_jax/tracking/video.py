@@ -36,9 +36,9 @@ from npga_jax.tracking.monocular import (
     usual_lens,
 )
 from npga_jax.tracking.overlay import draw_head
-from npga_jax.tracking.shutting import closed_lids, lower_lids
 from npga_jax.tracking.smoothing import runs_of, smooth_track
 from npga_jax.tracking.terms import Head, Term
+from npga_jax.tracking.video_lids import lower_lids
 
 _NOISE = 1.5 / MILLIMETRES_PER_UNIT
 _COARSE = 8.0
@@ -68,7 +68,7 @@ class VideoTrack(NamedTuple):
     frame_id: np.ndarray  # [T]
     unknowns: Unknowns
     poses: list[Similarity]
-    error_mm: np.ndarray  # [T] median distance of landmarks from their rays
+    error_mm: np.ndarray  # [T] median distance of landmarks from their rays, as fitted
     failed: np.ndarray  # frame ids that were found and not fitted
     faces: Faces
     lens: Lens
@@ -148,7 +148,7 @@ def fit_faces(
     frame_id, exp, error = faces.frame_id[good], exp[good], error[good]
     if smooth:
         exp, poses = _smoothed(frame_id, exp, poses)
-    exp = lower_lids(head, geo, exp, closed_lids(faces.pixels)[good], prior)
+    exp = lower_lids(head, geo, exp, poses, faces.pixels[good], lens, prior)
     unknowns = Unknowns(np.asarray(geo), exp, np.zeros((len(exp), 6), np.float32))
     seconds = time.perf_counter() - began
     return VideoTrack(frame_id, unknowns, poses, error, failed, faces, lens, seconds)

@@ -48,6 +48,14 @@ def test_the_rim_is_found_within_half_a_millimetre(openings):
     np.testing.assert_allclose(found, 4 * MM, atol=0.7 * MM)
 
 
+def test_within_an_opening_skin_belongs_to_the_upper_lid(openings):
+    """But close above the lower rim, which counts three times as far."""
+    off = np.array([[0, -3.0, 0], [0, 3.0, 0]]) * MM
+    for eye in EYES:
+        found = np.asarray(distance_to_rim(openings, jnp.asarray(eye + off))) / MM
+        np.testing.assert_allclose(found, [-6.0, -2.0], atol=1.2)
+
+
 def test_places_far_from_the_eyes_are_not_looked_at(openings):
     places = np.concatenate([EYES, EYES - [0, 0, 60 * MM], EYES - [0, 60 * MM, 0]])
     assert (

@@ -3,8 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from npga_jax.nphm.config import MILLIMETRES_PER_UNIT
+from npga_jax.nphm.config import METRES_PER_UNIT, MILLIMETRES_PER_UNIT
+from npga_jax.tracking.alignment import Similarity
 from npga_jax.tracking.equations import PriorWeights, Unknowns
 from npga_jax.tracking.head_prior import open_prior
 from npga_jax.tracking.landmark_term import (
@@ -14,17 +16,23 @@ from npga_jax.tracking.landmark_term import (
     packaged_table,
     place_landmarks,
 )
-from npga_jax.tracking.lid_sight import LidRays, meet, met_again, openness
+from npga_jax.tracking.lid_sight import (
+    LidRays,
+    lid_evidence,
+    meet,
+    met_again,
+    openness,
+)
 from npga_jax.tracking.lids import find_openings, lid_term
+from npga_jax.tracking.monocular import usual_lens
 from npga_jax.tracking.shutting import (
-    _LOWER,
-    _UPPER,
-    closed_lids,
-    lower_lids,
+    LOWER_LIDS,
+    UPPER_LIDS,
     shut_eyes,
     without_lids,
 )
 from npga_jax.tracking.terms import Head
+from npga_jax.tracking.video_lids import closed_lids, lower_lids
 
 MM = 1 / MILLIMETRES_PER_UNIT
 RIGHT, LEFT = ((159, 145), (158, 153)), ((386, 374), (385, 380))
@@ -91,9 +99,11 @@ def test_landmarks_of_lids_are_left_out_and_no_others(loaded):
         ),
         1.0,
     )
-    _, _, weights = without_lids(term).frames
-    assert not np.asarray(weights)[:, [159, 145, 386, 374, 33, 263]].any()
-    assert (np.asarray(weights)[:, [*BROWS_AND_LIPS, 1, 10, 234]] == 0.5).all()
+    rows = np.array([True, False])
+    weights = np.asarray(without_lids(term, rows).frames[-1])
+    assert not weights[0, [159, 145, 386, 374, 33, 263]].any()
+    assert (weights[0, [*BROWS_AND_LIPS, 1, 10, 234]] == 0.5).all()
+    assert (weights[1] == 0.5).all()
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +137,26 @@ def at_rest(loaded):
     )
 
 
+def openness_of(loaded, rays, at_rest):
+    met = meet(loaded.model, rays, at_rest)
+    lids = lid_evidence(rays, met, [0, 1], 1.0)
+    return openness(lids, met)
+
+
 def test_openness_is_of_each_eye_against_the_usual(loaded, rays, at_rest):
-    found = openness(loaded.model, rays, at_rest)
+    found = openness_of(loaded, rays, at_rest)
     np.testing.assert_allclose(found[:2], 1.0, atol=0.35)
     assert found[2, 0] == 0 and found[2, 1] > 0.65
 
 
 def test_without_pixels_eyes_are_taken_for_open(loaded, rays, at_rest):
-    unknown = rays._replace(known=np.zeros_like(rays.known))
-    assert (openness(loaded.model, unknown, at_rest) == 1).all()
+    known = rays.known.copy()
+    known[1, 20:] = False
+    found = openness_of(loaded, rays._replace(known=known), at_rest)
+    assert (found[1] == 1).all() and found[2, 0] == 0
+    nothing = rays._replace(known=np.zeros_like(rays.known))
+    met = meet(loaded.model, nothing, at_rest)
+    assert lid_evidence(nothing, met, [0], 1.0) is None
 
 
 def test_rays_meet_the_surface_wherever_the_pose_residual_puts_the_head(
@@ -168,40 +189,87 @@ def test_lids_that_shut_are_met_before_the_eye_behind_them(loaded, shut, rays, a
     assert np.median(ahead) > 0.2 * MM
 
 
-def faces(openness):
-    """Landmarks of a video's frames [T, 478, 2] whose eyes are open by [T, 2]."""
-    table = packaged_table()
-    flat = (table.points / MM)[:, :2] * [1, -1]
-    pixels = np.repeat(flat[None], len(openness), axis=0)
-    for eye, pairs in enumerate(zip(_UPPER, _LOWER, strict=True)):
-        upper, lower = (np.array(x) for x in pairs)
-        own = flat[lower] + openness[:, eye, None, None] * (flat[upper] - flat[lower])
-        pixels[:, upper] = own
-    return pixels
+def test_lids_are_closed_as_far_as_their_gap_is_smaller_than_expected():
+    share = np.ones((9, 2))
+    share[4], share[5], share[6, 1], share[7] = 0.0, 0.4, 0.2, 1.3
+    expected = np.linspace(0.2, 0.4, 18).reshape(9, 2)  # as by a nod
+    found = closed_lids(share * expected, expected)
+    np.testing.assert_allclose(found, np.clip(1 - share, 0, 1), atol=1e-6)
 
 
-def test_lids_of_a_video_are_closed_as_far_as_their_gap_is_smaller():
-    openness = np.ones((9, 2))
-    openness[4], openness[5], openness[6, 1] = 0.0, 0.4, 0.2
-    sizes = np.linspace(1, 3, 9)[:, None, None]  # a face that comes nearer
-    found = closed_lids(faces(openness) * sizes)
-    np.testing.assert_allclose(found, 1 - openness, atol=1e-6)
+def test_gaps_of_nothing_say_nothing():
+    assert not closed_lids(np.zeros((5, 2)), np.full((5, 2), 0.3)).any()
 
 
-def test_lids_come_down_where_codes_left_them_up_and_nowhere_else(loaded, shut):
-    prior = PriorWeights(exp=1.0 / loaded.exp_std**2)
-    exp = np.zeros((6, len(shut[0])), np.float32)
-    exp[2] = shut[0]  # this code is shut already
-    closed = np.zeros((6, 2))
-    closed[1] = closed[2] = 1.0
-    closed[3] = 0.1  # noise
-    closed[4, 0] = 0.6
+def seen_by(camera, loaded, codes, pitch=0.0):
+    """Landmarks of heads [T, 478, 2] in a camera half a metre away, and their poses."""
+    model, table = loaded.model, packaged_table()
+    placed = model_landmarks(model, table, np.arange(len(table.points)))
+    turn = Rotation.from_euler("x", 180 + pitch, degrees=True).as_matrix()
+    pose = Similarity(turn, np.array([0.0, 0, 0.6]), 1.0)
+    pixels = []
+    for code in codes:
+        head = Head(jnp.zeros(model.cfg.lat_dim_geo), jnp.asarray(code), jnp.zeros(6))
+        places, _, _ = place_landmarks(model.params, model.cfg, placed, head)
+        metres = np.asarray(places) * METRES_PER_UNIT
+        x, y, z = camera.K @ (metres @ turn.T + pose.translation).T
+        pixels.append(np.stack([x, y], axis=-1) / z[:, None])
+    return np.stack(pixels), pose
+
+
+@pytest.fixture(scope="module")
+def video(loaded, shut):
+    """Seven frames: two with shut eyes, one with the right eye shut, one that nods."""
+    camera = usual_lens(640, 480)
+    codes = np.zeros((7, len(shut[0])), np.float32)
+    codes[1] = codes[2] = shut[0]
+    codes[3] = shut[1]
+    pixels, pose = seen_by(camera, loaded, codes)
+    nod, nodded = seen_by(camera, loaded, codes[:1], pitch=40)
+    pixels[4] = nod[0]
+    # A detector closes the gap altogether.
+    pixels[1:3, np.ravel(UPPER_LIDS)] = pixels[1:3, np.ravel(LOWER_LIDS)]
+    pixels[3, UPPER_LIDS[0]] = pixels[3, LOWER_LIDS[0]]
+    poses = [pose] * 7
+    poses[4] = nodded
+    return camera, pixels, poses
+
+
+def lowered(loaded, video, exp):
+    camera, pixels, poses = video
     geo = jnp.zeros(loaded.model.cfg.lat_dim_geo)
-    found = lower_lids(loaded.model, geo, exp, closed, prior)
-    np.testing.assert_array_equal(found[[0, 3, 5]], exp[[0, 3, 5]])
+    prior = PriorWeights(exp=1.0 / loaded.exp_std**2)
+    return lower_lids(loaded.model, geo, exp, poses, pixels, camera, prior)
+
+
+def test_lids_come_down_where_codes_left_them_up_and_nowhere_else(loaded, shut, video):
+    exp = np.zeros((7, len(shut[0])), np.float32)
+    exp[2] = shut[0]  # this code is shut already
+    found = lowered(loaded, video, exp)
+    np.testing.assert_array_equal(found[[0, 4, 5, 6]], exp[[0, 4, 5, 6]])
     scale = np.linalg.norm(shut[0])
     np.testing.assert_allclose(found[1], shut[0], atol=0.02 * scale)
     np.testing.assert_allclose(found[2], shut[0], atol=0.02 * scale)
-    np.testing.assert_allclose(found[4], 0.6 * shut[1], atol=0.25 * scale)
-    same = lower_lids(loaded.model, geo, exp, 0 * closed, prior)
-    np.testing.assert_array_equal(same, exp)
+    right = found[3] @ shut[1] / (shut[1] @ shut[1])
+    assert right > 0.9
+    np.testing.assert_allclose(found[3], right * shut[1], atol=0.02 * scale)
+
+
+def test_never_more_than_what_shuts_the_eyes_is_added(loaded, shut, video):
+    """Codes whose median has shut eyes already, and codes with eyes wide open."""
+    rng = np.random.default_rng(0)
+    most = np.linalg.norm(shut, axis=1).max()
+    noise = 0.3 * loaded.exp_std * rng.normal(size=(7, len(shut[0])))
+    for exp in (shut[0] + noise, np.tile(-shut[0], (7, 1)), noise):
+        added = lowered(loaded, video, exp.astype(np.float32)) - exp
+        assert np.isfinite(added).all()
+        assert np.linalg.norm(added, axis=1).max() < 2 * most
+
+
+def test_a_track_without_frames_stays_one(loaded, video):
+    camera, pixels, _ = video
+    none = np.zeros((0, loaded.model.cfg.lat_dim_exp), np.float32)
+    geo = jnp.zeros(loaded.model.cfg.lat_dim_geo)
+    prior = PriorWeights(exp=1.0 / loaded.exp_std**2)
+    same = lower_lids(loaded.model, geo, none, [], pixels[:0], camera, prior)
+    assert same.shape == none.shape
