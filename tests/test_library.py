@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from unittest import mock
 
 import npga_jax
@@ -77,3 +79,18 @@ def test_tracking_goes_on_where_tracked_codes_are(monkeypatch, damaged):
     options = ("--subject=074", f"--data-root={damaged}")
     assert run_script("experiments/track.py", *options).returncode == 0
     assert [c.kwargs["output"] for c in tracked.call_args_list] == [sequences] * 2
+
+
+def test_every_file_of_arrays_goes_into_the_wheel():
+    root = Path(__file__).parents[1]
+    declared = tomllib.loads((root / "pyproject.toml").read_text())
+    declared = declared["tool"]["setuptools"]["package-data"]
+    shipped = {
+        path
+        for package, patterns in declared.items()
+        for pattern in patterns
+        for path in (root / package.replace(".", "/")).glob(pattern)
+    }
+    files = set((root / "npga_jax").rglob("*.npz"))
+    assert {f.name for f in files} > {"default.npz", "landmarks.npz", "template.npz"}
+    assert files <= shipped
