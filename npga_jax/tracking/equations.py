@@ -23,6 +23,12 @@ class Observations(NamedTuple):
     weights: jax.Array  # [T, P] 0 for padding and for what the model does not have
 
 
+def unobserved(count: int) -> Observations:
+    """Frames without clouds: one point each, which counts for nothing."""
+    point = jnp.zeros((count, 1, 3))
+    return Observations(point, point, jnp.zeros((count, 1)))
+
+
 class Unknowns(NamedTuple):
     """What is solved for."""
 

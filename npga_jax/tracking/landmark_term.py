@@ -141,6 +141,14 @@ def place_landmarks(
     return found.points, found.valid & (moved < _FARTHEST), condition
 
 
+@jax.jit(static_argnames="cfg")
+def landmarks_of(
+    params: Params, cfg: NPHMConfig, landmarks: ModelLandmarks, geo: Array, exp: Array
+) -> tuple[jax.Array, jax.Array]:
+    """Skin that landmarks of an unmoved head keep to [L, 3]; which are found [L]."""
+    return place_landmarks(params, cfg, landmarks, Head(geo, exp, jnp.zeros(6)))[:2]
+
+
 def _canonical(params, cfg, landmarks: ModelLandmarks, geo: Array) -> jax.Array:
     anchors = predict_anchors(params, cfg, geo[None])[0]
     return landmarks.points + landmarks.by_anchor @ (anchors - landmarks.anchors)

@@ -26,7 +26,7 @@ from npga_jax.tracking.lid_sight import (
     openness,
 )
 from npga_jax.tracking.options import TrackingOptions
-from npga_jax.tracking.shutting import shut_eyes, without_lids
+from npga_jax.tracking.shutting import lids_motion, shut_eyes, without_lids
 from npga_jax.tracking.terms import Term
 
 _OPEN = 0.75
@@ -118,9 +118,7 @@ def _look_at_lids(
     if is_open.all() or not is_open.any():
         return unknowns, lids
     rest = next((i for i in neutral if is_open[i]), int(np.argmax(is_open)))
-    both, right, left = shut_eyes(model, unknowns.geo, unknowns.exp[rest], prior)
-    by_both = closed.min(axis=1, keepdims=True)
-    by_right, by_left = np.split(closed - by_both, 2, axis=1)
-    motion = by_both * both + by_right * right + by_left * left
+    shut = shut_eyes(model, unknowns.geo, unknowns.exp[rest], prior)
+    motion = lids_motion(shut, closed).astype(np.float32)
     unknowns = unknowns._replace(exp=unknowns.exp + motion)
     return unknowns, met_again(lids, model, rays, unknowns)

@@ -7,24 +7,23 @@ shut, and no list of named expressions.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from npga_jax.core import Array
 from npga_jax.nphm import MILLIMETRES_PER_UNIT, HeadModel
 from npga_jax.tracking import schedule
-from npga_jax.tracking.equations import Observations, PriorWeights, Unknowns
+from npga_jax.tracking.equations import PriorWeights, Unknowns, unobserved
 from npga_jax.tracking.landmark_term import (
     LandmarkTable,
     ModelLandmarks,
     Sightings,
     landmark_term,
+    landmarks_of,
     model_landmarks,
     packaged_table,
-    place_landmarks,
 )
-from npga_jax.tracking.terms import Head, Term
+from npga_jax.tracking.terms import Term
 
 UPPER_LIDS = (
     (246, 161, 160, 159, 158, 157, 173),
@@ -41,7 +40,7 @@ _BESIDE = 7.0 / MILLIMETRES_PER_UNIT
 """Nearer to the lids' landmarks than this, others move with the lids."""
 _AROUND = 12.0 / MILLIMETRES_PER_UNIT
 """Nearer than this, skin may move when eyes shut."""
-_BYUPPER_LIDS = 0.9
+_BY_UPPER = 0.9
 """Share of the way that the upper lid goes."""
 _NOISE = 0.5 / MILLIMETRES_PER_UNIT
 _SCALE = 20.0 / MILLIMETRES_PER_UNIT
@@ -88,12 +87,8 @@ def shut_eyes(model: HeadModel, geo: Array, rest: Array, prior: PriorWeights) ->
     landmarks = model_landmarks(model, table, np.arange(len(table.points)))
     landmarks = landmarks._replace(offsets=jnp.zeros_like(landmarks.offsets))
 
-    @jax.jit
-    def place(geo, rest):
-        head = Head(geo, rest, jnp.zeros(6))
-        return place_landmarks(model.params, model.cfg, landmarks, head)[:2]
-
-    places, valid = (np.asarray(x) for x in place(geo, rest))
+    found = landmarks_of(model.params, model.cfg, landmarks, geo, rest)
+    places, valid = (np.asarray(x) for x in found)
     targets, weights = zip(
         *(_shut(places, valid, eyes) for eyes in ((0, 1), (0,), (1,))), strict=True
     )
@@ -102,12 +97,9 @@ def shut_eyes(model: HeadModel, geo: Array, rest: Array, prior: PriorWeights) ->
     term = landmark_term(
         landmarks, Sightings(np.stack(targets), across, np.stack(weights)), _NOISE
     )
-    nothing = Observations(
-        jnp.zeros((count, 1, 3)), jnp.zeros((count, 1, 3)), jnp.zeros((count, 1))
-    )
-    found = schedule.fit_expressions(
+    fitted = schedule.fit_expressions(
         model,
-        nothing,
+        unobserved(count),
         Unknowns(geo, jnp.tile(rest, (count, 1)), jnp.zeros((count, 6))),
         np.zeros(count),
         prior._replace(
@@ -118,7 +110,23 @@ def shut_eyes(model: HeadModel, geo: Array, rest: Array, prior: PriorWeights) ->
         (_STAGE,),
         terms=(dataclasses.replace(term, scale=jnp.float32(_SCALE)),),
     )
-    return found.exp - rest
+    return fitted.exp - rest
+
+
+def lids_motion(shut: Array, closed: np.ndarray) -> np.ndarray:
+    """What to add to codes whose right and left eyes are to shut by some shares.
+
+    Args:
+      shut: [3, E] `shut_eyes`.
+      closed: [T, 2].
+
+    Returns:
+      [T, E].
+    """
+    both, right, left = np.asarray(shut)
+    by_both = closed.min(axis=1, keepdims=True)
+    by_right, by_left = np.split(closed - by_both, 2, axis=1)
+    return by_both * both + by_right * right + by_left * left
 
 
 def _shut(
@@ -129,7 +137,7 @@ def _shut(
     lower = np.concatenate([LOWER_LIDS[eye] for eye in eyes])
     lids = np.concatenate([upper, lower])
     target = places.copy()
-    meeting = (1 - _BYUPPER_LIDS) * places[upper] + _BYUPPER_LIDS * places[lower]
+    meeting = (1 - _BY_UPPER) * places[upper] + _BY_UPPER * places[lower]
     target[upper] = target[lower] = meeting
     apart = np.linalg.norm(places[:, None] - places[lids], axis=-1).min(axis=1)
     weights = np.where(apart < _AROUND, 0.0, _REST_WEIGHT)

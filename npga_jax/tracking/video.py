@@ -17,7 +17,7 @@ from npga_jax.io import write_video
 from npga_jax.nphm import MILLIMETRES_PER_UNIT, HeadModel
 from npga_jax.tracking import schedule
 from npga_jax.tracking.alignment import Similarity, refined
-from npga_jax.tracking.equations import Observations, PriorWeights, Unknowns
+from npga_jax.tracking.equations import PriorWeights, Unknowns, unobserved
 from npga_jax.tracking.faces import Faces, find_faces
 from npga_jax.tracking.files import Tracked, model_name, write_tracked
 from npga_jax.tracking.head_prior import LoadedPrior
@@ -25,9 +25,9 @@ from npga_jax.tracking.landmark_term import (
     LandmarkTable,
     ModelLandmarks,
     landmark_term,
+    landmarks_of,
     model_landmarks,
     packaged_table,
-    place_landmarks,
 )
 from npga_jax.tracking.monocular import (
     Lens,
@@ -37,7 +37,7 @@ from npga_jax.tracking.monocular import (
 )
 from npga_jax.tracking.overlay import draw_head
 from npga_jax.tracking.smoothing import runs_of, smooth_track
-from npga_jax.tracking.terms import Head, Term
+from npga_jax.tracking.terms import Term
 from npga_jax.tracking.video_lids import lower_lids
 
 _NOISE = 1.5 / MILLIMETRES_PER_UNIT
@@ -176,12 +176,6 @@ def _term(
     )
 
 
-def _unobserved(count: int) -> Observations:
-    """Clouds of one point each, which counts for nothing."""
-    point = jnp.zeros((count, 1, 3))
-    return Observations(point, point, jnp.zeros((count, 1)))
-
-
 def _fit_identity(head, landmarks, poses, pixels, trust, lens, prior, progress):
     """The identity, from frames spread over the video: [G]."""
     count = len(poses)
@@ -192,7 +186,7 @@ def _fit_identity(head, landmarks, poses, pixels, trust, lens, prior, progress):
     for scale in (_COARSE, _COARSE / 2, _COARSE / 4):
         unknowns = schedule.fit_identity(
             head,
-            _unobserved(_IDENTITY_FRAMES),
+            unobserved(_IDENTITY_FRAMES),
             unknowns,
             np.zeros(_IDENTITY_FRAMES),
             prior,
@@ -210,7 +204,7 @@ def _fit_block(head: HeadModel, geo, term: Term, prior) -> Unknowns:
     for scale in (_COARSE, _COARSE / 4):
         unknowns = schedule.fit_expressions(
             head,
-            _unobserved(count),
+            unobserved(count),
             unknowns,
             np.zeros(count),
             prior,
@@ -222,18 +216,12 @@ def _fit_block(head: HeadModel, geo, term: Term, prior) -> Unknowns:
 
 def _errors(head, landmarks, geo, exp, poses, pixels, lens) -> np.ndarray:
     """Median distances of landmarks from the rays they are seen along: [T] mm."""
-
-    @jax.jit
-    def place(code):
-        at = Head(geo, code, jnp.zeros(6))
-        places, valid, _ = place_landmarks(head.params, head.cfg, landmarks, at)
-        return places + landmarks.offsets, valid
-
     errors = np.zeros(len(poses))
     for i, pose in enumerate(poses):
         sight = ray_sightings([pose], pixels[i : i + 1], np.ones(1), lens)
-        places, valid = place(exp[i])
-        apart = np.einsum("lij,lj->li", sight.across[0], places - sight.points[0])
+        places, valid = landmarks_of(head.params, head.cfg, landmarks, geo, exp[i])
+        seen = places + landmarks.offsets
+        apart = np.einsum("lij,lj->li", sight.across[0], seen - sight.points[0])
         known = np.asarray(valid)
         errors[i] = np.inf
         if known.any():

@@ -1,6 +1,5 @@
 """Lids of one camera's video: how far they are seen shut, and codes that say so."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,13 +8,12 @@ from npga_jax.nphm import METRES_PER_UNIT, HeadModel
 from npga_jax.tracking.alignment import Similarity
 from npga_jax.tracking.equations import PriorWeights
 from npga_jax.tracking.landmark_term import (
+    landmarks_of,
     model_landmarks,
     packaged_table,
-    place_landmarks,
 )
 from npga_jax.tracking.monocular import Lens
-from npga_jax.tracking.shutting import LOWER_LIDS, UPPER_LIDS, shut_eyes
-from npga_jax.tracking.terms import Head
+from npga_jax.tracking.shutting import LOWER_LIDS, UPPER_LIDS, lids_motion, shut_eyes
 
 _CORNERS = ((33, 133), (263, 362))
 _NOISE, _CERTAIN = 0.15, 0.35
@@ -86,31 +84,28 @@ def lower_lids(
     table = packaged_table()
     landmarks = model_landmarks(model, table, np.arange(len(table.points)))
 
-    @jax.jit
-    def place(params, code):
-        head = Head(geo, code, jnp.zeros(6))
-        return place_landmarks(params, model.cfg, landmarks, head)[0]
+    def place(code):
+        places, _ = landmarks_of(model.params, model.cfg, landmarks, geo, code)
+        return np.asarray(places)
 
     rest = np.median(exp, axis=0)
-    at_rest = np.asarray(place(model.params, rest))
+    at_rest = place(rest)
     expected = np.stack([lid_gaps(_project(pose, at_rest, lens)) for pose in poses])
     closed = closed_lids(lid_gaps(pixels), expected)
     sure = np.clip((closed - _NOISE) / (_CERTAIN - _NOISE), 0.0, 1.0)
     rows = np.flatnonzero(sure.any(axis=1))
     if not len(rows):
         return exp
-    both, right, left = np.asarray(shut_eyes(model, geo, jnp.asarray(rest), prior))
+    shut = np.asarray(shut_eyes(model, geo, jnp.asarray(rest), prior))
     wide = lid_gaps(at_rest)
-    narrow = lid_gaps(np.asarray(place(model.params, rest + both)))
+    narrow = lid_gaps(place(rest + shut[0]))
     folds = wide - narrow
-    gaps = np.stack([lid_gaps(np.asarray(place(model.params, exp[i]))) for i in rows])
+    gaps = np.stack([lid_gaps(place(exp[i])) for i in rows])
     already = (wide - gaps) / np.maximum(folds, _LEAST_GAP)
     missing = np.maximum(closed[rows] - np.clip(already, 0.0, 1.0), 0.0) * sure[rows]
     missing = np.where(folds > _LEAST_FOLD * wide, missing, 0.0)
-    by_both = missing.min(axis=1, keepdims=True)
-    by_right, by_left = np.split(missing - by_both, 2, axis=1)
     exp = exp.copy()
-    exp[rows] += by_both * both + by_right * right + by_left * left
+    exp[rows] += lids_motion(shut, missing)
     return exp
 
 
